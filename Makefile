@@ -1,0 +1,75 @@
+# Set up, run and check openai-meter; every target works on a fresh checkout, in any directory, as root or not.
+# Variables: PYTHON (3.11 or newer, default python3), ARGS (passed on by run, test, bench and lock).
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(ARGS) \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+# What an installation was made from; a moved checkout or another lock makes another one.
+FINGERPRINT = { pwd; $(BIN)/python -V; cat pyproject.toml; cat requirements/*.txt; } | sha256sum
+
+.PHONY: help install dev e2e run test check lint types contracts bench lock wheel clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile
+
+install: ## set up .venv; openai-meter is .venv/bin/openai-meter afterwards
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	{ echo "openai-meter needs Python 3.11 or newer; $(PYTHON) is none: make PYTHON=python3.12 $@" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || \
+	{ echo "Python cannot make a virtual environment: apt-get install python3-venv" >&2; exit 1; }
+	@[ "$$(cat .venv/installed 2>/dev/null)" = "$$($(FINGERPRINT))" ] || { \
+	echo "setting up .venv" && rm -f .venv/installed .venv/installed-* && \
+	$(PIP) install --quiet --require-hashes -r requirements/run.txt -r requirements/build.txt && \
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable . && \
+	$(FINGERPRINT) > .venv/installed; }
+
+dev: install ## add what tests and checks need
+	@cmp -s .venv/installed .venv/installed-dev || { \
+	echo "adding the tools of the tests" && \
+	$(PIP) install --quiet --require-hashes -r requirements/dev.txt && cp .venv/installed .venv/installed-dev; }
+
+e2e: dev ## add the real server that the end-to-end tests run
+	@cmp -s .venv/installed .venv/installed-e2e || { \
+	echo "adding the server of the end-to-end tests" && \
+	$(PIP) install --quiet --require-hashes -r requirements/e2e.txt && cp .venv/installed .venv/installed-e2e; }
+
+run: install ## start everything; Ctrl-C stops it
+	@exec $(BIN)/openai-meter serve $(ARGS)
+
+test: dev ## run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: dev ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: dev ## mypy, strict
+	@$(BIN)/mypy proxy dashboard tests
+
+contracts: dev ## import-linter: who may know whom
+	@$(BIN)/lint-imports
+
+check: lint types contracts test ## all of the above
+
+bench: install ## measure the proxy beside nginx
+	@$(BIN)/python bench/bench.py $(ARGS)
+
+wheel: install ## build dist/*.whl
+	@rm -rf dist
+	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist
+
+lock: ## renew requirements/*.txt from pyproject.toml
+	@[ -x .venv-lock/bin/uv ] || { $(PYTHON) -m venv --clear .venv-lock && .venv-lock/bin/python -m pip install --quiet uv; }
+	@$(LOCK) requirements/build.in -o requirements/build.txt
+	@$(LOCK) -c requirements/build.txt pyproject.toml -o requirements/run.txt
+	@$(LOCK) -c requirements/build.txt -c requirements/run.txt --extra dev pyproject.toml -o requirements/dev.txt
+	@$(LOCK) -c requirements/build.txt -c requirements/dev.txt --extra e2e pyproject.toml -o requirements/e2e.txt
+
+clean: ## remove everything that was made here
+	rm -rf .venv .venv-lock dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
