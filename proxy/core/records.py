@@ -1,0 +1,143 @@
+"""How the journal looks on disk: the names of its files and the frame around each record.
+
+A frame is two bytes of magic, the payload's length and its CRC-32 (big-endian), then the payload:
+an `Opening` or a `Closing` in msgpack. The magic starts with 0xC1, which neither UTF-8 nor msgpack
+ever uses, so that no text that a client sends can look like a frame. Whoever reads may meet
+anything: a write that is still under way, a torn tail, blocks of zeros after a power cut. Reading
+therefore never fails; it finds the next place where a frame is whole and counts what lay between.
+"""
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from proxy.core.model import Closing, Opening, Record
+
+MAGIC = b"\xc1\xf5"
+HEADER = struct.Struct(">2sII")  # magic, length and CRC-32 of the payload
+MAX_PAYLOAD_BYTES = 256 * 1024
+MAX_FRAME_BYTES = HEADER.size + MAX_PAYLOAD_BYTES
+MAX_TEXT_CHARACTERS = 2048  # of one text, where a record does not fit as it is
+MAX_USAGE_BYTES = 64 * 1024  # likewise
+
+_SEGMENT = re.compile(r"(?P<writer>[A-Za-z0-9_-]+)\.(?P<number>\d{8,})\.journal")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_NOT_STORED = "metadata_not_storable"
+_R = TypeVar("_R", Opening, Closing)
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """What was found in a stretch of a segment: the first `consumed` bytes are dealt with."""
+
+    records: list[Record]
+    consumed: int
+    skipped: int  # bytes among the consumed ones that belong to no readable record
+
+
+def segment_name(writer: str, number: int) -> str:
+    """Return the file name of a writer's segment."""
+    return f"{writer}.{number:08d}.journal"
+
+
+def segment_of(file_name: str) -> tuple[str, int] | None:
+    """Return writer and number of a segment, or None where the file is not a segment."""
+    match = _SEGMENT.fullmatch(file_name)
+    return (match["writer"], int(match["number"])) if match else None
+
+
+def lock_name(writer: str) -> str:
+    """Return the name of the file that a writer keeps locked for as long as it lives."""
+    return f"{writer}.lock"
+
+
+def pack(record: Record) -> bytes:
+    """Return the frame of a record; what cannot be stored in it is left out, and it says so."""
+    try:
+        payload = _encode(record)
+    except (ValueError, OverflowError, TypeError, RecursionError):  # surrogates, 128-bit integers
+        payload = _encode(_storable(record))
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        payload = _encode(_storable(record))
+    return HEADER.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload
+
+
+def scan(data: bytes, *, limit: int, final: bool) -> Scan:
+    """Read at most `limit` records from the start of `data`.
+
+    `final`: nothing will ever follow `data`, so that what is unfinished is torn. Otherwise a bad
+    place near the end is left for later, unless a whole frame follows it.
+    """
+    records: list[Record] = []
+    place = settled = readable = 0
+    while len(records) < limit:
+        place = data.find(MAGIC, place)
+        end = _frame_end(data, place) if place >= 0 else None
+        if end is None or (end > len(data) and not final):
+            settled = max(settled, len(data) if final else len(data) - MAX_FRAME_BYTES)
+            break
+        if not _whole(data, place, end):
+            place += 1
+            continue
+        if (record := _read(data[place + HEADER.size : end])) is not None:
+            records.append(record)
+            readable += end - place
+        place = settled = end
+    return Scan(records=records, consumed=settled, skipped=settled - readable)
+
+
+def _frame_end(data: bytes, place: int) -> int:
+    """Return where the frame ends: behind the data if cut off, at `place` if it is none."""
+    if len(data) - place < HEADER.size:
+        return len(data) + 1
+    length: int = HEADER.unpack_from(data, place)[1]
+    return place + HEADER.size + length if length <= MAX_PAYLOAD_BYTES else place
+
+
+def _whole(data: bytes, place: int, end: int) -> bool:
+    if not place + HEADER.size <= end <= len(data):
+        return False
+    checksum: int = HEADER.unpack_from(data, place)[2]
+    return zlib.crc32(data[place + HEADER.size : end]) == checksum
+
+
+def _read(payload: bytes) -> Record | None:
+    """Return the record, or None where this version of the program cannot read it."""
+    try:
+        return _decoder.decode(payload)
+    except msgspec.DecodeError:
+        return None
+
+
+def _storable(record: Record) -> Record:
+    """Return the record with clean and short texts, and without what is only of use whole."""
+    if isinstance(record, Opening):
+        return msgspec.structs.replace(
+            _clean(record), metadata=None, attribution_problem=_NOT_STORED
+        )
+    opening = msgspec.structs.replace(
+        _clean(record.opening), metadata=None, attribution_problem=_NOT_STORED
+    )
+    usage = record.usage
+    if usage is not None and len(usage) > MAX_USAGE_BYTES:
+        return msgspec.structs.replace(
+            _clean(record), opening=opening, usage=None, usage_problem="usage_too_large"
+        )
+    return msgspec.structs.replace(_clean(record), opening=opening)
+
+
+def _clean(record: _R) -> _R:
+    """Return the record with texts that UTF-8 can carry, none longer than a few kilobytes."""
+    texts = {
+        field: _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", value)[:MAX_TEXT_CHARACTERS]
+        for field in record.__struct_fields__
+        if isinstance(value := getattr(record, field), str)
+    }
+    return msgspec.structs.replace(record, **texts)

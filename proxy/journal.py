@@ -1,0 +1,264 @@
+"""Write what is known of a call to an append-only file, before anyone is told.
+
+One writer per worker process. A record is one `write` at the end of the current segment, so that a
+killed process loses nothing; `sync` bounds what a power cut can take. Nothing here ever fails a
+call: what cannot be written is held in memory for a while (bounded), counted, and said aloud. The
+lock file tells the recorder that the writer lives. The journal holds facts, never content or keys.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from proxy.core.model import Record
+from proxy.core.records import lock_name, pack, segment_name
+from proxy.durability import lock_file, sync_directory
+from proxy.errors import JournalError
+
+SEGMENT_BYTES = 64 * 1024 * 1024
+SEGMENT_SECONDS = 600.0
+HELD_BYTES = 8 * 1024 * 1024
+RETRY_SECONDS = 0.1
+REPORT_SECONDS = 10.0
+
+# A segment is a regular file: O_NONBLOCK changes nothing, it states that nobody waits for a write.
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def _unique() -> str:
+    return f"{time.time_ns() // 1_000_000}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+class JournalWriter:
+    """Appends records to segments of its own; made before the event loop runs, or in a thread.
+
+    `append` and `append_many` belong to one thread, `sync` and `close` may be called from any.
+    `on_problem` gets a sentence at most every ten seconds, and one when all is well again.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str = "worker",
+        segment_bytes: int = SEGMENT_BYTES,
+        sync_seconds: float = 1.0,  # how often the owner calls `sync`; 0: every append syncs itself
+        on_problem: Callable[[str], None] = _say_nothing,
+    ) -> None:
+        self.writer = f"{re.sub('[^A-Za-z0-9_-]', '-', name)}-{_unique()}"
+        self.sync_seconds = sync_seconds
+        self.written = 0  # records in the journal
+        self.failures = 0  # writes and syncs that failed
+        self.lost = 0  # records given up because too many were waiting
+        self.problem: str | None = None  # what is wrong now and what to do
+        self._directory = directory
+        self._on_problem = on_problem
+        self._segment_bytes = segment_bytes
+        self._held: deque[tuple[bytes, int]] = deque()
+        self._held_bytes = 0
+        self._retry_at = self._reported_at = float("-inf")
+        self._trouble = threading.Lock()
+        self._syncing = threading.Lock()
+        self._retired: deque[int] = deque()
+        self._fd = -1
+        self._number = self._size = self._limit = 0
+        self._opened_at = 0.0
+        self._dirty = self._torn = self._closed = False
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock_fd = lock_file(directory / lock_name(self.writer), fresh=True)
+            self._open_segment()
+            sync_directory(directory)
+        except OSError as exc:
+            raise JournalError(
+                f"cannot write to {directory}: {exc.strerror}; "
+                "expected a directory on a local disk that this user may write to"
+            ) from exc
+
+    @property
+    def held(self) -> int:
+        """Return how many writes wait in memory for the disk."""
+        return len(self._held)
+
+    @property
+    def dirty(self) -> bool:
+        """Tell whether `sync` would have anything to do."""
+        return self._dirty or bool(self._held)
+
+    def append(self, record: Record) -> bool:
+        """Write a record and tell whether it is in the journal. Never raises."""
+        try:
+            return self._put(pack(record), 1)
+        except Exception as exc:  # noqa: BLE001  metering must not fail a call
+            return self._give_up(1, f"a record cannot be packed ({type(exc).__name__})")
+
+    def append_many(self, records: Sequence[Record]) -> bool:
+        """Write records with one `write` and tell whether they are in the journal. Never raises."""
+        try:
+            return self._put(b"".join(map(pack, records)), len(records))
+        except Exception as exc:  # noqa: BLE001  as above
+            return self._give_up(len(records), f"a record cannot be packed ({type(exc).__name__})")
+
+    def sync(self) -> bool:
+        """Bring everything written so far to the disk; tell whether that is done. Never raises."""
+        with self._syncing:
+            if self._closed:
+                return not self._dirty
+            if self._held:
+                with self._trouble:
+                    self._write_held()
+            if self._size and time.monotonic() - self._opened_at > SEGMENT_SECONDS:
+                self._limit = 0  # the next append starts a segment
+            self._dirty = False
+            try:
+                self._sync_files()
+            except OSError as exc:
+                self._dirty = True
+                self._failed(exc)
+            if not self.dirty:
+                self._recovered()
+            return not self.dirty
+
+    def close(self) -> None:
+        """Write what is held, sync, and let the recorder know that nothing will follow."""
+        self._retry_at = float("-inf")
+        self.sync()
+        with self._syncing, self._trouble:
+            if self._closed:
+                return
+            self._closed = True
+            self._limit = 0  # whoever appends now takes the slow way and is told
+            if self._held:
+                self._give_up(sum(count for _, count in self._held), "the disk did not recover")
+            for fd in (*self._retired, self._fd, self._lock_fd):
+                os.close(fd)
+
+    def _put(self, data: bytes, count: int) -> bool:
+        if self._held or self._size >= self._limit:
+            return self._put_slowly(data, count)
+        try:
+            size = os.write(self._fd, data)
+        except OSError as exc:
+            self._failed(exc)
+            return self._put_slowly(data, count)
+        if size != len(data):
+            self._torn = True
+            return self._put_slowly(data, count)
+        self._size += size
+        self.written += count
+        self._dirty = True
+        return self.sync() if self.sync_seconds == 0 else True
+
+    def _put_slowly(self, data: bytes, count: int) -> bool:
+        """Queue the data behind what is held, then write all of it, in order."""
+        with self._trouble:
+            if self._closed:
+                return self._give_up(count, "the journal is closed")
+            if self._held_bytes + len(data) > HELD_BYTES:
+                return self._give_up(count, "too many records wait for the disk")
+            self._held.append((data, count))
+            self._held_bytes += len(data)
+            done = self._write_held()
+        return self.sync() if done and self.sync_seconds == 0 else done
+
+    def _write_held(self) -> bool:
+        if time.monotonic() < self._retry_at:
+            return False
+        try:
+            while self._held:
+                self._mend()
+                data, count = self._held[0]
+                self._write(data)
+                self._dirty = True
+                self.written += count
+                self._held_bytes -= len(data)
+                self._held.popleft()
+        except OSError as exc:
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self._failed(exc)
+            return False
+        self._recovered()
+        return True
+
+    def _write(self, data: bytes) -> None:
+        size = os.write(self._fd, data)
+        if size != len(data):
+            self._torn = True
+            raise OSError(errno.ENOSPC, f"only {size} of {len(data)} bytes were taken")
+        self._size += size
+
+    def _mend(self) -> None:
+        """Cut off a torn record; start a segment where that fails, or where one is due."""
+        if self._torn:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+                self._torn = False
+        if not self._torn and self._size < self._limit:
+            return
+        try:
+            self._open_segment()
+        except OSError:
+            if self._torn:
+                raise
+            self._limit = self._size + self._segment_bytes // 64  # go on in this one for a while
+
+    def _open_segment(self) -> None:
+        path = self._directory / segment_name(self.writer, self._number + 1)
+        fd = os.open(path, _FLAGS, 0o600)
+        if self._fd >= 0:
+            self._retired.append(self._fd)  # `sync` closes it
+        self._fd = fd
+        self._number += 1
+        self._size = 0
+        self._limit = self._segment_bytes
+        self._opened_at = time.monotonic()
+        self._torn = False
+
+    def _sync_files(self) -> None:
+        if self._retired:
+            sync_directory(self._directory)
+        while self._retired:
+            os.fdatasync(self._retired[0])
+            os.close(self._retired.popleft())
+        os.fdatasync(self._fd)
+
+    def _failed(self, exc: OSError) -> None:
+        self.failures += 1
+        if exc.errno not in _FULL:
+            self._limit = 0  # a new segment may do where this one does not
+        advice = "make room" if exc.errno in _FULL else "check the disk and its permissions"
+        self.problem = f"cannot write to {self._directory}: {exc.strerror}; {advice}"
+        self._report(self.problem)
+
+    def _give_up(self, count: int, reason: str) -> bool:
+        self.lost += count
+        self._report(f"records for {self._directory} are lost: {reason}")
+        return False
+
+    def _recovered(self) -> None:
+        if self.problem is None:
+            return
+        self.problem = None
+        self._reported_at = float("-inf")
+        self._report(f"{self._directory} can be written again")
+        self._reported_at = float("-inf")
+
+    def _report(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._reported_at < REPORT_SECONDS:
+            return
+        self._reported_at = now
+        with contextlib.suppress(Exception):
+            self._on_problem(f"{text} (failures {self.failures}, lost {self.lost})")
