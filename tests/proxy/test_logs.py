@@ -96,7 +96,7 @@ def test_what_looks_like_a_key_is_masked(pipe: tuple[int, int], secret: str) -> 
     """Also in the text of an exception, and without the local variables around it."""
     log = logs.configure("json", process="worker-0", fd=pipe[1])
     try:
-        _fail(secret, prompt=" ".join(["a", "question"]))
+        _fail(secret, prompt=f"a {secret and 'question'}")
     except ValueError:
         structlog.get_logger().exception("relay failed", target=f"x {secret}")
     log.close()

@@ -1,0 +1,1 @@
+"""The metering relay, its journal and the recorder. It never imports `dashboard`."""

@@ -1,0 +1,1 @@
+"""Pure code: same input, same output; no socket, file, clock, environment, randomness or log."""
