@@ -1,0 +1,151 @@
+"""From a journal record to a row of the ledger: facts become sums here, and nowhere else.
+
+Pure, so that a record gives the same row however often it is replayed. What the provider did not
+say stays None; a cost that cannot be known stays None and the row says why. An answer that failed
+is not charged, whatever it says about usage.
+"""
+
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from proxy.core.model import (
+    Closing,
+    Cost,
+    LedgerRow,
+    Opening,
+    Outcome,
+    Usage,
+    UsageSource,
+    created_at,
+)
+from proxy.core.operations import operation_of
+from proxy.core.pricing import PriceBook
+from proxy.core.usage import read_usage
+from proxy.errors import UnpricedError, UsageError
+
+_CONTRADICTORY = "contradictory_usage"
+_FIRST_ERROR_STATUS = 400
+
+
+class _Reading(NamedTuple):
+    """What a record says about usage and cost."""
+
+    usage: Usage = Usage()
+    source: UsageSource = UsageSource.UNAVAILABLE
+    cost: Cost | None = None
+    unpriced_reason: str | None = None
+    problem: str | None = None
+
+
+def charge(record: Closing, book: PriceBook) -> LedgerRow:
+    """Return the row of an exchange that is over, priced at the moment it was sent."""
+    tier = record.response_service_tier
+    return _row(record, _reading(record, book), book.tier(tier) if tier else None)
+
+
+def interrupted(opening: Opening) -> LedgerRow:
+    """Return the row of an exchange whose worker died before its end."""
+    return _row(Closing(opening=opening, outcome=Outcome.INTERRUPTED), _Reading(), None)
+
+
+def _reading(record: Closing, book: PriceBook) -> _Reading:
+    if record.usage is None or (record.status or 0) >= _FIRST_ERROR_STATUS:
+        return _Reading(problem=record.usage_problem)
+    try:
+        usage = read_usage(record.usage)
+    except UsageError as exc:
+        return _Reading(unpriced_reason=_CONTRADICTORY, problem=str(exc))
+    reported = _Reading(usage, UsageSource.REPORTED, problem=_problem(record, usage))
+    try:
+        return reported._replace(cost=_cost(record, usage, book))
+    except UnpricedError as exc:
+        return reported._replace(unpriced_reason=exc.reason)
+    except UsageError as exc:
+        return reported._replace(unpriced_reason=_CONTRADICTORY, problem=str(exc))
+
+
+def _problem(record: Closing, usage: Usage) -> str | None:
+    if record.usage_problem or not usage.unknown_members:
+        return record.usage_problem
+    return f"not priced, for no rule knows it: {', '.join(usage.unknown_members)}"
+
+
+def _cost(record: Closing, usage: Usage, book: PriceBook) -> Cost:
+    opening = record.opening
+    return book.cost(
+        usage,
+        response_model=record.response_model,
+        request_model=opening.request_model,
+        deployment=operation_of(opening.method, opening.api_path).deployment,
+        service_tier=record.response_service_tier,
+        operation_name=opening.operation_name,
+        upstream=opening.upstream,
+        at=created_at(opening.event_id),
+    )
+
+
+def _row(record: Closing, reading: _Reading, tier: str | None) -> LedgerRow:
+    opening, usage, cost = record.opening, reading.usage, reading.cost
+    reported = reading.source is UsageSource.REPORTED
+    body_bytes = record.request_body_bytes
+    return LedgerRow(
+        event_id=UUID(bytes=opening.event_id),
+        created_at=created_at(opening.event_id),
+        user_id=opening.user_id,
+        endpoint=opening.endpoint,
+        api_path=opening.api_path,
+        operation_name=opening.operation_name,
+        upstream=opening.upstream,
+        model=record.response_model or opening.request_model,
+        request_model=opening.request_model,
+        service_tier=tier,
+        prompt_tokens=usage.input_tokens,
+        completion_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+        cached_tokens=usage.cache_read_input_tokens,
+        cache_write_tokens=usage.cache_write_input_tokens,
+        reasoning_tokens=usage.reasoning_output_tokens,
+        audio_prompt_tokens=usage.audio_input_tokens,
+        audio_completion_tokens=usage.audio_output_tokens,
+        cost_usd=cost.cost_usd if cost else None,
+        price_id=cost.price_id if cost else None,
+        catalog_version=cost.catalog_version if cost else None,
+        unpriced_reason=reading.unpriced_reason,
+        usage_source=reading.source.value,
+        usage_problem=reading.problem,
+        status=record.status,
+        outcome=record.outcome,
+        error_type=record.error_type,
+        stream=opening.stream,
+        latency_ms=_milliseconds(record.latency_us),
+        time_to_first_byte_ms=_milliseconds(record.time_to_first_byte_us),
+        upstream_request_id=record.upstream_request_id,
+        response_id=record.response_id,
+        metadata=opening.metadata,
+        attribution_problem=opening.attribution_problem,
+        raw_usage=_storable(record.usage, is_json=reported),
+        retry_count=opening.retry_count,
+        request_bytes=opening.request_bytes if body_bytes is None else body_bytes,
+        response_bytes=record.response_body_bytes,
+    )
+
+
+def _milliseconds(microseconds: int | None) -> int | None:
+    return None if microseconds is None else (microseconds + 500) // 1000
+
+
+def _storable(raw: bytes | None, *, is_json: bool) -> bytes | None:
+    """Return the bytes unless a jsonb column would refuse them: no JSON, or U+0000 in a text."""
+    if raw is None or b"\\u0000" in raw:
+        return None
+    return raw if is_json or _is_json(raw) else None
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,216 @@
+"""What a call costs: usage times the list prices of the moment it was sent.
+
+A provider's counts include their parts, so they are first split into components that share no
+token; each has one unit price. Sums are exact: a listed unit price is a whole number of 1e-12 USD,
+and only what a surcharge or a contract makes finer than that is rounded, half to even. Nothing is
+guessed: what has no price is an error that says why.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from proxy.core.catalog import DEFAULT_TIER, Catalog, Contract, Deployment, Entry, Names
+from proxy.core.model import Cost, PriceLine, Usage
+from proxy.core.tariffs import PriceTable, Tariff, grained, surcharge_name, tariffs
+from proxy.errors import (
+    NoPricePeriodError,
+    NoTokenCountError,
+    UnknownModelError,
+    UnknownRateError,
+    UnknownTierError,
+    UnknownUpliftError,
+    UsageError,
+)
+
+_LARGEST_COUNT = 10**12  # tokens; products stay within the 28 digits of decimal arithmetic
+_LARGEST_COST = Decimal(10**8)  # USD; what numeric(20,12) cannot hold any more
+_NOTHING = Decimal("0.000000000000")
+_AZURE_DOMAINS = (".azure.com", ".azure.us", ".azure.cn")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceRate:
+    """One unit price under its price_id, in USD per token, before any contract."""
+
+    price_id: str
+    component: str
+    list_unit_price: Decimal
+
+
+def decompose(usage: Usage) -> dict[str, int]:
+    """Split usage into components that share no token; those without tokens are left out."""
+    if usage.input_tokens is None:
+        raise NoTokenCountError
+    cached = usage.cache_read_input_tokens or 0
+    written = usage.cache_write_input_tokens or 0
+    written_12h = usage.cache_write_12h_input_tokens or 0
+    cached_audio = usage.cache_read_audio_input_tokens or 0
+    cached_image = usage.cache_read_image_input_tokens or 0
+    audio = _rest("audio_input_tokens", usage.audio_input_tokens or 0, cached_audio)
+    image = _rest("image_input_tokens", usage.image_input_tokens or 0, cached_image)
+    audio_output = usage.audio_output_tokens or 0
+    image_output = usage.image_output_tokens or 0
+    output = usage.output_tokens or 0  # an embedding has none
+    counts = {
+        "input": _rest("input_tokens", usage.input_tokens, cached + written + audio + image),
+        "cached_input": _rest("cache_read_input_tokens", cached, cached_audio + cached_image),
+        "cache_write": _rest("cache_write_input_tokens", written, written_12h),
+        "cache_write_12h": written_12h,
+        "audio_input": audio,
+        "cached_audio_input": cached_audio,
+        "image_input": image,
+        "cached_image_input": cached_image,
+        "output": _rest("output_tokens", output, audio_output + image_output),
+        "audio_output": audio_output,
+        "image_output": image_output,
+    }
+    return {component: count for component, count in counts.items() if count}
+
+
+def _rest(name: str, whole: int, parts: int) -> int:
+    if parts > whole:
+        raise UsageError(f"{name} is {whole}, but its parts make {parts}")
+    if whole > _LARGEST_COUNT:
+        raise UsageError(f"{name} is {whole}; expected at most {_LARGEST_COUNT}")
+    return whole - parts
+
+
+class PriceBook:
+    """Prices calls by a catalogue; it never changes, a new catalogue is a new book."""
+
+    __slots__ = ("_catalog", "_deployments", "_names", "_tariffs", "_uplifts", "catalog_version")
+
+    def __init__(self, catalog: Catalog, catalog_version: str) -> None:
+        self.catalog_version = catalog_version
+        self._catalog = catalog
+        self._names = Names(catalog.entries, catalog.aliases)
+        self._tariffs = {entry.model_id: tariffs(entry, catalog) for entry in catalog.entries}
+        self._uplifts = {host: uplift for uplift in catalog.uplifts for host in uplift.hosts}
+        self._deployments = catalog.deployments
+
+    def cost(
+        self,
+        usage: Usage,
+        *,
+        response_model: str | None,
+        request_model: str | None,
+        deployment: str | None,
+        service_tier: str | None,
+        operation_name: str,
+        upstream: str,
+        at: datetime,
+    ) -> Cost:
+        """Return what the usage costs; raise UnpricedError or, for absurd usage, UsageError."""
+        host = upstream.lower().partition(":")[0]
+        served = self._served(deployment, request_model, host)
+        entry = self._entry(response_model, request_model, served)
+        tariff = self._tariff(entry, at)
+        tier = self.tier(service_tier or DEFAULT_TIER)
+        operation = operation_name if operation_name in tariff.operations else ""
+        surcharge = self._surcharge(entry, served, host)
+        table = _table(tariff, (tier, usage.input_tokens or 0, operation, surcharge), entry)
+        return self._charge(table, decompose(usage), self._contract(entry, at))
+
+    def tier(self, service_tier: str) -> str:
+        """Return the tier that a spelling stands for; one that nobody listed stays as it is."""
+        return self._catalog.tier_names.get(service_tier, service_tier)
+
+    def rates(self) -> Iterator[PriceRate]:
+        """Yield every unit price under every price_id that a cost can carry."""
+        for entry in self._catalog.entries:
+            for price_id, table in self._price_ids(entry):
+                for component, price in table.unit_prices.items():
+                    yield PriceRate(price_id=price_id, component=component, list_unit_price=price)
+
+    def _price_ids(self, entry: Entry) -> Iterator[tuple[str, PriceTable]]:
+        factors = {c.factor for c in self._catalog.contracts if c.concerns(entry.model_id)}
+        for tariff in self._tariffs[entry.model_id]:
+            for table in tariff.tables.values():
+                yield table.price_id, table
+                for factor in factors:
+                    yield _contracted(table.price_id, factor), table
+
+    def _served(
+        self, deployment: str | None, request_model: str | None, host: str
+    ) -> Deployment | None:
+        """Return the Azure deployment that was called, as far as the catalogue knows it."""
+        name = deployment or (request_model if host.endswith(_AZURE_DOMAINS) else None)
+        resource = host.partition(".")[0]
+        return self._deployments.get(f"{resource}/{name}") or self._deployments.get(name or "")
+
+    def _entry(
+        self, response_model: str | None, request_model: str | None, served: Deployment | None
+    ) -> Entry:
+        for name in (response_model, request_model, served.model if served else None):
+            entry = self._names.find(name)
+            if entry:
+                return entry
+        raise UnknownModelError(
+            f"no price entry for {response_model!r}, asked as {request_model!r}"
+        )
+
+    def _tariff(self, entry: Entry, at: datetime) -> Tariff:
+        candidates = self._tariffs[entry.model_id]
+        index = bisect_right(candidates, at, key=_start)
+        if not index:
+            raise NoPricePeriodError(f"no price of {entry.model_id} before {candidates[0].start}")
+        return candidates[index - 1]
+
+    def _surcharge(self, entry: Entry, served: Deployment | None, host: str) -> str:
+        if served and served.factor is not None:
+            return surcharge_name(served.factor)
+        uplift = self._uplifts.get(host)
+        if uplift and entry.model_id in uplift.unpublished_for:
+            raise UnknownUpliftError(f"does {entry.model_id} cost more at {host}? Nothing says so")
+        return uplift.name if uplift and entry.model_id in uplift.models else ""
+
+    def _contract(self, entry: Entry, at: datetime) -> Contract | None:
+        contracts = reversed(self._catalog.contracts)
+        return next((c for c in contracts if c.covers(entry.model_id, at)), None)
+
+    def _charge(
+        self, table: PriceTable, quantities: Mapping[str, int], contract: Contract | None
+    ) -> Cost:
+        lines = tuple(_line(table, component, n) for component, n in quantities.items())
+        list_cost = sum((line.amount for line in lines), _NOTHING)
+        cost = grained(list_cost * contract.factor) if contract else list_cost
+        if cost >= _LARGEST_COST:
+            raise UsageError(f"the usage costs {cost} USD; expected less than {_LARGEST_COST}")
+        return Cost(
+            cost_usd=cost,
+            price_id=_contracted(table.price_id, contract.factor) if contract else table.price_id,
+            catalog_version=self.catalog_version,
+            lines=lines,
+        )
+
+
+def _start(tariff: Tariff) -> datetime:
+    return tariff.start
+
+
+def _table(tariff: Tariff, wanted: tuple[str, int, str, str], entry: Entry) -> PriceTable:
+    """Return the table for a tier, number of input tokens, operation and surcharge."""
+    tier, input_tokens, operation, surcharge = wanted
+    if tier not in tariff.tiers:
+        raise UnknownTierError(f"{entry.model_id} has no price in the tier {tier!r}")
+    above = tariff.long_context_above
+    is_long = above is not None and input_tokens > above
+    table = tariff.tables.get((tier, is_long, operation, surcharge))
+    if table is None:
+        raise UnknownRateError(f"{entry.model_id} in {tier!r} has no price above {above} tokens")
+    return table
+
+
+def _line(table: PriceTable, component: str, quantity: int) -> PriceLine:
+    price = table.unit_prices.get(component)
+    if price is None:
+        raise UnknownRateError(f"{table.price_id} has no rate for {quantity} tokens {component}")
+    amount = grained(quantity * price)
+    return PriceLine(component=component, quantity=quantity, list_unit_price=price, amount=amount)
+
+
+def _contracted(price_id: str, factor: Decimal) -> str:
+    return f"{price_id}/contract-{surcharge_name(factor)}"
