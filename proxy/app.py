@@ -1,0 +1,301 @@
+"""One worker put together: listener, clock, identities, lifetimes, drain.
+
+No database is on its path. Its tasks live in one TaskGroup; timeouts are kept by one sweep over all
+links instead of a timer for each call.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+import uvloop
+
+from proxy.client import ClientLink, Request
+from proxy.client import Exchange as LinkExchange
+from proxy.client import Limits as LinkLimits
+from proxy.core import headers
+from proxy.core.attribution import AttributionFields
+from proxy.core.identity import uuid7
+from proxy.durability import replace_file
+from proxy.errors import ConfigurationError, MeterError
+from proxy.forwarding import Counts, Exchange, Limits, Relay
+from proxy.health import PREFIX, Health, Snapshot
+from proxy.journal import JournalWriter
+from proxy.listening import BACKLOG, open_sockets
+from proxy.settings import Settings
+from proxy.upstream import Address, Pool
+
+SWEEP_SECONDS = 0.5
+_RANDOM_POOL = 512  # ids made from one reading of the system's randomness
+
+LogCall = Callable[[Mapping[str, object]], None]
+
+
+class IdSource:
+    """Mints UUIDv7 event ids from the system's clock and randomness."""
+
+    def __init__(self) -> None:
+        self._bits = b""
+        self._position = 0
+
+    def __call__(self) -> bytes:
+        """Return a new id of 16 bytes."""
+        if self._position >= len(self._bits):
+            self._bits = os.urandom(8 * _RANDOM_POOL)
+            self._position = 0
+        bits = self._bits[self._position : self._position + 8]
+        self._position += 8
+        return uuid7(time.time_ns(), int.from_bytes(bits, "big"))
+
+
+def run_worker(
+    settings: Settings,
+    *,
+    listen_fd: int | None,
+    name: str,
+    log_call: LogCall | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return."""
+    journal = JournalWriter(
+        settings.data_dir / "journal",
+        name=name,
+        sync_seconds=settings.journal_sync_seconds,
+        on_problem=lambda text: structlog.get_logger().error("journal problem", problem=text),
+    )
+    try:
+        if listen_fd is None:
+            listener = open_sockets(settings.listen, 1, setting="METER_LISTEN")[0]
+        else:
+            listener = socket.socket(fileno=listen_fd)
+        worker = Worker(settings, journal=journal, name=name, log_call=log_call)
+        uvloop.run(worker.run(listener))
+    finally:
+        journal.close()
+
+
+class Worker:
+    """The relay in one process."""
+
+    def __init__(
+        self, settings: Settings, *, journal: JournalWriter, name: str, log_call: LogCall | None
+    ) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._name = name
+        self._log_call = log_call if settings.log_calls else None
+        self._links: set[ClientLink] = set()
+        self._counts = Counts(by_outcome={})
+        self._draining = False
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._tasks: asyncio.TaskGroup
+        self._relay: Relay
+        self._health: Health
+
+    async def run(self, listener: socket.socket) -> None:
+        """Serve on the socket until told to stop, then drain."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            self._put_together()
+            server = await loop.create_server(
+                self._new_link, sock=listener, ssl=_server_tls(self._settings), backlog=BACKLOG
+            )
+            chores = [tasks.create_task(self._sweep()), tasks.create_task(self._housekeeping())]
+            gc.collect()
+            gc.freeze()
+            structlog.get_logger().info(
+                "worker listens", worker=self._name, address=str(self._settings.listen)
+            )
+            await self._stop.wait()
+            server.close()
+            await self._drain()
+            for chore in chores:
+                chore.cancel()
+        self._relay.pool.close()
+        await asyncio.to_thread(self._leave)
+
+    def stop(self) -> None:
+        """Begin to drain; asked a second time, end what is still under way."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    def _put_together(self) -> None:
+        settings = self._settings
+        address = Address.of(settings.upstream_url)
+        fields = AttributionFields(
+            user=_lower(settings.user_headers),
+            endpoint=_lower(settings.endpoint_headers),
+            metadata=_lower(settings.metadata_headers),
+            metadata_prefixes=_lower(settings.metadata_prefixes),
+        )
+        self._pattern = headers.request_pattern(fields.names, fields.metadata_prefixes)
+        self._link_limits = LinkLimits(
+            max_head_bytes=settings.max_head_bytes,
+            head_timeout_seconds=settings.client_head_timeout_seconds,
+            idle_timeout_seconds=settings.client_idle_timeout_seconds,
+        )
+        pool = Pool(
+            address,
+            spawn=self._spawn,
+            tls=_client_tls(settings) if address.tls else None,
+            connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
+        )
+        self._relay = Relay(
+            pool=pool,
+            journal=self._journal,
+            fields=fields,
+            limits=Limits(
+                upstream_idle_seconds=settings.upstream_idle_timeout_seconds,
+                client_idle_seconds=settings.client_idle_timeout_seconds,
+                held_bytes=settings.max_held_bytes,
+                event_bytes=settings.max_event_bytes,
+            ),
+            counts=self._counts,
+            worker=self._name,
+            require_user=settings.require_user,
+            new_id=IdSource(),
+            now_us=lambda: time.perf_counter_ns() // 1000,
+            log_call=self._log_call,
+        )
+        self._health = Health(
+            snapshot=self._snapshot, status_directory=self._status_directory, spawn=self._spawn
+        )
+
+    @property
+    def _status_directory(self) -> Path:
+        return self._settings.data_dir / "workers"
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> object:
+        return self._tasks.create_task(work)
+
+    def _new_link(self) -> ClientLink:
+        return ClientLink(
+            begin=self._begin,
+            pattern=self._pattern,
+            limits=self._link_limits,
+            links=self._links,
+            refused=self._refused,
+        )
+
+    def _begin(self, link: ClientLink, request: Request) -> LinkExchange:
+        if request.line.target.startswith(PREFIX):
+            return self._health.exchange(link, request)
+        return Exchange(self._relay, link, request)
+
+    def _refused(self, error: MeterError) -> None:
+        self._counts.refused += 1
+        structlog.get_logger().warning("request refused", reason=str(error))
+
+    async def _sweep(self) -> None:
+        """Look at every link, and at the pool, about twice a second."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = loop.time()
+            for link in tuple(self._links):
+                link.check(now)
+            self._relay.pool.sweep(now)
+
+    async def _housekeeping(self) -> None:
+        """Bring the journal to the disk, and leave a snapshot for whoever asks for metrics."""
+        interval = self._settings.journal_sync_seconds or 1.0
+        while True:
+            await asyncio.to_thread(self._keep_house, self._snapshot())
+            await asyncio.sleep(interval)
+
+    def _keep_house(self, snapshot: Snapshot) -> None:
+        if self._journal.dirty:
+            self._journal.sync()
+        try:
+            self._status_directory.mkdir(mode=0o700, exist_ok=True)
+            replace_file(
+                self._status_directory / f"{self._name}.json", msgspec.json.encode(snapshot)
+            )
+        except OSError as exc:  # a full disk: the journal says it louder
+            structlog.get_logger().warning("snapshot not written", problem=exc.strerror)
+
+    def _snapshot(self) -> Snapshot:
+        counts, journal = self._counts, self._journal
+        return Snapshot(
+            worker=self._name,
+            pid=os.getpid(),
+            draining=self._draining,
+            in_flight=counts.in_flight,
+            calls=dict(counts.by_outcome),
+            refused=counts.refused,
+            request_bytes=counts.request_bytes,
+            answer_bytes=counts.answer_bytes,
+            latency_seconds=counts.latency_us / 1_000_000,
+            journal_records=journal.written,
+            journal_failures=journal.failures,
+            journal_lost=journal.lost,
+            journal_waiting=journal.held,
+            journal_problem=journal.problem,
+        )
+
+    async def _drain(self) -> None:
+        """Let calls in flight end, for a while; then break them off."""
+        self._draining = True
+        for link in tuple(self._links):
+            link.stop()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.drain_seconds
+        while self._links and loop.time() < deadline:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), 0.05)
+                break
+        for link in tuple(self._links):
+            exchange = link.exchange
+            if isinstance(exchange, Exchange):
+                exchange.interrupt()
+            else:
+                link.drop()
+        await asyncio.sleep(0)
+
+    def _leave(self) -> None:
+        (self._status_directory / f"{self._name}.json").unlink(missing_ok=True)
+
+
+def _lower(names: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(name.lower().encode("ascii") for name in names)
+
+
+def _client_tls(settings: Settings) -> ssl.SSLContext:
+    """Return the context for the upstream: certificates and host names are always checked."""
+    try:
+        context = ssl.create_default_context(cafile=settings.upstream_ca_file)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigurationError(
+            f"METER_UPSTREAM_CA_FILE={settings.upstream_ca_file}: no PEM certificates in it ({exc})"
+        ) from exc
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _server_tls(settings: Settings) -> ssl.SSLContext | None:
+    """Return the context for clients, None where they speak plain HTTP."""
+    certificate, key = settings.listen_tls_certificate, settings.listen_tls_key
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigurationError(
+            f"METER_LISTEN_TLS_CERTIFICATE={certificate}: cannot be used ({exc})"
+        ) from exc
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -1,0 +1,165 @@
+"""Who a call is for, read from header fields and, where those are silent, from the body.
+
+Nothing here fails a call: what cannot be read is left out, and `problem` names the field and the
+reason. Values are never put into that text: they may be personal.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from proxy.core.headers import Fields
+from proxy.core.model import Attribution
+
+MAX_ID_CHARACTERS = 256
+MAX_METADATA_BYTES = 8192
+MAX_METADATA_KEYS = 64
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributionFields:
+    """The lower-case names of the header fields that carry attribution, first one wins."""
+
+    user: tuple[bytes, ...] = (b"x-meter-user",)
+    endpoint: tuple[bytes, ...] = (b"x-meter-endpoint",)
+    metadata: tuple[bytes, ...] = (b"x-meter-metadata",)
+    metadata_prefixes: tuple[bytes, ...] = (b"x-meter-metadata-",)
+
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """All names that are whole."""
+        return (*self.user, *self.endpoint, *self.metadata)
+
+
+class _UnreadableError(ValueError):
+    """A value that cannot be taken; the text says why."""
+
+
+def from_headers(fields: Fields, names: AttributionFields) -> Attribution:
+    """Return what the header fields say."""
+    problems: list[str] = []
+    metadata = _metadata(fields, names, problems)
+    return Attribution(
+        user_id=_identifier(fields, names.user, problems),
+        endpoint=_identifier(fields, names.endpoint, problems),
+        metadata=metadata or None,
+        problem="; ".join(problems) or None,
+    )
+
+
+def with_body(
+    headers: Attribution, *, user: str | None, metadata: Mapping[str, Any] | None
+) -> Attribution:
+    """Return the attribution with the body's user and metadata below that of the headers.
+
+    A user field that was sent but could not be read is not replaced: that would be a guess.
+    """
+    if (user is None or headers.user_id is not None) and not metadata:
+        return headers
+    problems = [headers.problem] if headers.problem else []
+    user_id = headers.user_id
+    if user and user_id is None and not problems:
+        try:
+            user_id = _checked(user)
+        except _UnreadableError as exc:
+            problems.append(f"body user: {exc}")
+    merged = headers.metadata
+    if metadata:
+        merged = {**metadata, **(headers.metadata or {})}
+        if (fault := _metadata_fault(merged)) is not None:
+            problems.append(f"body metadata: {fault}")
+            merged = headers.metadata
+    return Attribution(
+        user_id=user_id,
+        endpoint=headers.endpoint,
+        metadata=merged,
+        problem="; ".join(problems) or None,
+    )
+
+
+def _identifier(fields: Fields, names: tuple[bytes, ...], problems: list[str]) -> str | None:
+    for name in names:
+        for field in fields.get(name, ()):
+            if not field.value:
+                continue
+            try:
+                return _checked(_utf8(field.value))
+            except _UnreadableError as exc:
+                problems.append(f"{name.decode()}: {exc}")
+                return None
+    return None
+
+
+def _metadata(
+    fields: Fields, names: AttributionFields, problems: list[str]
+) -> dict[str, Any] | None:
+    merged: dict[str, Any] = {}
+    for name in names.metadata:
+        for field in fields.get(name, ()):
+            try:
+                merged = {**_object(field.value), **merged}
+            except _UnreadableError as exc:
+                problems.append(f"{name.decode()}: {exc}")
+    for name in fields:
+        if name in names.names:
+            continue
+        for prefix in names.metadata_prefixes:
+            if name.startswith(prefix) and len(name) > len(prefix):
+                try:
+                    key = name[len(prefix) :].decode()
+                    merged[key] = _checked(_utf8(fields[name][0].value))
+                except _UnreadableError as exc:
+                    problems.append(f"{name.decode()}: {exc}")
+                break
+    if (fault := _metadata_fault(merged)) is not None:
+        problems.append(f"metadata: {fault}")
+        return None
+    return merged
+
+
+def _object(value: bytes) -> dict[str, Any]:
+    if not value:
+        return {}
+    if len(value) > MAX_METADATA_BYTES:
+        raise _UnreadableError(f"longer than {MAX_METADATA_BYTES} bytes")
+    try:
+        return _decode_object(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise _UnreadableError("not a JSON object") from exc
+
+
+def _metadata_fault(metadata: Mapping[str, Any]) -> str | None:
+    if not metadata:
+        return None
+    if len(metadata) > MAX_METADATA_KEYS:
+        return f"more than {MAX_METADATA_KEYS} keys"
+    try:
+        encoded = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return "not representable as JSON"
+    if len(encoded.encode("utf-8", "surrogatepass")) > MAX_METADATA_BYTES:
+        return f"longer than {MAX_METADATA_BYTES} bytes"
+    if _CONTROL.search(encoded) or "\\u0000" in encoded:
+        return "control characters"
+    return None
+
+
+def _utf8(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as exc:
+        raise _UnreadableError("not UTF-8") from exc
+
+
+def _checked(value: str) -> str:
+    if len(value) > MAX_ID_CHARACTERS:
+        raise _UnreadableError(f"longer than {MAX_ID_CHARACTERS} characters")
+    if _CONTROL.search(value):
+        raise _UnreadableError("control characters")
+    return value

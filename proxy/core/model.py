@@ -1,0 +1,184 @@
+"""The nouns that all rooms share, frozen and checked once on entry.
+
+`Opening` and `Closing` are what a worker writes to the journal; they carry *facts*, never prices and
+never content. `Usage` is a provider's usage object in one vocabulary. `LedgerRow` is one row of
+`user_api_usage` before it becomes SQL. Records that are made for every call are `msgspec.Struct`s
+(a frozen dataclass of this size takes several microseconds to make), the others are dataclasses.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Outcome(StrEnum):
+    """How an exchange ended, as seen by the proxy."""
+
+    OK = "ok"
+    UPSTREAM_ERROR = "upstream_error"
+    CLIENT_DISCONNECTED = "client_disconnected"
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"
+    REFUSED = "refused"
+
+
+class UsageSource(StrEnum):
+    """How the usage of a row is known."""
+
+    REPORTED = "reported"
+    ESTIMATED = "estimated"
+    UNAVAILABLE = "unavailable"
+
+
+class Attribution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Who a call is for; `problem` says which part of it could not be read, and why."""
+
+    user_id: str | None = None
+    endpoint: str | None = None
+    metadata: dict[str, Any] | None = None
+    problem: str | None = None
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True, tag=1):
+    """What is known when a request is about to be sent upstream. New fields go last, with defaults."""
+
+    event_id: bytes  # the 16 bytes of a UUIDv7; its timestamp is the row's created_at
+    operation_name: str
+    method: str
+    api_path: str  # the path without its query, at most 512 characters
+    upstream: str  # host of the upstream
+    user_id: str | None = None
+    endpoint: str | None = None
+    metadata: dict[str, Any] | None = None
+    attribution_problem: str | None = None
+    request_model: str | None = None
+    request_service_tier: str | None = None
+    stream: bool | None = None
+    request_bytes: int | None = None  # Content-Length, None when chunked
+    retry_count: int | None = None  # x-stainless-retry-count
+    worker: str | None = None
+
+
+class Closing(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True, tag=2):
+    """What is known when an exchange is over. With its opening inside it makes a row by itself."""
+
+    opening: Opening
+    outcome: str  # an Outcome
+    status: int | None = None
+    response_model: str | None = None
+    response_service_tier: str | None = None
+    response_id: str | None = None
+    response_status: str | None = (
+        None  # of a Responses object: completed, incomplete, failed, queued
+    )
+    upstream_request_id: str | None = None
+    usage: bytes | None = None  # the provider's usage object, as it came (JSON)
+    usage_problem: str | None = None  # why usage could not be read although the answer came
+    error_type: str | None = None  # error.type of the answer, or our own
+    latency_us: int | None = None
+    time_to_first_byte_us: int | None = None
+    request_body_bytes: int | None = None
+    response_body_bytes: int | None = None
+
+
+Record = Opening | Closing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts of one answer; totals include their parts (cached in input, reasoning in output).
+
+    None: the provider did not say. `input_tokens` counts text, audio and image tokens, cached and
+    written ones too. Source: the `usage` objects of OpenAI's API reference.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_write_input_tokens: int | None = None  # all writes, the 12-hour ones included
+    cache_write_12h_input_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    cache_read_audio_input_tokens: int | None = None
+    image_input_tokens: int | None = None
+    cache_read_image_input_tokens: int | None = None
+    reasoning_output_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    image_output_tokens: int | None = None
+    unknown_members: tuple[str, ...] = ()  # numeric members with a count that no rule covers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceLine:
+    """One factor of a sum: component × unit price = amount."""
+
+    component: str  # input, cached_input, cache_write, output, audio_input, …
+    quantity: int
+    list_unit_price: Decimal  # USD per token
+    amount: Decimal  # USD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """The list cost of one answer and how it was made."""
+
+    cost_usd: Decimal
+    price_id: str  # model@from/tier/context, names the entry in the catalogue
+    catalog_version: str
+    lines: tuple[PriceLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRow:
+    """One row of `user_api_usage`; field names are its columns."""
+
+    event_id: UUID
+    created_at: datetime
+    user_id: str | None
+    endpoint: str | None
+    api_path: str
+    operation_name: str
+    upstream: str
+    model: str | None
+    request_model: str | None
+    service_tier: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    total_tokens: int | None
+    cached_tokens: int | None
+    cache_write_tokens: int | None
+    reasoning_tokens: int | None
+    audio_prompt_tokens: int | None
+    audio_completion_tokens: int | None
+    cost_usd: Decimal | None
+    price_id: str | None
+    catalog_version: str | None
+    unpriced_reason: str | None
+    usage_source: str
+    usage_problem: str | None
+    status: int | None
+    outcome: str
+    error_type: str | None
+    stream: bool | None
+    latency_ms: int | None
+    time_to_first_byte_ms: int | None
+    upstream_request_id: str | None
+    response_id: str | None
+    metadata: dict[str, Any] | None
+    attribution_problem: str | None
+    raw_usage: bytes | None  # JSON
+    retry_count: int | None
+    request_bytes: int | None
+    response_bytes: int | None
+
+
+def created_at(event_id: bytes) -> datetime:
+    """Return the moment a UUIDv7 was minted, to the millisecond (RFC 9562 section 5.7)."""
+    return EPOCH + timedelta(milliseconds=int.from_bytes(event_id[:6], "big"))

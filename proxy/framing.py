@@ -1,0 +1,183 @@
+"""Where a message begins and ends on a link: llhttp judges, we cut.
+
+Every head and every chunked body that crosses the proxy is first put to llhttp in its strict
+mode; what it refuses goes no further. Bodies with a length need no parser: the length does it.
+This is the only room that knows httptools. Two habits of llhttp shape the code:
+
+- it does not say at which byte a message ended. A chunked body ends with CR LF CR LF (after the
+  last chunk or after its trailers), so it is fed in pieces that end there, and a message can only
+  end at the end of a piece;
+- it knows a fixed list of methods and changes its ways for `Upgrade`. Request lines are read by our
+  own pattern (`core.headers`); the parser is given a plain one, and `Upgrade` under another name.
+"""
+
+import re
+from collections.abc import Iterable
+
+import httptools
+
+from proxy.core import headers
+from proxy.errors import FramingError
+
+_END_OF_HEAD = b"\r\n\r\n"
+_STRAY_LINE_BREAK = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_PLAIN_REQUEST_LINE = (b"POST / HTTP/1.0", b"POST / HTTP/1.1")
+_CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+CHUNKED = -1  # stands for a length
+UNTIL_CLOSE = -2
+
+
+class _Silent:
+    """A parser's protocol that wants to hear nothing: the verdict alone counts."""
+
+
+_SILENT = _Silent()
+
+
+def head_end(buffer: bytes, searched: int, max_head_bytes: int) -> int:
+    """Return where the head at the start of the buffer ends, or -1 when more is needed.
+
+    `searched` bytes were looked at before. Raises FramingError on a stray CR or LF, which would
+    never become a head, and when the head exceeds its bound.
+    """
+    end = buffer.find(_END_OF_HEAD, max(0, searched - 3)) + 4
+    if end >= 4:  # noqa: PLR2004 (four is the length of the blank line)
+        if end > max_head_bytes:
+            raise FramingError(f"the head is longer than {max_head_bytes} bytes", status=431)
+        return end
+    if _STRAY_LINE_BREAK.search(buffer, max(0, searched - 1)):
+        raise FramingError("a line of the head does not end with CR LF")
+    if len(buffer) > max_head_bytes:
+        raise FramingError(f"the head is longer than {max_head_bytes} bytes", status=431)
+    return -1
+
+
+def judge_request_head(head: bytes, line: headers.RequestLine, fields: headers.Fields) -> int:
+    """Return the length of the body, or CHUNKED. Raise FramingError where it is ambiguous."""
+    judged = _PLAIN_REQUEST_LINE[line.minor_version] + head[line.end :]
+    if b"upgrade" in fields:
+        judged = _PLAIN_REQUEST_LINE[line.minor_version] + _disguised(head, fields)[line.end :]
+    try:
+        httptools.HttpRequestParser(_SILENT).feed_data(judged)
+    except httptools.HttpParserError as exc:
+        raise FramingError(str(exc)) from exc
+    if len(fields.get(b"host", ())) != 1 and (line.minor_version or b"host" in fields):
+        raise FramingError("an HTTP/1.1 request has exactly one Host")
+    return _body_length(fields, line.minor_version, absent=0)
+
+
+def judge_answer_head(
+    head: bytes, line: headers.StatusLine, fields: headers.Fields, *, bodiless: bool
+) -> int:
+    """Return the length of the body, CHUNKED or UNTIL_CLOSE (RFC 9112 section 6.3)."""
+    try:
+        httptools.HttpResponseParser(_SILENT).feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError as exc:
+        raise FramingError(str(exc)) from exc
+    length = _body_length(fields, line.minor_version, absent=UNTIL_CLOSE)
+    return 0 if bodiless else length
+
+
+def _body_length(fields: headers.Fields, minor_version: int, *, absent: int) -> int:
+    codings = fields.get(b"transfer-encoding")
+    lengths = fields.get(b"content-length")
+    if codings is None and lengths is None:
+        return absent
+    if codings is None and lengths is not None:
+        if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0].value):
+            raise FramingError("Content-Length is not one decimal number")
+        return int(lengths[0].value)
+    if lengths is not None or codings is None or len(codings) != 1 or minor_version == 0:
+        raise FramingError("Transfer-Encoding is ambiguous here")
+    if codings[0].value.lower() != b"chunked":
+        raise FramingError("Transfer-Encoding is not 'chunked'")
+    return CHUNKED
+
+
+def _disguised(head: bytes, fields: headers.Fields) -> bytes:
+    """Return the head with `Upgrade` renamed to a name of the same length."""
+    cuts: list[headers.Cut] = [
+        (field.start, field.start + 3, b"\r\nx") for field in fields[b"upgrade"]
+    ]
+    return headers.edited(head, cuts)
+
+
+class ChunkedReader:
+    """A chunked body being read (RFC 9112 section 7.1): data, trailers, and where it ends."""
+
+    __slots__ = ("_data", "_listening", "_parser", "_tail", "done", "trailers")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.trailers: list[tuple[bytes, bytes]] = []
+        self._data: list[bytes] = []
+        self._tail = b""
+        self._listening = False
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(_CHUNKED_HEAD)
+        self._listening = True
+
+    def feed(self, piece: bytes) -> tuple[bytes, int]:
+        """Return the data in the piece and how much of the piece belongs to this body.
+
+        Raises FramingError where the chunks are not well formed.
+        """
+        consumed = 0
+        try:
+            for end in self._ends(piece):
+                self._parser.feed_data(
+                    piece if end - consumed == len(piece) else piece[consumed:end]
+                )
+                consumed = end
+                if self.done:
+                    break
+        except httptools.HttpParserError as exc:
+            raise FramingError(str(exc)) from exc
+        data = self._data
+        self._data = []
+        return (data[0] if len(data) == 1 else b"".join(data)), consumed
+
+    def _ends(self, piece: bytes) -> Iterable[int]:
+        """Yield where the body may end: behind every CR LF CR LF, and at the end of the piece."""
+        tail = self._tail
+        if len(piece) < 3:  # noqa: PLR2004
+            self._tail = (tail + piece)[-3:]
+        else:
+            self._tail = piece[-3:]
+        if tail and piece[:1] in b"\r\n":
+            found = (tail + piece[:3]).find(_END_OF_HEAD)
+            if found >= 0:
+                yield found + 4 - len(tail)
+        position = piece.find(_END_OF_HEAD)
+        while position >= 0:
+            yield position + 4
+            position = piece.find(_END_OF_HEAD, position + 2)
+        yield len(piece)
+
+    def on_body(self, data: bytes) -> None:
+        """Take data from the parser."""
+        self._data.append(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a trailer field from the parser."""
+        if self._listening:
+            self.trailers.append((name, value))
+
+    def on_message_complete(self) -> None:
+        """Learn from the parser that the body is over."""
+        self.done = True
+
+
+def chunk(data: bytes) -> bytes:
+    """Return data as one chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def last_chunk(trailers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the end of a chunked body."""
+    fields = b"".join(b"%b: %b\r\n" % field for field in trailers)
+    return b"0\r\n" + fields + b"\r\n"

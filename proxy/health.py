@@ -1,0 +1,224 @@
+"""The proxy's own paths under `/_meter/`: is it alive, can it take calls, what has it counted.
+
+Everything else belongs to the upstream. Metrics tell of every worker of the data directory, not of
+the one that happened to be asked: each worker leaves a snapshot there about once a second.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+from typing_extensions import override
+
+from proxy.client import ClientLink, Request, error_answer, plain_answer
+
+PREFIX = b"/_meter/"
+_JSON = b"application/json"
+_METRICS = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What one worker says of itself."""
+
+    worker: str
+    pid: int
+    draining: bool
+    in_flight: int
+    calls: dict[str, int]  # by outcome
+    refused: int
+    request_bytes: int
+    answer_bytes: int
+    latency_seconds: float
+    journal_records: int
+    journal_failures: int
+    journal_lost: int
+    journal_waiting: int
+    journal_problem: str | None = None
+
+
+class Health:
+    """Answers for the paths of the proxy's own."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Callable[[], Snapshot],
+        status_directory: Path,
+        spawn: Callable[[Coroutine[None, None, None]], object],
+    ) -> None:
+        self._snapshot = snapshot
+        self._directory = status_directory
+        self.spawn = spawn
+
+    def exchange(self, link: ClientLink, request: Request) -> "OwnExchange":
+        """Return the exchange for a request to a path of the proxy's own."""
+        return OwnExchange(self, link, request)
+
+    async def answer(self, path: bytes) -> tuple[int, bytes, bytes]:
+        """Return status, content type and body."""
+        if path == b"healthz":
+            return 200, _JSON, b'{"status":"ok"}\n'
+        if path == b"readyz":
+            return self._readiness()
+        if path == b"metrics":
+            return 200, _METRICS, await asyncio.to_thread(self._metrics)
+        return 404, _JSON, b""
+
+    def _readiness(self) -> tuple[int, bytes, bytes]:
+        """Ready: calls are taken, and metered durably."""
+        own = self._snapshot()
+        problems = []
+        if own.draining:
+            problems.append("draining: this worker is about to stop and takes no new calls")
+        if own.journal_problem:
+            problems.append(f"journal: {own.journal_problem}")
+        body = {
+            "status": "unready" if problems else "ready",
+            "problems": problems,
+            "journal": {"records": own.journal_records, "lost": own.journal_lost},
+        }
+        return 503 if problems else 200, _JSON, msgspec.json.encode(body) + b"\n"
+
+    def _metrics(self) -> bytes:
+        registry = CollectorRegistry()
+        registry.register(_Collected(list(self._snapshots()), self._recorder()))
+        return generate_latest(registry)
+
+    def _snapshots(self) -> Iterator[Snapshot]:
+        own = self._snapshot()
+        yield own
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                snapshot = msgspec.json.decode(path.read_bytes(), type=Snapshot)
+            except (OSError, msgspec.DecodeError):
+                continue  # being replaced, or not ours
+            if snapshot.worker != own.worker:
+                yield snapshot
+
+    def _recorder(self) -> dict[str, Any]:
+        try:
+            found = msgspec.json.decode((self._directory.parent / "recorder.json").read_bytes())
+        except (OSError, msgspec.DecodeError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+class _Collected(Collector):
+    def __init__(self, snapshots: list[Snapshot], recorder: dict[str, Any]) -> None:
+        self._snapshots = snapshots
+        self._recorder = recorder
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        calls = CounterMetricFamily(
+            "openai_meter_calls", "Calls ended, by outcome.", labels=["worker", "outcome"]
+        )
+        for one in self._snapshots:
+            for outcome, count in sorted(one.calls.items()):
+                calls.add_metric([one.worker, outcome], count)
+        yield calls
+        for name, description, value in _COUNTERS:
+            counter = CounterMetricFamily(f"openai_meter_{name}", description, labels=["worker"])
+            for one in self._snapshots:
+                counter.add_metric([one.worker], value(one))
+            yield counter
+        for name, description, value in _GAUGES:
+            gauge = GaugeMetricFamily(f"openai_meter_{name}", description, labels=["worker"])
+            for one in self._snapshots:
+                gauge.add_metric([one.worker], value(one))
+            yield gauge
+        for name, value in sorted(self._recorder.items()):
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                yield GaugeMetricFamily(
+                    f"openai_meter_recorder_{name}", "As the recorder states it.", value=value
+                )
+
+
+_Reading = tuple[str, str, Callable[[Snapshot], float]]
+_COUNTERS: tuple[_Reading, ...] = (
+    ("refused_requests", "Requests refused for their framing.", lambda s: s.refused),
+    ("request_bytes", "Bytes of request bodies.", lambda s: s.request_bytes),
+    ("answer_bytes", "Bytes of answer bodies.", lambda s: s.answer_bytes),
+    ("call_seconds", "Time that calls took, summed.", lambda s: s.latency_seconds),
+    ("journal_records", "Records written to the journal.", lambda s: s.journal_records),
+    ("journal_failures", "Journal writes that failed.", lambda s: s.journal_failures),
+    ("journal_lost_records", "Records that were given up.", lambda s: s.journal_lost),
+)
+_GAUGES: tuple[_Reading, ...] = (
+    ("calls_in_flight", "Calls under way.", lambda s: s.in_flight),
+    (
+        "journal_waiting_writes",
+        "Journal writes that wait for the disk.",
+        lambda s: s.journal_waiting,
+    ),
+    ("draining", "1 while a worker takes no new calls.", lambda s: s.draining),
+)
+
+
+class OwnExchange:
+    """An exchange that ends here: the request's body is read and dropped."""
+
+    __slots__ = ("_health", "_link", "_request", "answering")
+
+    def __init__(self, health: Health, link: ClientLink, request: Request) -> None:
+        self._health = health
+        self._link = link
+        self._request = request
+        self.answering = False
+
+    def start(self, body: bytes, *, complete: bool) -> None:  # noqa: ARG002
+        """Begin: the head is known, and the whole body where it is complete."""
+        if complete:
+            self.request_end([])
+
+    def request_body(self, data: bytes) -> None:
+        """Drop the body."""
+
+    def request_end(self, trailers: list[tuple[bytes, bytes]]) -> None:  # noqa: ARG002
+        """Answer."""
+        self._health.spawn(self._answer())
+
+    async def _answer(self) -> None:
+        line = self._request.line
+        path = line.target.partition(b"?")[0][len(PREFIX) :]
+        close = not self._request.keeps_alive
+        head_only = line.method == b"HEAD"
+        status, content_type, body = await self._health.answer(path)
+        if self._link.exchange is not self:
+            return
+        if status == 404:  # noqa: PLR2004
+            data = error_answer(
+                404,
+                "unknown path; there are /_meter/healthz, /_meter/readyz and /_meter/metrics",
+                "not_found",
+                close=close,
+                head_only=head_only,
+            )
+        elif line.method not in (b"GET", b"HEAD"):
+            data = error_answer(405, "use GET", "method_not_allowed", close=close)
+        else:
+            data = plain_answer(
+                status, body, content_type=content_type, close=close, head_only=head_only
+            )
+        self._link.write(data)
+        self._link.finished(close=close)
+
+    def client_gone(self) -> None:
+        """Nothing is under way that would need to be stopped."""
+
+    def client_paused(self) -> None:
+        """Nothing is streamed."""
+
+    def client_resumed(self) -> None:
+        """Nothing is streamed."""
+
+    def tunnelled_up(self, data: bytes) -> None:
+        """There is no tunnel."""
+
+    def check(self, now: float) -> None:
+        """Watch nothing: an answer takes no time, and a client that stalls is the link's matter."""

@@ -1,0 +1,400 @@
+"""The upstream's side of a link: one answer after another, and the pool of kept connections.
+
+A link finds where an answer ends and hands its bytes on as they came; it changes nothing and
+retries nothing. What it hands on has been judged first, so a byte behind the end of an answer is
+never taken for another one: it ends the link.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+
+from typing_extensions import override
+
+from proxy import framing
+from proxy.core import headers
+from proxy.errors import (
+    FramingError,
+    RelayError,
+    UpstreamLostError,
+    UpstreamProtocolError,
+    UpstreamTimeoutError,
+    UpstreamUnreachableError,
+)
+
+MAX_INTERIM_ANSWERS = 100  # 1xx heads before one final one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where an upstream is: taken from its base URL."""
+
+    host: str
+    port: int
+    tls: bool
+    authority: bytes  # the value of Host
+    base_path: bytes  # put in front of every target
+
+    @classmethod
+    def of(cls, url: str) -> "Address":
+        """Read a checked base URL such as `https://api.openai.com`."""
+        parts = urlsplit(url)
+        tls = parts.scheme == "https"
+        authority = parts.netloc.rpartition("@")[2]
+        return cls(
+            host=parts.hostname or "",
+            port=parts.port or (443 if tls else 80),
+            tls=tls,
+            authority=authority.encode("idna" if not authority.isascii() else "ascii"),
+            base_path=parts.path.rstrip("/").encode(),
+        )
+
+
+@dataclass(slots=True)
+class AnswerHead:
+    """A final answer's head and what it says of the body behind it."""
+
+    raw: bytes
+    line: headers.StatusLine
+    fields: headers.Fields
+    length: int  # of the body, or framing.CHUNKED, or framing.UNTIL_CLOSE
+
+
+class Caller(Protocol):
+    """Who made the call that a link is answering."""
+
+    def connected(self, link: "UpstreamLink") -> None:
+        """Take a new connection."""
+
+    def connect_failed(self, error: RelayError) -> None:
+        """Learn that no connection could be made."""
+
+    def interim(self, head: bytes, fields: headers.Fields) -> None:
+        """Take a 1xx head other than 101."""
+
+    def switched(self, head: bytes, rest: bytes) -> None:
+        """Take a 101 head; from here on the link is a tunnel."""
+
+    def tunnelled(self, data: bytes) -> None:
+        """Take bytes from the tunnel."""
+
+    def answer(self, head: AnswerHead | None, raw: bytes, body: bytes, *, done: bool) -> None:
+        """Take the next part of the answer: its bytes as they came, and the body within them."""
+
+    def upstream_lost(self, error: RelayError) -> None:
+        """Learn that the answer will not be completed."""
+
+    def upstream_paused(self) -> None:
+        """Stop writing: the upstream does not keep up."""
+
+    def upstream_resumed(self) -> None:
+        """Go on writing."""
+
+
+class UpstreamLink(asyncio.Protocol):
+    """One connection to the upstream; at most one call at a time."""
+
+    __slots__ = (
+        "_buffer",
+        "_chunks",
+        "_head_only",
+        "_interim",
+        "_keep_alive",
+        "_length",
+        "_may_switch",
+        "_pool",
+        "_searched",
+        "_tunnel",
+        "active",
+        "caller",
+        "idle_since",
+        "reading_paused",
+        "request_sent",
+        "transport",
+    )
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self.caller: Caller | None = None
+        self.transport: asyncio.Transport
+        self.active = False
+        self.reading_paused = False
+        self.request_sent = False
+        self.idle_since = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._buffer = b""
+        self._searched = 0
+        self._length: int | None = None
+        self._chunks: framing.ChunkedReader | None = None
+        self._interim = 0
+        self._keep_alive = False
+        self._tunnel = False
+        self._head_only = False
+        self._may_switch = False
+
+    # What the caller does.
+
+    def begin(self, caller: Caller, data: bytes, *, head_only: bool, may_switch: bool) -> None:
+        """Send the first bytes of a call; `head_only` for HEAD, `may_switch` for WebSocket."""
+        self.caller = caller
+        self.request_sent = False
+        self.active = True
+        self._head_only = head_only
+        self._may_switch = may_switch
+        self.transport.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Send more of the request, or of the tunnel."""
+        self.transport.write(data)
+
+    def abort(self) -> None:
+        """Drop the connection at once; nothing more is heard of it."""
+        self.caller = None
+        self.transport.abort()
+
+    def pause(self) -> None:
+        """Stop reading: the client does not keep up."""
+        if not self.reading_paused and not self.transport.is_closing():
+            self.reading_paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Go on reading."""
+        if self.reading_paused:
+            self.reading_paused = False
+            self.active = True
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    # What the transport does.
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self.active = True
+        if self.caller is None:  # an idle upstream that speaks cannot be trusted with a call
+            self._pool.forget(self)
+            self.transport.abort()
+            return
+        try:
+            self._take(data, self.caller)
+        except FramingError as exc:
+            self._lose(UpstreamProtocolError(f"the upstream's answer is not valid HTTP: {exc}"))
+            self.transport.abort()
+
+    @override
+    def eof_received(self) -> None:
+        """Let the transport close."""
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.forget(self)
+        caller = self.caller
+        if caller is None:
+            return
+        if exc is None and (self._length == framing.UNTIL_CLOSE or self._tunnel):
+            self.caller = None
+            caller.answer(None, b"", b"", done=True)
+            return
+        self._lose(UpstreamLostError())
+
+    @override
+    def pause_writing(self) -> None:
+        if self.caller is not None:
+            self.caller.upstream_paused()
+
+    @override
+    def resume_writing(self) -> None:
+        if self.caller is not None:
+            self.caller.upstream_resumed()
+
+    # How an answer is taken.
+
+    def _take(self, data: bytes, caller: Caller) -> None:
+        if self._tunnel:
+            caller.tunnelled(data)
+            return
+        head = None
+        if self._length is None:
+            head, data = self._take_heads(data, caller)
+            if head is None:
+                return
+        self._take_body(head, data, caller)
+
+    def _take_heads(self, data: bytes, caller: Caller) -> tuple[AnswerHead | None, bytes]:
+        """Take 1xx heads and the final one; return it and what follows, or None."""
+        data = self._buffer + data
+        while data:
+            end = framing.head_end(data, self._searched, self._pool.max_head_bytes)
+            if end < 0:
+                break
+            raw, data = data[:end], data[end:]
+            self._searched = 0
+            head = self._judged(raw)
+            if head.line.status >= 200:  # noqa: PLR2004
+                self._buffer = b""
+                self._length = head.length
+                self._keep_alive = _keeps_alive(head)
+                self._chunks = framing.ChunkedReader() if head.length == framing.CHUNKED else None
+                return head, data
+            if head.line.status == 101:  # noqa: PLR2004
+                self._switch(raw, data, caller)
+                return None, b""
+            self._interim += 1
+            if self._interim > MAX_INTERIM_ANSWERS:
+                raise FramingError("too many 1xx answers")
+            caller.interim(raw, head.fields)
+        self._buffer = data
+        self._searched = len(data)
+        return None, b""
+
+    def _judged(self, raw: bytes) -> AnswerHead:
+        line = headers.status_line(raw)
+        if line is None:
+            raise FramingError("no status line of HTTP/1.x")
+        fields = headers.ANSWER_PATTERN.fields(raw)
+        bodiless = self._head_only or line.status in (204, 304) or line.status < 200  # noqa: PLR2004
+        length = framing.judge_answer_head(raw, line, fields, bodiless=bodiless)
+        return AnswerHead(raw, line, fields, length)
+
+    def _switch(self, raw: bytes, rest: bytes, caller: Caller) -> None:
+        if not self._may_switch:
+            raise FramingError("a switch of protocols that nobody asked for")
+        self._tunnel = True
+        self._buffer = b""
+        caller.switched(raw, rest)
+
+    def _take_body(self, head: AnswerHead | None, data: bytes, caller: Caller) -> None:
+        length = self._length
+        done = False
+        body = raw = data
+        if length == framing.CHUNKED:
+            if data and self._chunks is not None:
+                body, used = self._chunks.feed(data)
+                done = self._chunks.done
+                raw = data[:used]
+        elif length is not None and length >= 0:
+            body = raw = data[:length]
+            self._length = length - len(raw)
+            done = self._length == 0
+        if done:
+            self._release(clean=len(raw) == len(data))
+        caller.answer(head, raw, body, done=done)
+
+    def _release(self, *, clean: bool) -> None:
+        """Give the connection back to the pool, or end it where it cannot be used again."""
+        self.caller = None
+        if clean and self._keep_alive and self.request_sent and not self.transport.is_closing():
+            self.resume()
+            self._reset()
+            self._pool.keep(self)
+        else:
+            self.transport.close()
+
+    def _lose(self, error: RelayError) -> None:
+        caller = self.caller
+        self.caller = None
+        if caller is not None:
+            caller.upstream_lost(error)
+
+
+def _keeps_alive(head: AnswerHead) -> bool:
+    """Tell whether the connection outlives this answer (RFC 9112 section 9.3)."""
+    if head.length == framing.UNTIL_CLOSE:
+        return False
+    if b"connection" not in head.fields:
+        return head.line.minor_version == 1
+    options = headers.tokens(head.fields, b"connection")
+    return b"close" not in options and (head.line.minor_version == 1 or b"keep-alive" in options)
+
+
+class Pool:
+    """The connections to one upstream: kept ones are used again, newest first.
+
+    `spawn` starts a task that its owner ends; a connection is only ever made in one.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        spawn: Callable[[Coroutine[None, None, None]], object],
+        tls: ssl.SSLContext | None,
+        connect_timeout_seconds: float,
+        keep_seconds: float = 45.0,
+        max_head_bytes: int = 262_144,
+    ) -> None:
+        self.address = address
+        self.max_head_bytes = max_head_bytes
+        self._spawn = spawn
+        self._tls = tls
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._keep_seconds = keep_seconds
+        self._idle: deque[UpstreamLink] = deque()
+
+    def take(self) -> UpstreamLink | None:
+        """Return a kept connection, None where a new one is needed."""
+        while self._idle:
+            link = self._idle.pop()
+            if not link.transport.is_closing():
+                return link
+        return None
+
+    def connect(self, caller: Caller) -> None:
+        """Make a connection; the caller hears of it, or of its failure, later."""
+        self._spawn(self._connect(caller))
+
+    def keep(self, link: UpstreamLink) -> None:
+        """Keep a connection for the next call."""
+        link.idle_since = asyncio.get_running_loop().time()
+        self._idle.append(link)
+
+    def forget(self, link: UpstreamLink) -> None:
+        """Drop a connection that is no more, wherever it is."""
+        if link.caller is None and link in self._idle:
+            self._idle.remove(link)
+
+    def sweep(self, now: float) -> None:
+        """Close what has been idle for too long: below what upstreams allow (OpenAI: minutes)."""
+        while self._idle and now - self._idle[0].idle_since > self._keep_seconds:
+            self._idle.popleft().transport.close()
+
+    def close(self) -> None:
+        """Close all kept connections."""
+        while self._idle:
+            self._idle.popleft().transport.close()
+
+    async def _connect(self, caller: Caller) -> None:
+        where = f"{self.address.host}:{self.address.port}"
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout_seconds):
+                _, link = await loop.create_connection(
+                    lambda: UpstreamLink(self),
+                    self.address.host,
+                    self.address.port,
+                    ssl=self._tls,
+                    server_hostname=self.address.host if self._tls else None,
+                )
+        except TimeoutError:
+            limit = self._connect_timeout_seconds
+            caller.connect_failed(
+                UpstreamTimeoutError(f"no connection to {where} within {limit:g} s")
+            )
+        except ssl.SSLError as exc:
+            caller.connect_failed(
+                UpstreamUnreachableError(f"no TLS connection to {where}: {exc.reason or exc}")
+            )
+        except (OSError, UnicodeError) as exc:
+            caller.connect_failed(UpstreamUnreachableError(f"cannot connect to {where}: {exc}"))
+        else:
+            caller.connected(link)
