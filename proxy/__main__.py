@@ -1,0 +1,182 @@
+"""The command line of openai-meter: read the settings, set up the log, run one command.
+
+Every setting is a flag of the commands that use it. What cannot be used is said in one line on
+standard error, with exit status 2.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from proxy import logs
+from proxy.banner import release
+from proxy.errors import ConfigurationError, MeterError
+from proxy.settings import Settings, flag, read_settings, unknown_variables, variable
+
+REFUSED = 2
+
+_FLAGS = {variable(name): name for name in Settings.model_fields}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = options.command
+    try:
+        command(options)
+    except MeterError as exc:
+        sys.stderr.write(f"openai-meter: {exc}\n")
+        return REFUSED
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from proxy.supervisor import serve  # noqa: PLC0415 - no other command needs it
+
+    settings = _settings(options)
+    for name in unknown_variables(os.environ):
+        sys.stderr.write(f"openai-meter: {name} is no setting, it changes nothing\n")
+    log = logs.configure(settings.log_format, process="supervisor", threaded=False)
+    serve(settings)
+    log.close()
+
+
+def _proxy(options: argparse.Namespace) -> None:
+    from proxy.app import run_worker  # noqa: PLC0415 - no other command needs it
+
+    settings = _settings(options)
+    _follow_parent(options)
+    log = logs.configure(settings.log_format, process=options.name)
+    run_worker(settings, listen_fd=options.listen_fd, name=options.name, log_call=log.log)
+    log.close()
+
+
+def _recorder(options: argparse.Namespace) -> None:
+    from proxy.recorder import run_recorder  # noqa: PLC0415 - no other command needs it
+
+    settings = _settings(options)
+    _database_url(settings)
+    _follow_parent(options)
+    log = logs.configure(settings.log_format, process="recorder")
+    run_recorder(settings)
+    log.close()
+
+
+def _dashboard(options: argparse.Namespace) -> None:
+    """Become the dashboard: it is another package, which is never imported here."""
+    from proxy.parts import PYTHON, environment  # noqa: PLC0415 - no other command needs it
+
+    settings = _settings(options)
+    variables = environment(settings, dsn=_database_url(settings))
+    os.execve(sys.executable, (*PYTHON, "dashboard"), variables)  # noqa: S606 - our own command
+
+
+def _check_prices(options: argparse.Namespace) -> None:
+    from proxy.pricefile import load_price_book  # noqa: PLC0415 - no other command needs it
+    from proxy.resources import resource  # noqa: PLC0415 - no other command needs it
+
+    path = options.file or resource("pricing.yaml")
+    book = load_price_book(path)
+    rates = sum(1 for _ in book.rates())
+    sys.stdout.write(f"{path}: catalogue {book.catalog_version}, {rates} unit prices, all well\n")
+
+
+def _version(_options: argparse.Namespace) -> None:
+    sys.stdout.write(f"openai-meter {release()}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="openai-meter",
+        description="A transparent proxy that meters OpenAI calls into your own Postgres.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add(commands, "serve", _serve, "run everything: proxy, recorder, dashboard and Postgres")
+    worker = _add(commands, "proxy", _proxy, "run one proxy process alone")
+    worker.add_argument("--name", default="worker-0", help="its name in journal, log and metrics")
+    worker.add_argument("--listen-fd", type=int, help=argparse.SUPPRESS)
+    recorder = _add(commands, "recorder", _recorder, "run the recorder alone")
+    _add(commands, "dashboard", _dashboard, "run the dashboard alone")
+    for child in (worker, recorder):
+        child.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+    pricing = commands.add_parser("pricing", help="look after the pricing file")
+    check = pricing.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "check", help="say whether a pricing file can be used"
+    )
+    check.add_argument("file", nargs="?", type=Path, help="default: the one that is shipped")
+    check.set_defaults(command=_check_prices)
+    commands.add_parser("version", help="print the version").set_defaults(command=_version)
+    return parser
+
+
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    command: Callable[[argparse.Namespace], None],
+    words: str,
+) -> argparse.ArgumentParser:
+    """Add a command that takes every setting as a flag."""
+    parser = commands.add_parser(
+        name,
+        help=words,
+        description=words,
+        usage=f"openai-meter {name} [--SETTING VALUE …]",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=command)
+    group = parser.add_argument_group("settings", "each is also an environment variable")
+    for setting, field in Settings.model_fields.items():
+        description = (field.description or "").replace("%", "%%")
+        group.add_argument(
+            flag(setting),
+            dest=variable(setting),
+            default=argparse.SUPPRESS,
+            help=f"{description}{_default(setting)} [{variable(setting)}]",
+            metavar="VALUE",
+            nargs="?" if field.annotation is bool else None,
+            const="true" if field.annotation is bool else None,
+        )
+    return parser
+
+
+def _default(setting: str) -> str:
+    default = Settings.model_fields[setting].get_default()
+    if default is None or default == () or default is False:
+        return ""
+    shown = ", ".join(default) if isinstance(default, tuple) else default
+    return f" (default: {shown})"
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    given = {_FLAGS[name]: value for name, value in vars(options).items() if name in _FLAGS}
+    return read_settings(given)
+
+
+def _database_url(settings: Settings) -> str:
+    if settings.database_url is None:
+        raise ConfigurationError(
+            "METER_DATABASE_URL (--database-url) is not set: a part that runs alone needs a "
+            "Postgres that is there; `openai-meter serve` brings its own"
+        )
+    return settings.database_url
+
+
+def _follow_parent(options: argparse.Namespace) -> None:
+    """Stop as on SIGTERM when the pipe that the supervisor holds is closed."""
+    if options.supervised:
+        threading.Thread(target=_await_end_of_input, name="lifeline", daemon=True).start()
+
+
+def _await_end_of_input() -> None:
+    while os.read(0, 64):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

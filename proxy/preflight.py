@@ -1,0 +1,96 @@
+"""What can be known to be wrong before anything is started, said in one sentence each."""
+
+import os
+import ssl
+import time
+from pathlib import Path
+
+from proxy.durability import lock_file
+from proxy.errors import ConfigurationError, DirectoryInUseError
+from proxy.pricefile import load_price_book
+from proxy.resources import resource
+from proxy.settings import Settings, variable
+
+_RETRY_SECONDS = 0.05
+
+
+def check(settings: Settings) -> None:
+    """Look at the files that settings only point at."""
+    load_price_book(settings.pricing_file or resource("pricing.yaml"))
+    if settings.upstream_ca_file is not None:
+        _check_authorities(settings.upstream_ca_file)
+    if settings.listen_tls_certificate is not None and settings.listen_tls_key is not None:
+        _check_certificate(settings.listen_tls_certificate, settings.listen_tls_key)
+
+
+def claim(directory: Path, *, patience_seconds: float) -> int:
+    """Make the data directory ours until the returned descriptor is closed everywhere.
+
+    Children inherit the descriptor. Where the owner is dead but its children still finish their
+    work, wait for them; where it lives, raise DirectoryInUseError naming it.
+    """
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return _locked(directory / "lock", time.monotonic() + patience_seconds)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"METER_DATA_DIR is {str(directory)!r}: {exc.strerror}; "
+            "expected a directory that this user may write to"
+        ) from exc
+
+
+def _locked(path: Path, deadline: float) -> int:
+    while True:
+        try:
+            descriptor = lock_file(path)
+        except BlockingIOError:
+            owner = _owner(path)
+            if _lives(owner) or time.monotonic() > deadline:
+                raise DirectoryInUseError(
+                    f"METER_DATA_DIR is {str(path.parent)!r}: process {owner} uses it; "
+                    "stop that one or choose another directory"
+                ) from None
+            time.sleep(_RETRY_SECONDS)
+        else:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            return descriptor
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except ValueError:
+        return None
+
+
+def _lives(pid: int | None) -> bool:
+    if pid is None:  # it has only just taken the lock
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _check_authorities(path: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"{variable('upstream_ca_file')} is {str(path)!r}: expected certificates in PEM ({exc})"
+        ) from exc
+
+
+def _check_certificate(certificate: Path, key: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except OSError as exc:
+        raise ConfigurationError(
+            f"{variable('listen_tls_certificate')} is {str(certificate)!r}: expected a PEM "
+            f"certificate that fits the unencrypted key {str(key)!r} ({exc})"
+        ) from exc
