@@ -30,22 +30,16 @@ REPORT_SECONDS = 10.0
 
 # A segment is a regular file: O_NONBLOCK changes nothing, it states that nobody waits for a write.
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-def _unique() -> str:
-    return f"{time.time_ns() // 1_000_000}-{os.getpid()}-{secrets.token_hex(3)}"
-
-
-def _say_nothing(_: str) -> None:
-    pass
+_ODD = re.compile(r"[^A-Za-z0-9_-]")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JournalWriter:
     """Appends records to segments of its own; made before the event loop runs, or in a thread.
 
     `append` and `append_many` belong to one thread, `sync` and `close` may be called from any.
-    `on_problem` gets a sentence at most every ten seconds, and one when all is well again.
+    `on_problem` gets a sentence of each kind (problem, loss, recovery) at most every ten seconds,
+    in whatever thread met it.
     """
 
     def __init__(
@@ -55,9 +49,10 @@ class JournalWriter:
         name: str = "worker",
         segment_bytes: int = SEGMENT_BYTES,
         sync_seconds: float = 1.0,  # how often the owner calls `sync`; 0: every append syncs itself
-        on_problem: Callable[[str], None] = _say_nothing,
+        on_problem: Callable[[str], object] = str,  # by default nobody is told
     ) -> None:
-        self.writer = f"{re.sub('[^A-Za-z0-9_-]', '-', name)}-{_unique()}"
+        unique = f"{time.time_ns() // 1_000_000}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.writer = f"{_ODD.sub('-', name)}-{unique}"
         self.sync_seconds = sync_seconds
         self.written = 0  # records in the journal
         self.failures = 0  # writes and syncs that failed
@@ -68,9 +63,9 @@ class JournalWriter:
         self._segment_bytes = segment_bytes
         self._held: deque[tuple[bytes, int]] = deque()
         self._held_bytes = 0
-        self._retry_at = self._reported_at = float("-inf")
-        self._trouble = threading.Lock()
-        self._syncing = threading.Lock()
+        self._retry_at = float("-inf")
+        self._reported: dict[str, float] = {}  # kind of report to its time
+        self._trouble, self._syncing = threading.Lock(), threading.Lock()
         self._retired: deque[int] = deque()
         self._fd = -1
         self._number = self._size = self._limit = 0
@@ -115,7 +110,7 @@ class JournalWriter:
         """Bring everything written so far to the disk; tell whether that is done. Never raises."""
         with self._syncing:
             if self._closed:
-                return not self._dirty
+                return not self.dirty
             if self._held:
                 with self._trouble:
                     self._write_held()
@@ -146,20 +141,25 @@ class JournalWriter:
                 os.close(fd)
 
     def _put(self, data: bytes, count: int) -> bool:
-        if self._held or self._size >= self._limit:
+        if self._held or self._size >= self._limit or not self._write(data, count):
             return self._put_slowly(data, count)
+        return self.sync() if self.sync_seconds == 0 else True
+
+    def _write(self, data: bytes, count: int) -> bool:
         try:
             size = os.write(self._fd, data)
         except OSError as exc:
             self._failed(exc)
-            return self._put_slowly(data, count)
+            return False
         if size != len(data):
             self._torn = True
-            return self._put_slowly(data, count)
+            self._cut()
+            self._failed(OSError(errno.EFBIG, "no room for a whole record"))
+            return False
         self._size += size
         self.written += count
         self._dirty = True
-        return self.sync() if self.sync_seconds == 0 else True
+        return True
 
     def _put_slowly(self, data: bytes, count: int) -> bool:
         """Queue the data behind what is held, then write all of it, in order."""
@@ -176,43 +176,33 @@ class JournalWriter:
     def _write_held(self) -> bool:
         if time.monotonic() < self._retry_at:
             return False
-        try:
-            while self._held:
-                self._mend()
-                data, count = self._held[0]
-                self._write(data)
-                self._dirty = True
-                self.written += count
-                self._held_bytes -= len(data)
-                self._held.popleft()
-        except OSError as exc:
-            self._retry_at = time.monotonic() + RETRY_SECONDS
-            self._failed(exc)
-            return False
+        while self._held:
+            data, count = self._held[0]
+            if not (self._mend() and self._write(data, count)):
+                self._retry_at = time.monotonic() + RETRY_SECONDS
+                return False
+            self._held_bytes -= len(data)
+            self._held.popleft()
         self._recovered()
         return True
 
-    def _write(self, data: bytes) -> None:
-        size = os.write(self._fd, data)
-        if size != len(data):
-            self._torn = True
-            raise OSError(errno.ENOSPC, f"only {size} of {len(data)} bytes were taken")
-        self._size += size
+    def _mend(self) -> bool:
+        """Make the segment fit to be written, or start another; tell whether one is."""
+        self._cut()
+        if self._torn or self._size >= self._limit:
+            try:
+                self._open_segment()
+            except OSError as exc:
+                self._failed(exc)
+                self._limit = self._size + self._segment_bytes // 64  # go on in this one for now
+        return not self._torn
 
-    def _mend(self) -> None:
-        """Cut off a torn record; start a segment where that fails, or where one is due."""
+    def _cut(self) -> None:
+        """Take back what was written of a record when the rest of it was refused."""
         if self._torn:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
                 self._torn = False
-        if not self._torn and self._size < self._limit:
-            return
-        try:
-            self._open_segment()
-        except OSError:
-            if self._torn:
-                raise
-            self._limit = self._size + self._segment_bytes // 64  # go on in this one for a while
 
     def _open_segment(self) -> None:
         path = self._directory / segment_name(self.writer, self._number + 1)
@@ -236,29 +226,25 @@ class JournalWriter:
 
     def _failed(self, exc: OSError) -> None:
         self.failures += 1
-        if exc.errno not in _FULL:
+        if self._size and exc.errno not in _FULL:
             self._limit = 0  # a new segment may do where this one does not
-        advice = "make room" if exc.errno in _FULL else "check the disk and its permissions"
+        advice = "make room" if exc.errno in (*_FULL, errno.EFBIG) else "check the disk"
         self.problem = f"cannot write to {self._directory}: {exc.strerror}; {advice}"
-        self._report(self.problem)
+        self._report(self.problem, "problem")
 
     def _give_up(self, count: int, reason: str) -> bool:
         self.lost += count
-        self._report(f"records for {self._directory} are lost: {reason}")
+        self._report(f"records for {self._directory} are lost: {reason}", "loss")
         return False
 
     def _recovered(self) -> None:
-        if self.problem is None:
-            return
-        self.problem = None
-        self._reported_at = float("-inf")
-        self._report(f"{self._directory} can be written again")
-        self._reported_at = float("-inf")
+        if self.problem is not None:
+            self.problem = None
+            self._report(f"{self._directory} can be written again", "recovery")
 
-    def _report(self, text: str) -> None:
+    def _report(self, text: str, kind: str) -> None:
         now = time.monotonic()
-        if now - self._reported_at < REPORT_SECONDS:
-            return
-        self._reported_at = now
-        with contextlib.suppress(Exception):
-            self._on_problem(f"{text} (failures {self.failures}, lost {self.lost})")
+        if now - self._reported.get(kind, -REPORT_SECONDS) >= REPORT_SECONDS:
+            self._reported[kind] = now
+            with contextlib.suppress(Exception):
+                self._on_problem(f"{text} (failures {self.failures}, lost {self.lost})")

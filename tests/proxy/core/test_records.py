@@ -1,0 +1,170 @@
+import zlib
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from proxy.core.model import Closing, Opening, Record
+from proxy.core.records import (
+    HEADER,
+    MAGIC,
+    MAX_FRAME_BYTES,
+    MAX_PAYLOAD_BYTES,
+    lock_name,
+    pack,
+    scan,
+    segment_name,
+    segment_of,
+)
+from tests.fakes.records import closing, opening
+
+RECORDS: list[Record] = [opening(1), opening(2), closing(1), closing(2)]
+STREAM = b"".join(map(pack, RECORDS))
+EDGES = [0, *(len(b"".join(map(pack, RECORDS[:count]))) for count in (1, 2, 3, 4))]
+
+
+def test_records_come_back_as_they_went() -> None:
+    """The journal is read by another process: nothing may change on the way."""
+    found = scan(STREAM, limit=10, final=False)
+    assert found.records == RECORDS
+    assert (found.consumed, found.skipped) == (len(STREAM), 0)
+
+
+def test_no_more_records_than_asked_for_are_read() -> None:
+    """Batches are bounded; the rest is read from where the first part ended."""
+    found = scan(STREAM, limit=3, final=True)
+    assert found.records == RECORDS[:3]
+    rest = scan(STREAM[found.consumed :], limit=3, final=True)
+    assert rest.records == RECORDS[3:]
+
+
+@given(st.integers(0, len(STREAM)))
+def test_a_torn_tail_is_waited_for_while_its_writer_lives(cut: int) -> None:
+    """A reader may look while a write is under way: what it sees then is no garbage."""
+    whole = sum(edge <= cut for edge in EDGES) - 1
+    found = scan(STREAM[:cut], limit=10, final=False)
+    assert found.records == RECORDS[:whole]
+    assert (found.consumed, found.skipped) == (EDGES[whole], 0)
+
+
+@given(st.integers(0, len(STREAM)))
+def test_a_torn_tail_is_skipped_when_nothing_follows(cut: int) -> None:
+    """A killed process or a power cut leaves one: it is ordinary, and counted."""
+    whole = sum(edge <= cut for edge in EDGES) - 1
+    found = scan(STREAM[:cut], limit=10, final=True)
+    assert found.records == RECORDS[:whole]
+    assert (found.consumed, found.skipped) == (cut, cut - EDGES[whole])
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_garbage_between_records_is_skipped_and_counted(garbage: bytes, final: bool) -> None:  # noqa: FBT001  given by hypothesis
+    """One bad block must not hide what was written after it."""
+    found = scan(STREAM + garbage + STREAM, limit=20, final=final)
+    assert found.records == RECORDS * 2
+    assert found.skipped == len(garbage)
+
+
+@given(st.integers(0, len(STREAM) - 1), st.integers(1, 255))
+def test_a_flipped_byte_costs_the_record_it_is_in(place: int, flip: int) -> None:
+    """The checksum finds it; the others are read."""
+    hit = sum(edge <= place for edge in EDGES) - 1
+    data = bytearray(STREAM)
+    data[place] ^= flip
+    found = scan(bytes(data), limit=10, final=True)
+    assert found.records == RECORDS[:hit] + RECORDS[hit + 1 :]
+    assert found.skipped == EDGES[hit + 1] - EDGES[hit]
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_no_bytes_make_the_reader_fail(data: bytes, final: bool) -> None:  # noqa: FBT001  given by hypothesis
+    """Whatever a disk gives back is read without an exception."""
+    found = scan(data, limit=10, final=final)
+    assert 0 <= found.consumed <= len(data)
+
+
+def test_a_bad_place_at_a_living_end_is_left_until_a_record_follows() -> None:
+    """On some file systems a write is seen in parts, in any order."""
+    broken = STREAM[:-1] + b"?"
+    found = scan(broken, limit=10, final=False)
+    assert (found.records, found.consumed) == (RECORDS[:3], EDGES[3])
+    later = scan(broken[found.consumed :] + STREAM, limit=10, final=False)
+    assert later.records == RECORDS
+
+
+def test_garbage_longer_than_any_record_is_passed_even_at_a_living_end() -> None:
+    """Otherwise a reader with a bounded window would stand still for ever."""
+    found = scan(bytes(3 * MAX_FRAME_BYTES), limit=10, final=False)
+    assert found.consumed == found.skipped == 2 * MAX_FRAME_BYTES
+
+
+def test_a_length_that_no_record_has_is_no_frame() -> None:
+    """A wrong length must not make the reader wait for gigabytes."""
+    liar = HEADER.pack(MAGIC, MAX_PAYLOAD_BYTES + 1, 0)
+    found = scan(liar + STREAM, limit=10, final=False)
+    assert found.records == RECORDS
+
+
+def test_a_whole_frame_with_an_unknown_record_is_skipped() -> None:
+    """A later version may have written kinds of records that this one does not know."""
+    payload = msgspec.msgpack.encode([99, "from the future"])
+    frame = HEADER.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload
+    found = scan(frame + STREAM, limit=10, final=False)
+    assert (found.records, found.skipped) == (RECORDS, len(frame))
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"a": "\ud800"}, {"a": 2**70}, {"a": object()}, {"a": "x" * MAX_PAYLOAD_BYTES}]
+)
+def test_metadata_that_cannot_be_stored_is_left_out_and_said(metadata: dict[str, Any]) -> None:
+    """The call is still counted, for its user."""
+    given_ = replace(opening(7), metadata=metadata)
+    records: list[Record] = [given_, replace(closing(7), opening=given_)]
+    found = scan(b"".join(map(pack, records)), limit=9, final=True)
+    first, second = found.records
+    assert isinstance(first, Opening)
+    assert isinstance(second, Closing)
+    assert first == second.opening
+    assert (first.metadata, first.attribution_problem) == (None, "metadata_not_storable")
+    assert first.user_id == "ada"
+
+
+def test_texts_that_utf8_cannot_carry_are_replaced() -> None:
+    """Header fields are bytes; where they were decoded loosely, the record is kept all the same."""
+    found = scan(
+        pack(replace(opening(), api_path="/v1/\udcff", metadata=None)), limit=1, final=True
+    )
+    assert isinstance(found.records[0], Opening)
+    assert found.records[0].api_path == "/v1/�"
+
+
+def test_usage_of_absurd_size_is_left_out_and_said() -> None:
+    """A usage object has a few hundred bytes; what is no usage object must not fill the disk."""
+    found = scan(pack(replace(closing(), usage=b"x" * MAX_PAYLOAD_BYTES)), limit=1, final=True)
+    record = found.records[0]
+    assert isinstance(record, Closing)
+    assert (record.usage, record.usage_problem) == (None, "usage_too_large")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("w1-5-7-ab.00000001.journal", ("w1-5-7-ab", 1)),
+        ("w.123456789.journal", ("w", 123456789)),
+        ("w.1.journal", None),
+        ("w.00000001.journal.new", None),
+        ("w.lock", None),
+    ],
+)
+def test_segments_are_known_by_their_names(name: str, expected: tuple[str, int] | None) -> None:
+    """Other files in the directory are none of our business."""
+    assert segment_of(name) == expected
+    if expected:
+        assert segment_name(*expected) == name
+
+
+def test_the_lock_is_named_after_its_writer() -> None:
+    """Writer and recorder meet there."""
+    assert lock_name("w1") == "w1.lock"
