@@ -1,0 +1,181 @@
+"""Name the operation of a request from its method and path.
+
+The registry is data, one line an operation, so that whoever teaches the proxy to read a further
+usage moves a line. Paths are compared as they came, percent-encoding untouched, less what says only
+where the API is mounted: `/v1`, `/openai/v1`, an Azure deployment, a doubled or a trailing slash.
+A call is charged where it is made: fetching a stored answer again reads no usage.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+MOUNT = re.compile(
+    r"/+(?:openai/deployments/(?P<deployment>[^/]+)|openai/v1|openai|backend-api/codex|v1)/+"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What is asked of the API, and what the proxy does about it."""
+
+    name: str  # gen_ai.operation.name where the convention has one
+    api_type: str
+    reads_usage: bool = False  # its answer is charged and holds usage
+    splices: bool = False  # a stream of it holds usage only if asked to
+    deployment: str | None = None  # the name in an Azure path, as it came
+
+
+UNKNOWN = Operation(name="unknown", api_type="unknown")
+CHAT = Operation(name="chat", api_type="chat_completions", reads_usage=True, splices=True)
+COMPLETION = Operation(
+    name="text_completion", api_type="completions", reads_usage=True, splices=True
+)
+RESPONSES = Operation(name="responses", api_type="responses", reads_usage=True)
+EMBEDDINGS = Operation(name="embeddings", api_type="embeddings", reads_usage=True)
+
+# Method, path behind the mount (`*` is any one segment), operation.
+CHARGED: tuple[tuple[str, str, Operation], ...] = (
+    ("POST", "chat/completions", CHAT),
+    ("POST", "extensions/chat/completions", CHAT),
+    ("POST", "completions", COMPLETION),
+    ("POST", "engines/*/completions", COMPLETION),
+    ("POST", "responses", RESPONSES),
+    ("POST", "embeddings", EMBEDDINGS),
+    ("POST", "engines/*/embeddings", EMBEDDINGS),
+)
+
+# Method, path behind the mount, name; the first segment of the path is the api_type.
+NAMED: tuple[tuple[str, str, str], ...] = (
+    ("GET", "chat/completions", "chat.completions.list"),
+    ("GET", "chat/completions/*", "chat.completions.retrieve"),
+    ("POST", "chat/completions/*", "chat.completions.update"),
+    ("DELETE", "chat/completions/*", "chat.completions.delete"),
+    ("GET", "chat/completions/*/messages", "chat.completions.messages"),
+    ("GET", "responses", "responses.connect"),
+    ("GET", "responses/*", "responses.retrieve"),
+    ("DELETE", "responses/*", "responses.delete"),
+    ("POST", "responses/*/cancel", "responses.cancel"),
+    ("GET", "responses/*/input_items", "responses.input_items"),
+    ("POST", "responses/compact", "responses.compact"),
+    ("POST", "responses/input_tokens", "responses.input_tokens"),
+    ("POST", "decisions", "decisions"),
+    ("POST", "moderations", "moderations"),
+    ("POST", "images/generations", "images.generations"),
+    ("POST", "images/edits", "images.edits"),
+    ("POST", "images/variations", "images.variations"),
+    ("POST", "audio/speech", "audio.speech"),
+    ("POST", "audio/transcriptions", "audio.transcriptions"),
+    ("POST", "audio/translations", "audio.translations"),
+    ("GET", "realtime", "realtime.connect"),
+    ("POST", "realtime", "realtime.calls"),
+    ("POST", "realtime/calls", "realtime.calls"),
+    ("POST", "realtime/calls/*/accept", "realtime.calls.accept"),
+    ("POST", "realtime/calls/*/hangup", "realtime.calls.hangup"),
+    ("POST", "realtime/calls/*/refer", "realtime.calls.refer"),
+    ("POST", "realtime/calls/*/reject", "realtime.calls.reject"),
+    ("POST", "realtime/client_secrets", "realtime.client_secrets"),
+    ("POST", "realtime/sessions", "realtime.sessions"),
+    ("POST", "realtime/transcription_sessions", "realtime.transcription_sessions"),
+    ("GET", "files/*/content", "files.content"),
+    ("POST", "uploads/*/parts", "uploads.parts"),
+    ("POST", "uploads/*/complete", "uploads.complete"),
+    ("POST", "uploads/*/cancel", "uploads.cancel"),
+    ("POST", "batches/*/cancel", "batches.cancel"),
+    ("POST", "fine_tuning/jobs/*/cancel", "fine_tuning.jobs.cancel"),
+    ("POST", "fine_tuning/jobs/*/pause", "fine_tuning.jobs.pause"),
+    ("POST", "fine_tuning/jobs/*/resume", "fine_tuning.jobs.resume"),
+    ("GET", "fine_tuning/jobs/*/events", "fine_tuning.jobs.events"),
+    ("GET", "fine_tuning/jobs/*/checkpoints", "fine_tuning.jobs.checkpoints"),
+    ("POST", "fine_tuning/alpha/graders/run", "fine_tuning.graders.run"),
+    ("POST", "fine_tuning/alpha/graders/validate", "fine_tuning.graders.validate"),
+    ("POST", "threads/runs", "threads.create_and_run"),
+    ("POST", "threads/*/runs/*", "threads.runs.modify"),
+    ("POST", "threads/*/runs/*/cancel", "threads.runs.cancel"),
+    ("POST", "threads/*/runs/*/submit_tool_outputs", "threads.runs.submit_tool_outputs"),
+    ("GET", "threads/*/runs/*/steps", "threads.runs.steps"),
+    ("GET", "threads/*/runs/*/steps/*", "threads.runs.steps.retrieve"),
+    ("POST", "vector_stores/*/search", "vector_stores.search"),
+    ("POST", "vector_stores/*/file_batches/*/cancel", "vector_stores.file_batches.cancel"),
+    ("GET", "vector_stores/*/file_batches/*/files", "vector_stores.file_batches.files"),
+    ("GET", "vector_stores/*/files/*/content", "vector_stores.files.content"),
+    ("GET", "containers/*/files/*/content", "containers.files.content"),
+    ("GET", "videos/*/content", "videos.content"),
+    ("POST", "videos/*/remix", "videos.remix"),
+    ("POST", "evals/*/runs/*", "evals.runs.cancel"),
+    ("GET", "evals/*/runs/*/output_items", "evals.runs.output_items"),
+    ("GET", "evals/*/runs/*/output_items/*", "evals.runs.output_items.retrieve"),
+    ("GET", "deployments", "models.list"),
+)
+
+# Path and name of what can be listed, created, retrieved, updated and deleted in the usual way.
+RESOURCES: tuple[tuple[str, str], ...] = (
+    ("models", "models"),
+    ("files", "files"),
+    ("uploads", "uploads"),
+    ("batches", "batches"),
+    ("fine_tuning/jobs", "fine_tuning.jobs"),
+    ("fine_tuning/checkpoints/*/permissions", "fine_tuning.checkpoints.permissions"),
+    ("assistants", "assistants"),
+    ("threads", "threads"),
+    ("threads/*/messages", "threads.messages"),
+    ("threads/*/runs", "threads.runs"),
+    ("vector_stores", "vector_stores"),
+    ("vector_stores/*/files", "vector_stores.files"),
+    ("vector_stores/*/file_batches", "vector_stores.file_batches"),
+    ("containers", "containers"),
+    ("containers/*/files", "containers.files"),
+    ("conversations", "conversations"),
+    ("conversations/*/items", "conversations.items"),
+    ("videos", "videos"),
+    ("evals", "evals"),
+    ("evals/*/runs", "evals.runs"),
+    ("skills", "skills"),
+)
+VERBS: tuple[tuple[str, str, str], ...] = (
+    ("GET", "", "list"),
+    ("POST", "", "create"),
+    ("GET", "/*", "retrieve"),
+    ("POST", "/*", "update"),
+    ("DELETE", "/*", "delete"),
+)
+FAMILIES = ("organization", "chatkit", "skills")  # named as a whole, whatever the path below
+
+
+@lru_cache(maxsize=512)
+def operation_of(method: str, path: str) -> Operation:
+    """Return the operation that a request asks for, `unknown` where no line matches."""
+    mount = MOUNT.match(path)
+    if mount is None:
+        return UNKNOWN
+    segments = [segment for segment in path[mount.end() :].split("/") if segment]
+    for pattern, operation in REGISTRY.get((method, len(segments)), ()):
+        if all(want in {"*", got} for want, got in zip(pattern, segments, strict=True)):
+            deployment = mount["deployment"]
+            return replace(operation, deployment=deployment) if deployment else operation
+    if segments and segments[0] in FAMILIES:
+        return Operation(name=segments[0], api_type=segments[0])
+    return UNKNOWN
+
+
+def _entries() -> Iterator[tuple[str, str, Operation]]:
+    """Yield the whole registry, the more particular first."""
+    yield from CHARGED
+    for method, path, name in NAMED:
+        yield method, path, Operation(name=name, api_type=path.partition("/")[0])
+    for path, name in RESOURCES:
+        for method, suffix, verb in VERBS:
+            operation = Operation(name=f"{name}.{verb}", api_type=path.partition("/")[0])
+            yield method, path + suffix, operation
+
+
+def _registry() -> dict[tuple[str, int], list[tuple[tuple[str, ...], Operation]]]:
+    registry: dict[tuple[str, int], list[tuple[tuple[str, ...], Operation]]] = {}
+    for method, path, operation in _entries():
+        pattern = tuple(path.split("/"))
+        registry.setdefault((method, len(pattern)), []).append((pattern, operation))
+    return registry
+
+
+REGISTRY = _registry()

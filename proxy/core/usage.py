@@ -1,0 +1,120 @@
+"""Read a provider's usage object into one vocabulary, and refuse what is none.
+
+Chat and completions say prompt and completion, Responses and images say input and output,
+assistants and transcriptions spell `prompt_token_details` and `input_token_details` without an s: a
+table knows all spellings. Members that no rule covers are tolerated (Azure adds
+`latency_checkpoint`); those that count tokens are named in `unknown_members`, so that no sum is
+made without them in silence.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from proxy.core.model import Usage
+from proxy.errors import UsageError
+
+COUNT_LIMIT = 2**53  # what every JSON reader can hold exactly
+
+INSIDE = None  # a part of its total that has no price of its own
+Rules = Mapping[str, "str | Rules | None"]  # the field that a member fills, or rules for its parts
+
+TOTALS: Rules = {
+    "prompt_tokens": "input_tokens",
+    "input_tokens": "input_tokens",
+    "completion_tokens": "output_tokens",
+    "output_tokens": "output_tokens",
+    "total_tokens": "total_tokens",
+}
+INPUT_DETAILS: Rules = {
+    "cached_tokens": "cache_read_input_tokens",
+    "cache_write_tokens": "cache_write_input_tokens",
+    "cache_write_tokens_details": {
+        "ttl_12h_tokens": "cache_write_12h_input_tokens",
+        "ttl_30m_tokens": INSIDE,
+    },
+    "audio_tokens": "audio_input_tokens",
+    "image_tokens": "image_input_tokens",
+    "text_tokens": INSIDE,
+    "cached_tokens_details": {
+        "audio_tokens": "cache_read_audio_input_tokens",
+        "image_tokens": "cache_read_image_input_tokens",
+        "text_tokens": INSIDE,
+    },
+}
+OUTPUT_DETAILS: Rules = {
+    "reasoning_tokens": "reasoning_output_tokens",
+    "audio_tokens": "audio_output_tokens",
+    "image_tokens": "image_output_tokens",
+    "text_tokens": INSIDE,
+    "accepted_prediction_tokens": INSIDE,
+    "rejected_prediction_tokens": INSIDE,
+}
+MEMBERS: Rules = {
+    **TOTALS,
+    "prompt_tokens_details": INPUT_DETAILS,
+    "prompt_token_details": INPUT_DETAILS,
+    "input_tokens_details": INPUT_DETAILS,
+    "input_token_details": INPUT_DETAILS,
+    "completion_tokens_details": OUTPUT_DETAILS,
+    "completion_token_details": OUTPUT_DETAILS,
+    "output_tokens_details": OUTPUT_DETAILS,
+    "output_token_details": OUTPUT_DETAILS,
+}
+
+
+def read_usage(raw: bytes) -> Usage:
+    """Return the token counts of a usage object as it came; UsageError where it is none."""
+    try:
+        members = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise UsageError(f"The usage is not JSON: {exc}") from exc
+    if not isinstance(members, dict):
+        raise UsageError(f"The usage is a {type(members).__name__}, expected an object.")
+    counts: dict[str, int] = {}
+    unknown: list[str] = []
+    _read(members, MEMBERS, "", counts, unknown)
+    if counts.keys().isdisjoint(TOTALS.values()):
+        raise UsageError(f"The usage counts no tokens; its members are {sorted(members)}.")
+    return Usage(**counts, unknown_members=tuple(unknown))
+
+
+def _read(
+    members: Mapping[str, Any], rules: Rules, path: str, counts: dict[str, int], unknown: list[str]
+) -> None:
+    for name, value in members.items():
+        where = path + name
+        if name not in rules:
+            _note_unknown(where, value, unknown)
+            continue
+        rule = rules[name]
+        if value is None:
+            continue
+        if isinstance(rule, Mapping):
+            _read(_object(where, value), rule, f"{where}.", counts, unknown)
+            continue
+        count = _count(where, value)
+        if rule is not INSIDE and counts.setdefault(rule, count) != count:
+            raise UsageError(f"{where} is {count}, but {rule} was already {counts[rule]}.")
+
+
+def _object(where: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise UsageError(f"{where} is a {type(value).__name__}, expected an object.")
+    return value
+
+
+def _count(where: str, value: object) -> int:
+    if type(value) is not int or not 0 <= value < COUNT_LIMIT:
+        raise UsageError(f"{where} is {value!r:.40}, expected a count of tokens.")
+    return value
+
+
+def _note_unknown(where: str, value: object, unknown: list[str]) -> None:
+    """Name the token counts in a member that no rule covers, however deep they lie."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _note_unknown(f"{where}.{name}", inner, unknown)
+    elif where.endswith("_tokens") and type(value) in {int, float} and value:
+        unknown.append(where)
