@@ -23,7 +23,7 @@ def load_price_book(path: Path) -> PriceBook:
     """Read the file; raise PriceFileError that names the line, the finding and the expectation."""
     try:
         content = path.read_bytes()
-        catalog = read_catalog(_document(content))
+        catalog = read_catalog(read_document(content))
     except OSError as exc:
         raise PriceFileError(f"{path} cannot be read: {exc.strerror}") from exc
     except PriceFileError as exc:
@@ -56,16 +56,8 @@ class PriceFile:
         return True
 
 
-def _signature(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes with the file; None while there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _document(content: bytes) -> Value:
+def read_document(content: bytes) -> Value:
+    """Return the document in a YAML text; raise PriceFileError where it is none."""
     try:
         node = yaml.compose(content, Loader=_LOADER)
     except yaml.MarkedYAMLError as exc:
@@ -74,6 +66,15 @@ def _document(content: bytes) -> Value:
     except yaml.YAMLError as exc:
         raise PriceFileError(f"line 1: {exc}; expected YAML in UTF-8") from exc
     return _value(node, _DEEPEST) if node else Value(1, "null")
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes with the file; None while there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _value(node: yaml.Node, levels: int) -> Value:

@@ -6,6 +6,7 @@ with a date behind it, or by a listed prefix that ends with a colon. It never fi
 similar: a model that nobody has priced has no price.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -24,6 +25,7 @@ INPUT_COMPONENTS = (
 OUTPUT_COMPONENTS = ("output", "audio_output", "image_output")
 COMPONENTS = INPUT_COMPONENTS + OUTPUT_COMPONENTS
 DEFAULT_TIER = "default"
+_DATE = re.compile(r"-[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DATE_LENGTH = len("-2026-11-22")
 
 Rates = Mapping[str, Decimal | None]
@@ -150,8 +152,8 @@ class Names:
 
 def _is_date(suffix: str) -> bool:
     """Tell whether the suffix reads -YYYY-MM-DD, a day that exists."""
-    if suffix[0] != "-" or suffix[5] != "-":
-        return False  # fromisoformat also takes forms without hyphens
+    if not _DATE.fullmatch(suffix):
+        return False  # fromisoformat also takes weeks
     try:
         date.fromisoformat(suffix[1:])
     except ValueError:

@@ -18,6 +18,7 @@ from proxy.errors import PriceFileError
 _AMOUNT = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 _FACTOR = re.compile(r"x[0-9]{1,3}(\.[0-9]{1,6})?")
 _COUNT = re.compile(r"[0-9]{1,12}")
+_LIST_LIMIT = 12  # names that fit a line
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -126,8 +127,7 @@ class Value:
 
 def _one_of(name: str, options: Collection[str]) -> str:
     """Say what is possible; where that is much, only what comes closest."""
-    closest = difflib.get_close_matches(name, options, n=1)
-    hint = f"did you mean {closest[0]!r}?" if closest else ""
-    few = len(options) <= 12  # noqa: PLR2004 - what fits a line
-    listed = f"one of {', '.join(options)}" if few else "a name that is known here"
-    return f"{listed} ({hint})" if hint else listed
+    possible = sorted(options)
+    listed = f"one of {', '.join(possible)}" if len(possible) <= _LIST_LIMIT else "a known name"
+    closest = difflib.get_close_matches(name, possible, n=1)
+    return f"{listed} (did you mean {closest[0]!r}?)" if closest else listed

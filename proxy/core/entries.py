@@ -77,6 +77,8 @@ def _claims(model_id: str, members: Mapping[str, Value]) -> Iterator[tuple[str, 
 
 
 def _periods(value: Value, tiers: Collection[str]) -> Iterator[Period]:
+    if not value.items():
+        value.refuse("at least one period")
     previous: datetime | None = None
     for number, item in enumerate(value.items()):
         members = item.members(_PERIOD, ("from",) if number else ())

@@ -1,0 +1,213 @@
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from proxy.core.catalog import Catalog, Deployment, Entry, Period
+from proxy.core.charging import charge, interrupted
+from proxy.core.model import Closing, LedgerRow, Opening
+from proxy.core.pricing import PriceBook
+
+SENT = datetime(2026, 11, 22, 12, 0, 0, 123_000, tzinfo=UTC)
+EVENT_ID = int(SENT.timestamp() * 1000).to_bytes(6, "big") + bytes.fromhex("70008000000000000001")
+USAGE = b"""{"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120,
+ "prompt_tokens_details": {"cached_tokens": 64, "audio_tokens": 0},
+ "completion_tokens_details": {"reasoning_tokens": 8, "audio_tokens": 0}}"""
+PERIOD = Period(
+    rates={"input": Decimal(2), "cached_input": Decimal(1), "output": Decimal(8)},
+    tiers={"priority": Decimal(2)},
+)
+BOOK = PriceBook(
+    Catalog(
+        version="7",
+        entries=(Entry(model_id="m", names=("m", "m-1"), periods=(PERIOD,)),),
+        tier_names={"auto": "default", "fast": "priority"},
+        deployments={"chat": Deployment(model="m")},
+    ),
+    "7+abc",
+)
+OPENING = Opening(
+    event_id=EVENT_ID,
+    operation_name="chat",
+    method="POST",
+    api_path="/v1/chat/completions",
+    upstream="api.openai.com",
+    user_id="ada",
+    endpoint="generate_hint",
+    metadata={"course": "x12"},
+    attribution_problem="X-Meter-Metadata is not JSON",
+    request_model="m",
+    request_service_tier="auto",
+    stream=True,
+    request_bytes=900,
+    retry_count=1,
+)
+CLOSING = Closing(
+    opening=OPENING,
+    outcome="ok",
+    status=200,
+    response_model="m-1",
+    response_service_tier="auto",
+    response_id="chatcmpl-1",
+    upstream_request_id="req_1",
+    usage=USAGE,
+    latency_us=1_234_500,
+    time_to_first_byte_us=499,
+    response_body_bytes=5_000,
+)
+
+
+def row_of(**changes: object) -> LedgerRow:
+    """Charge the call above, changed a little."""
+    return charge(msgspec.structs.replace(CLOSING, **changes), BOOK)
+
+
+def test_a_call_becomes_a_row_with_its_cost() -> None:
+    """Every fact has its column, and the price is that of the moment the call was sent."""
+    assert charge(CLOSING, BOOK) == LedgerRow(
+        event_id=UUID(bytes=EVENT_ID),
+        created_at=SENT,
+        user_id="ada",
+        endpoint="generate_hint",
+        api_path="/v1/chat/completions",
+        operation_name="chat",
+        upstream="api.openai.com",
+        model="m-1",
+        request_model="m",
+        service_tier="default",
+        prompt_tokens=100,
+        completion_tokens=20,
+        total_tokens=120,
+        cached_tokens=64,
+        cache_write_tokens=None,
+        reasoning_tokens=8,
+        audio_prompt_tokens=0,
+        audio_completion_tokens=0,
+        cost_usd=Decimal("0.000296"),
+        price_id="m@start/default/short",
+        catalog_version="7+abc",
+        unpriced_reason=None,
+        usage_source="reported",
+        usage_problem=None,
+        status=200,
+        outcome="ok",
+        error_type=None,
+        stream=True,
+        latency_ms=1235,
+        time_to_first_byte_ms=0,
+        upstream_request_id="req_1",
+        response_id="chatcmpl-1",
+        metadata={"course": "x12"},
+        attribution_problem="X-Meter-Metadata is not JSON",
+        raw_usage=USAGE,
+        retry_count=1,
+        request_bytes=900,
+        response_bytes=5_000,
+    )
+
+
+def test_an_exchange_whose_worker_died_has_a_row_that_claims_nothing() -> None:
+    """It may have cost something; nobody knows what."""
+    row = interrupted(OPENING)
+    assert (row.outcome, row.usage_source, row.status) == ("interrupted", "unavailable", None)
+    assert (row.cost_usd, row.prompt_tokens, row.unpriced_reason) == (None, None, None)
+    assert (row.event_id, row.created_at, row.model) == (UUID(bytes=EVENT_ID), SENT, "m")
+    assert (row.user_id, row.metadata, row.request_bytes) == ("ada", {"course": "x12"}, 900)
+
+
+def test_without_usage_tokens_and_cost_are_unknown_and_not_zero() -> None:
+    """A call whose usage never came is not a call for nothing."""
+    row = row_of(usage=None, usage_problem="event too large")
+    assert (row.usage_source, row.usage_problem) == ("unavailable", "event too large")
+    assert (row.prompt_tokens, row.completion_tokens, row.cost_usd) == (None, None, None)
+    assert (row.raw_usage, row.unpriced_reason) == (None, None)
+
+
+def test_a_refused_request_is_not_charged_whatever_its_answer_says() -> None:
+    """A rejected transcription answers 400 with a usage of zero seconds."""
+    raw = b'{"type":"duration","seconds":0}'
+    row = row_of(status=400, usage=raw, error_type="invalid_request_error")
+    assert (row.usage_source, row.cost_usd, row.unpriced_reason) == ("unavailable", None, None)
+    assert (row.error_type, row.raw_usage) == ("invalid_request_error", raw)
+
+
+def test_an_unpriced_call_keeps_its_tokens_and_says_why() -> None:
+    """Once the catalogue knows better, the row can still be priced."""
+    opening = msgspec.structs.replace(OPENING, request_model="gpt-new")
+    row = row_of(opening=opening, response_model="gpt-new-2026-11-01")
+    assert (row.cost_usd, row.price_id, row.unpriced_reason) == (None, None, "unknown_model")
+    assert (row.prompt_tokens, row.usage_source) == (100, "reported")
+
+
+def test_contradictory_usage_keeps_its_tokens_without_a_cost() -> None:
+    """The provider's words stay on the row, the sum does not follow them."""
+    raw = b'{"prompt_tokens":10,"prompt_tokens_details":{"cached_tokens":11},"total_tokens":10}'
+    row = row_of(usage=raw)
+    assert (row.cost_usd, row.unpriced_reason) == (None, "contradictory_usage")
+    assert row.usage_problem == "input_tokens is 10, but its parts make 11"
+    assert (row.prompt_tokens, row.cached_tokens, row.raw_usage) == (10, 11, raw)
+    assert row.usage_source == "reported"
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        (b'{"prompt_tokens": "many"}', True),
+        (b'{"prompt_tokens": 1', False),
+        (b"\xff", False),
+        (b"[" * 100_000, False),
+        (b'{"prompt_tokens": "\\u0000"}', False),
+    ],
+    ids=["no count", "cut off", "no text", "endless", "not storable"],
+)
+def test_usage_that_cannot_be_read_is_unavailable(raw: bytes, *, kept: bool) -> None:
+    """What is JSON is kept as it came; what Postgres would refuse must not stop a batch."""
+    row = row_of(usage=raw)
+    assert (row.usage_source, row.unpriced_reason) == ("unavailable", "contradictory_usage")
+    assert row.prompt_tokens is None
+    assert row.usage_problem
+    assert (row.raw_usage == raw) is kept
+
+
+def test_tokens_that_no_rule_knows_are_named_on_the_row() -> None:
+    """A new kind of token may cost extra: nobody shall find out by the invoice."""
+    row = row_of(usage=b'{"prompt_tokens":1,"completion_tokens":1,"dream_tokens":5}')
+    assert row.usage_problem == "not priced, for no rule knows it: dream_tokens"
+    assert row.cost_usd == Decimal("0.00001")
+    kept = row_of(usage=b'{"prompt_tokens":1,"dream_tokens":5}', usage_problem="two usages")
+    assert kept.usage_problem == "two usages"
+
+
+def test_an_answer_without_output_count_is_priced_by_its_input() -> None:
+    """Embeddings and empty completions say nothing about output: unknown, and nothing to pay."""
+    row = row_of(usage=b'{"prompt_tokens":11,"total_tokens":11}')
+    assert (row.prompt_tokens, row.completion_tokens, row.total_tokens) == (11, None, 11)
+    assert row.cost_usd == Decimal("0.000022")
+
+
+@pytest.mark.parametrize(
+    ("said", "tier", "cost"),
+    [(None, None, "0.000296"), ("fast", "priority", "0.000592"), ("turbo", "turbo", None)],
+)
+def test_the_tier_is_the_one_that_served(
+    said: str | None, tier: str | None, cost: str | None
+) -> None:
+    """An answer without a tier is priced as default, and the row does not pretend it said so."""
+    row = row_of(response_service_tier=said)
+    assert row.service_tier == tier
+    assert row.cost_usd == (Decimal(cost) if cost else None)
+
+
+def test_an_azure_deployment_names_the_model_where_nothing_else_does() -> None:
+    """The path is the only hint."""
+    path = "/openai/deployments/chat/chat/completions"
+    opening = msgspec.structs.replace(OPENING, api_path=path, request_model=None)
+    row = row_of(opening=opening, response_model=None)
+    assert (row.model, row.price_id) == (None, "m@start/default/short")
+
+
+def test_bytes_that_were_seen_count_more_than_those_announced() -> None:
+    """A client may announce a body and send less."""
+    assert row_of(request_body_bytes=0).request_bytes == 0

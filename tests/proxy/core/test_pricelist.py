@@ -1,0 +1,136 @@
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from proxy.core.catalog import Catalog, Contract, Deployment, Uplift
+from proxy.core.pricelist import read_catalog
+from proxy.errors import PriceFileError
+from proxy.pricefile import read_document
+
+START = """
+schema_version: 1
+catalog_version: "2026-11-22.1"
+models:
+  gpt-9: {dated: true, sources: [], confidence: low, prices: [{rates: {input: "1"}}]}
+"""
+REST = """
+tier_names:
+  default: [default, auto]
+  priority: [priority, fast]
+rate_fallback: {cached_input: input, cached_image_input: cached_input}
+uplifts:
+  regional:
+    multiplier: x1.10
+    hosts: [US.api.openai.com]
+    models: [gpt-9]
+  unclear: {multiplier: x1.10, hosts: [eu.api.openai.com], models: [], unpublished_for: [gpt-9]}
+tools:
+  web_search: {fees: {thousand_calls: "10"}, sources: [LL]}
+  block: {tokens_per_call: 8000, models: [gpt-9], content_tokens_free: true, sources: []}
+aliases: {homework: gpt-9-2026-11-01}
+azure_deployments:
+  acme/nine: {model: gpt-9, multiplier: x1.05}
+  eight: {model: gpt-9}
+contract:
+  - {from: 2027-01-01, multiplier: x0.9, models: [gpt-9]}
+  - {from: 2026-01-01, multiplier: x0.95}
+"""
+
+
+def catalog_of(text: str) -> Catalog:
+    """Return the catalogue of a YAML text."""
+    return read_catalog(read_document(text.encode()))
+
+
+def test_the_smallest_document_has_a_version_and_models() -> None:
+    """All other sections may be left out."""
+    catalog = catalog_of(START)
+    assert catalog.version == "2026-11-22.1"
+    assert [entry.model_id for entry in catalog.entries] == ["gpt-9"]
+    assert (catalog.uplifts, catalog.aliases, catalog.contracts) == ((), {}, ())
+
+
+def test_every_section_is_read() -> None:
+    """Each section has its place in the catalogue; contracts come in order of time."""
+    catalog = catalog_of(START + REST)
+    assert catalog.tier_names == {
+        "default": "default",
+        "auto": "default",
+        "priority": "priority",
+        "fast": "priority",
+    }
+    assert catalog.fallback == {"cached_input": "input", "cached_image_input": "cached_input"}
+    assert catalog.uplifts == (
+        Uplift(
+            name="regional",
+            factor=Decimal("1.10"),
+            hosts=frozenset({"us.api.openai.com"}),
+            models=frozenset({"gpt-9"}),
+        ),
+        Uplift(
+            name="unclear",
+            factor=Decimal("1.10"),
+            hosts=frozenset({"eu.api.openai.com"}),
+            models=frozenset(),
+            unpublished_for=frozenset({"gpt-9"}),
+        ),
+    )
+    assert catalog.fees == {"web_search": {"thousand_calls": Decimal(10)}, "block": {}}
+    assert catalog.aliases == {"homework": "gpt-9-2026-11-01"}
+    assert catalog.deployments == {
+        "acme/nine": Deployment(model="gpt-9", factor=Decimal("1.05")),
+        "eight": Deployment(model="gpt-9"),
+    }
+    assert catalog.contracts == (
+        Contract(start=datetime(2026, 1, 1, tzinfo=UTC), factor=Decimal("0.95")),
+        Contract(
+            start=datetime(2027, 1, 1, tzinfo=UTC),
+            factor=Decimal("0.9"),
+            models=frozenset({"gpt-9"}),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("schema_version: 1\nmodels: {}", "expected a member 'catalog_version'"),
+        (
+            START.replace("schema_version: 1", "schema_version: 2"),
+            "found the int 2; expected 1, the",
+        ),
+        (START + "alias: {}", "line 6: found 'alias'; expected one of aliases,"),
+        (
+            START + "tier_names: {default: [auto], flex: [auto]}",
+            "found 'auto'; expected a spelling that 'default' does not have already",
+        ),
+        (
+            START + "rate_fallback:\n  cached_input: cache_write\n  cache_write: cached_input",
+            "line 7: found 'cache_write'; expected a component that does not lead back",
+        ),
+        (START + "rate_fallback: {input: input}", "expected a component that does not lead back"),
+        (
+            START + "uplifts: {a: {multiplier: x2, hosts: [h], models: [gpt-8]}}",
+            "found 'gpt-8'; expected one of gpt-9 (did you mean 'gpt-9'?)",
+        ),
+        (
+            START + "uplifts:\n  a: {multiplier: x2, hosts: [h], models: []}\n"
+            "  b: {multiplier: x2, hosts: [H], models: []}",
+            "line 8: found 'H'; expected a host that no other uplift has",
+        ),
+        (START + "tools: {t: {sources: [], tokens_per_call: '9'}}", "expected a whole number"),
+        (
+            START + "aliases: {a: gpt-8}",
+            "found 'gpt-8'; expected the name of a model that is priced",
+        ),
+        (START + "azure_deployments: {d: {model: gpt-8}}", "expected the name of a model that is"),
+        (START + "contract: [{multiplier: x0.9}]", "expected a member 'from'"),
+        (START + "contract: {}", "found a mapping; expected a list"),
+    ],
+)
+def test_a_mistake_is_refused_with_its_line(text: str, message: str) -> None:
+    """Whatever is referred to exists, and nothing means two things."""
+    with pytest.raises(PriceFileError) as caught:
+        catalog_of(text)
+    assert message in str(caught.value)
