@@ -1,0 +1,27 @@
+"""Every exception of the dashboard, in one tree; the docstring is the default message."""
+
+
+class DashboardError(Exception):
+    """Something in the dashboard went wrong."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class ConfigurationError(DashboardError):
+    """A setting cannot be used."""
+
+
+class DatabaseUnavailableError(DashboardError):
+    """The database does not answer; calls are metered all the same and will be seen later.
+
+    `cause` is for the log: what the library said, which may name hosts and users.
+    """
+
+    def __init__(self, message: str | None = None, *, cause: str = "") -> None:
+        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+        self.cause = cause
+
+
+class TooManyAttemptsError(DashboardError):
+    """Too many failed log-ins from this address; try again in a minute."""
