@@ -27,6 +27,8 @@ from proxy.errors import UnpricedError, UsageError
 
 _CONTRADICTORY = "contradictory_usage"
 _FIRST_ERROR_STATUS = 400
+_NAME_OCTETS = 512  # what schema.sql lets into an index
+_TIER_OCTETS = 64
 
 
 class _Reading(NamedTuple):
@@ -98,9 +100,9 @@ def _row(record: Closing, reading: _Reading, tier: str | None) -> LedgerRow:
         api_path=opening.api_path,
         operation_name=opening.operation_name,
         upstream=opening.upstream,
-        model=record.response_model or opening.request_model,
-        request_model=opening.request_model,
-        service_tier=tier,
+        model=_fitting(record.response_model or opening.request_model, _NAME_OCTETS),
+        request_model=_fitting(opening.request_model, _NAME_OCTETS),
+        service_tier=_fitting(tier, _TIER_OCTETS),
         prompt_tokens=usage.input_tokens,
         completion_tokens=usage.output_tokens,
         total_tokens=usage.total_tokens,
@@ -117,12 +119,12 @@ def _row(record: Closing, reading: _Reading, tier: str | None) -> LedgerRow:
         usage_problem=reading.problem,
         status=record.status,
         outcome=record.outcome,
-        error_type=record.error_type,
+        error_type=_fitting(record.error_type, _NAME_OCTETS),
         stream=opening.stream,
         latency_ms=_milliseconds(record.latency_us),
         time_to_first_byte_ms=_milliseconds(record.time_to_first_byte_us),
         upstream_request_id=record.upstream_request_id,
-        response_id=record.response_id,
+        response_id=_fitting(record.response_id, _NAME_OCTETS),
         metadata=opening.metadata,
         attribution_problem=opening.attribution_problem,
         raw_usage=_storable(record.usage, is_json=reported),
@@ -134,6 +136,14 @@ def _row(record: Closing, reading: _Reading, tier: str | None) -> LedgerRow:
 
 def _milliseconds(microseconds: int | None) -> int | None:
     return None if microseconds is None else (microseconds + 500) // 1000
+
+
+def _fitting(text: str | None, octets: int) -> str | None:
+    """Return a text that its column takes: not too long, and without U+0000."""
+    if text is None or (len(text) <= octets and text.isascii() and "\0" not in text):
+        return text
+    clean = text.replace("\0", "\ufffd").encode(errors="replace")
+    return clean[:octets].decode(errors="ignore")
 
 
 def _storable(raw: bytes | None, *, is_json: bool) -> bytes | None:
