@@ -29,6 +29,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
+    "Server": "openai-meter",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }

@@ -116,7 +116,7 @@ class Supervisor:
                 settings,
                 listen=Address(settings.listen.host, bound_port(listeners[0])),
                 dashboard=Address(settings.dashboard_listen.host, bound_port(page)),
-                database=database.redacted(dsn) + (" (embedded)" if self._postgres else ""),
+                database=f"{dsn} (embedded)" if self._postgres else database.redacted(dsn),
                 password=password,
             )
         )

@@ -1,0 +1,204 @@
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import ConfigurationError
+from proxy.settings import (
+    Address,
+    Settings,
+    flag,
+    read_settings,
+    unknown_variables,
+    variable,
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what the developer's own environment sets out of the tests."""
+    for name in [name for name in os.environ if name.startswith("METER_")]:
+        monkeypatch.delenv(name)
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    """Others rely on these."""
+    settings = read_settings({})
+    assert settings.upstream_url == "https://api.openai.com"
+    assert settings.listen == Address("127.0.0.1", 8080)
+    assert settings.dashboard_listen == Address("127.0.0.1", 8081)
+    assert settings.database_url is None
+    assert settings.workers == len(os.sched_getaffinity(0))
+    assert settings.user_headers == ("X-Meter-User",)
+    assert settings.metadata_prefixes == ("X-Meter-Metadata-",)
+
+
+def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And an empty variable is an unset one."""
+    monkeypatch.setenv("METER_WORKERS", "3")
+    monkeypatch.setenv("METER_LISTEN", ":9000")
+    monkeypatch.setenv("METER_DATABASE_URL", "")
+    settings = read_settings({"workers": "5"})
+    assert settings.workers == 5
+    assert settings.listen == Address("", 9000)
+    assert settings.database_url is None
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
+        ("[::]:8080", Address("::", 8080)),
+        (":8080", Address("", 8080)),
+        ("localhost:0", Address("localhost", 0)),
+    ],
+)
+def test_addresses_are_read_and_written_alike(text: str, address: Address) -> None:
+    """What `parse` reads, `str` writes."""
+    assert Address.parse(text) == address
+    assert str(address) == text
+    assert Address.parse(address) is address
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("listen", "8080", "HOST:PORT"),
+        ("listen", "::1:8080", "HOST:PORT"),
+        ("listen", "localhost:70000", "0 to 65535"),
+        ("upstream_url", "api.openai.com", "https://api.openai.com"),
+        ("upstream_url", "ftp://api.openai.com", "https://api.openai.com"),
+        ("upstream_url", "https://api.openai.com/v1?x=1", "without user, query or fragment"),
+        ("upstream_url", "https://api.openai.com:99999", "https://api.openai.com"),
+        ("upstream_url", "https://api.openai.com/a b", "visible ASCII"),
+        ("workers", "0", "greater than or equal to 1"),
+        ("workers", "many", "expected a valid integer"),
+        ("on_disconnect", "wait", "'drain' or 'cancel'"),
+        ("report_timezone", "Mars/Olympus", "IANA time zone"),
+        ("report_timezone", "../../etc/passwd", "IANA time zone"),
+        ("pricing_file", "/nowhere/pricing.yaml", "readable file"),
+        ("user_headers", "X-User, not a name", "'not a name' is none"),
+        ("admin_user", "a:b", "without colons"),
+        ("drain_seconds", "nan", "finite"),
+        ("log_calls", "perhaps", "boolean"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_expected(
+    name: str, value: str, expected: str
+) -> None:
+    """The message says which setting, which value, and what to write instead."""
+    with pytest.raises(ConfigurationError) as caught:
+        read_settings({name: value})
+    message = str(caught.value)
+    assert variable(name) in message
+    assert flag(name) in message
+    assert repr(value) in message
+    assert expected in message
+
+
+def test_every_wrong_setting_is_named_at_once() -> None:
+    """Nobody wants to find them one by one."""
+    with pytest.raises(ConfigurationError, match=r"METER_LISTEN .*; METER_WORKERS "):
+        read_settings({"listen": "x", "workers": "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("admin_password", "hunter2"),
+        ("database_url", "mysql://u:hunter2@h/d"),
+        ("upstream_url", "https://user:hunter2@host"),
+    ],
+)
+def test_no_message_shows_a_secret(name: str, value: str) -> None:
+    """Not even one that is refused."""
+    with pytest.raises(ConfigurationError) as caught:
+        read_settings({name: value})
+    assert variable(name) in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_printed_settings_object_shows_no_secret() -> None:
+    """Whoever logs it by accident does no harm."""
+    shown = repr(
+        read_settings(
+            {
+                "admin_password": "correct horse",
+                "api_tokens": "tok-1,tok-2",
+                "database_url": "postgresql://u:battery@h/d",
+            }
+        )
+    )
+    assert not any(word in shown for word in ("horse", "tok-1", "battery"))
+
+
+def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
+    """One without the other is a mistake, not plain HTTP."""
+    file = tmp_path / "certificate.pem"
+    file.touch()
+    with pytest.raises(ConfigurationError, match="both or neither"):
+        read_settings({"listen_tls_certificate": str(file)})
+
+
+def test_an_unknown_name_is_refused() -> None:
+    """Misspelt flags do not pass in silence."""
+    with pytest.raises(ConfigurationError, match="--workerz is no setting"):
+        read_settings({"workerz": "1"})
+
+
+def test_misspelt_variables_are_found() -> None:
+    """Ours, that is; those of the tests are none."""
+    environ = {"METER_WORKERZ": "1", "METER_WORKERS": "1", "METER_TEST_CORPUS": "x", "PATH": "/"}
+    assert unknown_variables(environ) == ["METER_WORKERZ"]
+
+
+def test_a_url_keeps_its_base_path_and_loses_the_slash_at_its_end() -> None:
+    """A base path is put in front of targets, which begin with a slash themselves."""
+    settings = read_settings({"upstream_url": "http://10.0.0.7:9000/gateway/"})
+    assert settings.upstream_url == "http://10.0.0.7:9000/gateway"
+
+
+def test_the_data_directory_follows_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root has the system's place, others their own."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", "/srv/state")
+    assert read_settings({}).data_dir == Path("/srv/state/openai-meter")
+    monkeypatch.setenv("XDG_STATE_HOME", "relative/is/ignored")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert read_settings({}).data_dir == Path("/home/ada/.local/state/openai-meter")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert read_settings({}).data_dir == Path("/var/lib/openai-meter")
+
+
+def test_a_relative_directory_is_made_absolute() -> None:
+    """Children may run elsewhere."""
+    assert read_settings({"data_dir": "state"}).data_dir == Path.cwd() / "state"
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "workers": st.integers(1, 1024).map(str),
+            "listen": st.sampled_from([":1", "[::1]:2", "h:3"]),
+            "require_user": st.booleans().map(str),
+            "drain_seconds": st.floats(0, 1e6).map(str),
+            "api_tokens": st.sampled_from(["a", "a,b", "a, b ,c"]),
+            "user_headers": st.sampled_from(["X-A", "X-A,X-B"]),
+            "database_url": st.just("postgresql://u:p%20w@h/d?host=/run/pg"),
+            "admin_password": st.just("correct, horse"),
+        },
+    )
+)
+def test_a_child_reads_the_same_settings(flags: dict[str, str]) -> None:
+    """What `environment` gives, read again, is equal."""
+    settings = read_settings(flags)
+    variables = settings.environment()
+    again = {
+        name: variables[variable(name)]
+        for name in Settings.model_fields
+        if variable(name) in variables
+    }
+    assert read_settings(again) == settings
