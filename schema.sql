@@ -116,13 +116,24 @@ CREATE TABLE IF NOT EXISTS user_api_usage (
         OR cost_usd = 0
         OR (price_id IS NOT NULL AND catalog_version IS NOT NULL)
     ),
-    -- Text that is a key of a rollup has to fit into an index entry (2,704 bytes for all of a key).
+    -- Unknown is NULL, never 0.
+    CONSTRAINT unavailable_usage_is_null CHECK (
+        usage_source <> 'unavailable'
+        OR (
+            prompt_tokens IS NULL
+            AND completion_tokens IS NULL
+            AND total_tokens IS NULL
+            AND cost_usd IS NULL
+        )
+    ),
+    -- All of a key of an index or a rollup has to fit into an index entry, that is 2,704 bytes.
     CONSTRAINT keys_fit_an_index CHECK (
-        octet_length(user_id) <= 768
-        AND octet_length(endpoint) <= 512
+        octet_length(user_id) <= 1024
+        AND octet_length(endpoint) <= 1024
         AND octet_length(model) <= 512
         AND octet_length(service_tier) <= 64
         AND octet_length(operation_name) <= 64
+        AND octet_length(response_id) <= 512
     )
 ) PARTITION BY RANGE (created_at);
 
@@ -282,6 +293,13 @@ WHERE response_id IS NOT NULL;
 -- Exact sums, kept by the statement that inserts the rows. A sum is over what is known, and NULL as
 -- long as nothing is. Keys may be NULL (a call without a user): NULL is a key like any other here.
 -- The fill factor leaves room for updates in place.
+
+-- The sum of what is known. NULL: neither is.
+CREATE OR REPLACE FUNCTION known_sum(one numeric, other numeric)
+RETURNS numeric
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+AS 'SELECT coalesce(one + other, one, other)';
 
 -- For charts and for any time zone: a quarter of an hour is the finest offset in use.
 CREATE TABLE IF NOT EXISTS usage_by_quarter_hour (

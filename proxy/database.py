@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from proxy.errors import DatabaseError, DatabaseUnreachableError
+from proxy.errors import DatabaseError, DatabaseUnreachableError, RowsRefusedError
 from proxy.resources import resource
 
 MINIMUM_VERSION = 15  # for UNIQUE NULLS NOT DISTINCT
@@ -25,6 +25,9 @@ _SCHEMA_SECONDS = 3600.0  # an index on a large ledger takes its time
 # connection exception, invalid transaction state (a standby is read-only until it is promoted),
 # transaction rollback, lack of resources, lock not available, operator's intervention.
 _PASSING = ("08", "25", "40", "53", "55", "57")
+
+# Data exception, integrity constraint violation, program limit exceeded (an index entry too large).
+_REFUSALS = ("22", "23", "54")
 
 _HELP: Mapping[str, str] = {
     "28000": "check the user in METER_DATABASE_URL, and pg_hba.conf",
@@ -84,15 +87,18 @@ def translated(exc: Exception, dsn: str) -> DatabaseError:
     """Return our exception for one of the library's; unreachable: trying again may help."""
     where = redacted(dsn)
     if not isinstance(exc, asyncpg.PostgresError):
-        reason = str(exc) or "no answer in time"
+        lost = isinstance(exc, asyncpg.InterfaceError)  # its text is about the library's objects
+        reason = "the connection was lost" if lost else str(exc) or "no answer in time"
         return DatabaseUnreachableError(
             f"Postgres at {where} does not answer ({reason}): start it, or check METER_DATABASE_URL"
         )
     sqlstate = str(exc.sqlstate)
+    message = exc.args[0]  # less DETAIL, which holds the values of a refused row
     if sqlstate[:2] in _PASSING:
-        return DatabaseUnreachableError(f"Postgres at {where} cannot serve now: {exc}")
-    advice = f"; {_HELP[sqlstate]}" if sqlstate in _HELP else ""
-    return DatabaseError(f"Postgres at {where} refuses: {exc}{advice}")
+        return DatabaseUnreachableError(f"Postgres at {where} cannot serve now: {message}")
+    kind = RowsRefusedError if sqlstate[:2] in _REFUSALS else DatabaseError
+    advice = _HELP.get(sqlstate, exc.hint)
+    return kind(f"Postgres at {where} refuses: {message}" + (f"; {advice}" if advice else ""))
 
 
 def _schema() -> str:

@@ -78,6 +78,10 @@ class DatabaseUnreachableError(DatabaseError):
     """Postgres does not answer."""
 
 
+class RowsRefusedError(DatabaseError):
+    """Postgres refuses rows for what is in them."""
+
+
 class DirectoryInUseError(ConfigurationError):
     """The data directory belongs to another running process."""
 

@@ -1,0 +1,162 @@
+"""Make values such that Postgres takes them, whatever a client or an upstream has sent.
+
+A row must never be refused for what somebody else put into it. Text loses what a text column cannot
+hold (U+0000, lone surrogates) and what is longer than its column allows; JSON that a jsonb column
+would refuse is written anew, as a JSON string where it is no JSON at all. A number that cannot be
+true, such as 10^13 tokens for one call, is unknown.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from proxy.core.model import LedgerRow
+
+MAX_TEXT_BYTES = 2048
+MAX_TOKENS = 10**12  # of one call; a rollup of millions of such calls still fits a bigint
+
+_MAX_COST_USD = Decimal(10**8)  # numeric(20, 12)
+_MAX_INTEGER = 2**31 - 1
+_MAX_BIGINT = 2**63 - 1
+_MAX_SMALLINT = 2**15 - 1
+_MAX_NUMBER_CHARACTERS = 40
+
+# What msgspec reads and jsonb does not: U+0000, surrogates, numbers out of numeric's range.
+_SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[eE][+-]?[0-9]{3}|[0-9]{40}")
+_LONG_EXPONENT = re.compile(r"[eE][+-]?[0-9]{3}")
+
+
+def columns(rows: Sequence[LedgerRow]) -> list[list[object]]:
+    """Return the values of each column, in the order of COLUMNS."""
+    return [[clean(getattr(row, name)) for row in rows] for name, clean in COLUMNS.items()]
+
+
+def clean_text(text: str, max_bytes: int) -> str:
+    """Return text that a text column takes, cut to a size."""
+    if text.isascii() and "\0" not in text and len(text) <= max_bytes:
+        return text
+    encoded = text.replace("\0", "\ufffd").encode("utf-8", "replace")
+    return encoded[:max_bytes].decode("utf-8", "ignore")
+
+
+def clean_json(raw: bytes) -> str:
+    """Return JSON that a jsonb column takes: as it came, if it can be."""
+    if _SUSPICIOUS.search(raw) is None:
+        try:
+            msgspec.json.decode(raw)
+            return raw.decode()
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass
+    return _written_anew(raw.decode("utf-8", "replace"))
+
+
+def clean_object(value: Mapping[str, Any]) -> str:
+    """Return a JSON object as text that a jsonb column takes."""
+    try:
+        return clean_json(msgspec.json.encode(value))
+    except UnicodeEncodeError:  # a lone surrogate
+        return clean_json(json.dumps(value).encode())
+
+
+def _written_anew(text: str) -> str:
+    try:
+        value = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=str)
+        return json.dumps(_cleaned(value))
+    except (ValueError, RecursionError):
+        return json.dumps(_cleaned(text))
+
+
+def _number(text: str) -> float | str:
+    """Return a number that numeric can hold; any other stays the text that it was."""
+    if len(text) > _MAX_NUMBER_CHARACTERS or _LONG_EXPONENT.search(text):
+        return text
+    return int(text) if text.lstrip("-").isdecimal() else float(text)
+
+
+def _cleaned(value: Any) -> Any:  # noqa: ANN401 (the JSON edge)
+    """Return a JSON value whose texts can be stored."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(item) for key, item in value.items()}
+    return value
+
+
+def _as_it_is(value: object) -> object:
+    return value
+
+
+def _text(max_bytes: int = MAX_TEXT_BYTES) -> Callable[[str | None], str | None]:
+    def clean(text: str | None) -> str | None:
+        return None if text is None else clean_text(text, max_bytes)
+
+    return clean
+
+
+def _count(maximum: int) -> Callable[[int | None], int | None]:
+    def clean(number: int | None) -> int | None:
+        return None if number is None or not 0 <= number <= maximum else number
+
+    return clean
+
+
+def _cost(cost: Decimal | None) -> Decimal | None:
+    known = cost is not None and cost.is_finite() and 0 <= cost < _MAX_COST_USD
+    return cost if known else None
+
+
+def _object(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else clean_object(value)
+
+
+def _json(raw: bytes | None) -> str | None:
+    return None if raw is None else clean_json(raw)
+
+
+# Sizes of keys: as the check keys_fit_an_index in schema.sql says.
+COLUMNS: Mapping[str, Callable[[Any], object]] = {
+    "event_id": _as_it_is,
+    "created_at": _as_it_is,
+    "user_id": _text(1024),
+    "endpoint": _text(1024),
+    "api_path": _text(),
+    "operation_name": _text(64),
+    "upstream": _text(),
+    "model": _text(512),
+    "request_model": _text(),
+    "service_tier": _text(64),
+    "prompt_tokens": _count(MAX_TOKENS),
+    "completion_tokens": _count(MAX_TOKENS),
+    "total_tokens": _count(MAX_TOKENS),
+    "cached_tokens": _count(MAX_TOKENS),
+    "cache_write_tokens": _count(MAX_TOKENS),
+    "reasoning_tokens": _count(MAX_TOKENS),
+    "audio_prompt_tokens": _count(MAX_TOKENS),
+    "audio_completion_tokens": _count(MAX_TOKENS),
+    "cost_usd": _cost,
+    "price_id": _text(),
+    "catalog_version": _text(),
+    "unpriced_reason": _text(),
+    "usage_source": _text(),
+    "usage_problem": _text(),
+    "status": _count(_MAX_SMALLINT),
+    "outcome": _text(),
+    "error_type": _text(),
+    "stream": _as_it_is,
+    "latency_ms": _count(_MAX_INTEGER),
+    "time_to_first_byte_ms": _count(_MAX_INTEGER),
+    "upstream_request_id": _text(),
+    "response_id": _text(512),
+    "metadata": _object,
+    "attribution_problem": _text(),
+    "raw_usage": _json,
+    "retry_count": _count(_MAX_INTEGER),
+    "request_bytes": _count(_MAX_BIGINT),
+    "response_bytes": _count(_MAX_BIGINT),
+}

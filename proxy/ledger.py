@@ -1,0 +1,291 @@
+"""The INSERT: rows of the ledger and, in the same statement, their sums.
+
+A rollup only ever counts rows that were really inserted, so that a batch can be sent again (after
+a lost connection, a crash, by two recorders at once) and changes nothing. Rows and sums are written
+in the order of their keys: writers wait for each other and do not deadlock. Rows that Postgres
+refuses for what is in them are found by halving the batch and handed back; they do not hold up the
+others.
+
+Like `database`, nothing here needs a session, so that pgbouncer may stand in between.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import asyncpg
+
+from proxy.core.model import LedgerRow
+from proxy.core.pricing import PriceRate
+from proxy.core.storing import columns
+from proxy.database import connect, translated
+from proxy.errors import DatabaseUnreachableError, RowsRefusedError
+
+_ATTEMPTS = 6
+_REBUILD_SECONDS = 3600.0
+_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
+# A writer whose network is gone must not keep its locks. The advisory lock is shared among writers;
+# rebuild_rollups() takes it alone.
+_BEGIN = """
+SET LOCAL idle_in_transaction_session_timeout = '60s';
+SELECT pg_advisory_xact_lock_shared(hashtextextended('openai-meter rollups', 0));
+"""
+
+_INSERT = """
+WITH inserted AS (
+    INSERT INTO user_api_usage (
+        event_id, created_at, user_id, endpoint, api_path, operation_name, upstream, model,
+        request_model, service_tier, prompt_tokens, completion_tokens, total_tokens,
+        cached_tokens, cache_write_tokens, reasoning_tokens, audio_prompt_tokens,
+        audio_completion_tokens, cost_usd, price_id, catalog_version, unpriced_reason,
+        usage_source, usage_problem, status, outcome, error_type, stream, latency_ms,
+        time_to_first_byte_ms, upstream_request_id, response_id, metadata, attribution_problem,
+        raw_usage, retry_count, request_bytes, response_bytes
+    )
+    SELECT *  -- what unnest makes of the parameters, in the order of the columns above
+    FROM unnest(
+        $1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[],
+        $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[],
+        $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[],
+        $18::bigint[], $19::numeric[], $20::text[], $21::text[], $22::text[], $23::text[],
+        $24::text[], $25::smallint[], $26::text[], $27::text[], $28::boolean[],
+        $29::integer[], $30::integer[], $31::text[], $32::text[], $33::jsonb[],
+        $34::text[], $35::jsonb[], $36::integer[], $37::bigint[], $38::bigint[]
+    )
+    ORDER BY 2, 1
+    ON CONFLICT (created_at, event_id) DO NOTHING
+    RETURNING
+        created_at, user_id, endpoint, model, service_tier, operation_name, usage_source, outcome,
+        prompt_tokens, completion_tokens, total_tokens, cached_tokens, cache_write_tokens,
+        reasoning_tokens, audio_prompt_tokens, audio_completion_tokens, cost_usd
+),
+by_quarter_hour AS (
+    INSERT INTO usage_by_quarter_hour AS kept
+    SELECT
+        date_bin('15 minutes', created_at, 'epoch'),
+        endpoint, model, service_tier, operation_name,
+        count(*),
+        count(*) FILTER (WHERE outcome NOT IN ('ok', 'client_disconnected')),
+        count(*) FILTER (WHERE cost_usd IS NULL AND usage_source <> 'unavailable'),
+        count(*) FILTER (WHERE usage_source = 'estimated'),
+        count(*) FILTER (WHERE usage_source = 'unavailable'),
+        sum(prompt_tokens), sum(completion_tokens), sum(total_tokens),
+        sum(cached_tokens), sum(cache_write_tokens), sum(reasoning_tokens),
+        sum(audio_prompt_tokens), sum(audio_completion_tokens),
+        sum(cost_usd), min(created_at), max(created_at)
+    FROM inserted
+    GROUP BY 1, 2, 3, 4, 5
+    ORDER BY 1, 2, 3, 4, 5
+    ON CONFLICT ON CONSTRAINT usage_by_quarter_hour_key DO UPDATE SET
+        calls = kept.calls + excluded.calls,
+        errors = kept.errors + excluded.errors,
+        unpriced_calls = kept.unpriced_calls + excluded.unpriced_calls,
+        estimated_calls = kept.estimated_calls + excluded.estimated_calls,
+        unavailable_calls = kept.unavailable_calls + excluded.unavailable_calls,
+        prompt_tokens = known_sum(kept.prompt_tokens, excluded.prompt_tokens),
+        completion_tokens = known_sum(kept.completion_tokens, excluded.completion_tokens),
+        total_tokens = known_sum(kept.total_tokens, excluded.total_tokens),
+        cached_tokens = known_sum(kept.cached_tokens, excluded.cached_tokens),
+        cache_write_tokens = known_sum(kept.cache_write_tokens, excluded.cache_write_tokens),
+        reasoning_tokens = known_sum(kept.reasoning_tokens, excluded.reasoning_tokens),
+        audio_prompt_tokens = known_sum(kept.audio_prompt_tokens, excluded.audio_prompt_tokens),
+        audio_completion_tokens =
+            known_sum(kept.audio_completion_tokens, excluded.audio_completion_tokens),
+        cost_usd = known_sum(kept.cost_usd, excluded.cost_usd),
+        first_call = least(kept.first_call, excluded.first_call),
+        last_call = greatest(kept.last_call, excluded.last_call)
+),
+by_user_day AS (
+    INSERT INTO usage_by_user_day AS kept
+    SELECT
+        (
+            created_at
+            AT TIME ZONE (SELECT value FROM meter_settings WHERE name = 'report_timezone')
+        )::date,
+        user_id, endpoint, model,
+        count(*),
+        count(*) FILTER (WHERE outcome NOT IN ('ok', 'client_disconnected')),
+        count(*) FILTER (WHERE cost_usd IS NULL AND usage_source <> 'unavailable'),
+        count(*) FILTER (WHERE usage_source = 'estimated'),
+        count(*) FILTER (WHERE usage_source = 'unavailable'),
+        sum(prompt_tokens), sum(completion_tokens), sum(total_tokens),
+        sum(cached_tokens), sum(cache_write_tokens), sum(reasoning_tokens),
+        sum(audio_prompt_tokens), sum(audio_completion_tokens),
+        sum(cost_usd), min(created_at), max(created_at)
+    FROM inserted
+    GROUP BY 1, 2, 3, 4
+    ORDER BY 1, 2, 3, 4
+    ON CONFLICT ON CONSTRAINT usage_by_user_day_key DO UPDATE SET
+        calls = kept.calls + excluded.calls,
+        errors = kept.errors + excluded.errors,
+        unpriced_calls = kept.unpriced_calls + excluded.unpriced_calls,
+        estimated_calls = kept.estimated_calls + excluded.estimated_calls,
+        unavailable_calls = kept.unavailable_calls + excluded.unavailable_calls,
+        prompt_tokens = known_sum(kept.prompt_tokens, excluded.prompt_tokens),
+        completion_tokens = known_sum(kept.completion_tokens, excluded.completion_tokens),
+        total_tokens = known_sum(kept.total_tokens, excluded.total_tokens),
+        cached_tokens = known_sum(kept.cached_tokens, excluded.cached_tokens),
+        cache_write_tokens = known_sum(kept.cache_write_tokens, excluded.cache_write_tokens),
+        reasoning_tokens = known_sum(kept.reasoning_tokens, excluded.reasoning_tokens),
+        audio_prompt_tokens = known_sum(kept.audio_prompt_tokens, excluded.audio_prompt_tokens),
+        audio_completion_tokens =
+            known_sum(kept.audio_completion_tokens, excluded.audio_completion_tokens),
+        cost_usd = known_sum(kept.cost_usd, excluded.cost_usd),
+        first_call = least(kept.first_call, excluded.first_call),
+        last_call = greatest(kept.last_call, excluded.last_call)
+),
+by_month AS (
+    INSERT INTO usage_by_month AS kept
+    SELECT
+        date_trunc('month', created_at AT TIME ZONE 'UTC')::date,
+        count(*),
+        count(*) FILTER (WHERE outcome NOT IN ('ok', 'client_disconnected')),
+        count(*) FILTER (WHERE cost_usd IS NULL AND usage_source <> 'unavailable'),
+        count(*) FILTER (WHERE usage_source = 'estimated'),
+        count(*) FILTER (WHERE usage_source = 'unavailable'),
+        sum(total_tokens), sum(cost_usd), min(created_at), max(created_at)
+    FROM inserted
+    GROUP BY 1
+    ORDER BY 1
+    ON CONFLICT (month) DO UPDATE SET
+        calls = kept.calls + excluded.calls,
+        errors = kept.errors + excluded.errors,
+        unpriced_calls = kept.unpriced_calls + excluded.unpriced_calls,
+        estimated_calls = kept.estimated_calls + excluded.estimated_calls,
+        unavailable_calls = kept.unavailable_calls + excluded.unavailable_calls,
+        total_tokens = known_sum(kept.total_tokens, excluded.total_tokens),
+        cost_usd = known_sum(kept.cost_usd, excluded.cost_usd),
+        first_call = least(kept.first_call, excluded.first_call),
+        last_call = greatest(kept.last_call, excluded.last_call)
+)
+SELECT count(*) FROM inserted
+"""
+
+_STORE_PRICES = """
+INSERT INTO price_rate (catalog_version, price_id, component, list_unit_price)
+SELECT $1::text, price_id, component, list_unit_price
+FROM unnest($2::text[], $3::text[], $4::numeric[]) AS rate (price_id, component, list_unit_price)
+ORDER BY price_id, component
+ON CONFLICT (catalog_version, price_id, component) DO NOTHING
+"""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InsertResult:
+    """How many rows are new in the ledger, and which ones Postgres refused, and why."""
+
+    inserted: int = 0
+    refused: tuple[tuple[LedgerRow, str], ...] = ()
+
+
+class Ledger:
+    """One writer's way to the ledger; it connects when needed and again after a loss."""
+
+    def __init__(self, dsn: str, *, report_timezone: str) -> None:
+        self._dsn = dsn
+        self._report_timezone = report_timezone
+        self._connection: asyncpg.Connection | None = None
+        self._turn = asyncio.Lock()
+
+    async def insert(self, rows: Sequence[LedgerRow]) -> InsertResult:
+        """Insert the rows that are not there yet, and add them to the rollups."""
+        if not rows:
+            return InsertResult()
+        try:
+            return InsertResult(inserted=await self._insert(rows))
+        except RowsRefusedError as exc:
+            if len(rows) == 1:
+                return InsertResult(refused=((rows[0], str(exc)),))
+        middle = len(rows) // 2
+        first, second = await self.insert(rows[:middle]), await self.insert(rows[middle:])
+        return InsertResult(
+            inserted=first.inserted + second.inserted, refused=first.refused + second.refused
+        )
+
+    async def store_prices(self, catalog_version: str, rates: Iterable[PriceRate]) -> None:
+        """Keep the rates of a price catalogue, so that a cost can be made again by hand."""
+        known = {(rate.price_id, rate.component): rate.list_unit_price for rate in rates}
+        price_ids = [price_id for price_id, _ in known]
+        components = [component for _, component in known]
+        prices = list(known.values())
+
+        async def store(connection: asyncpg.Connection) -> None:
+            await connection.execute(_STORE_PRICES, catalog_version, price_ids, components, prices)
+
+        await self._run(store)
+
+    async def ensure_partitions(self) -> int:
+        """Make the partitions of the months to come; return how many were new."""
+
+        async def ensure(connection: asyncpg.Connection) -> int:
+            return int(await connection.fetchval("SELECT ensure_partitions()"))
+
+        return await self._run(ensure)
+
+    async def set_report_timezone(self) -> bool:
+        """Let days begin in the report time zone; True: they did not, and the sums are new."""
+
+        async def choose(connection: asyncpg.Connection) -> bool:
+            return bool(
+                await connection.fetchval(
+                    "SELECT set_report_timezone($1)",
+                    self._report_timezone,
+                    timeout=_REBUILD_SECONDS,
+                )
+            )
+
+        return await self._run(choose)
+
+    async def close(self) -> None:
+        """Give the connection back; a later call connects again."""
+        async with self._turn:
+            self._drop()
+
+    async def _insert(self, rows: Sequence[LedgerRow]) -> int:
+        values = columns(rows)
+
+        async def insert(connection: asyncpg.Connection) -> int:
+            async with connection.transaction():
+                await connection.execute(_BEGIN)
+                return int(await connection.fetchval(_INSERT, *values))
+
+        return await self._run(insert)
+
+    async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
+        """Do one transaction's work, and again if it lost against another one's."""
+        async with self._turn:
+            for attempt in range(_ATTEMPTS):
+                try:
+                    return await work(await self._connected())
+                except _FAULTS as exc:
+                    if not _is_lost_race(exc):
+                        self._drop()
+                        raise translated(exc, self._dsn) from exc
+                    await asyncio.sleep(0.01 * 2**attempt)
+                except BaseException:
+                    self._drop()
+                    raise
+        raise DatabaseUnreachableError(f"{_ATTEMPTS} transactions lost against others: try again")
+
+    async def _connected(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._dsn)
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+def _is_lost_race(exc: Exception) -> bool:
+    """Return whether another transaction was in the way: the same again will do."""
+    if isinstance(exc, asyncpg.CheckViolationError):
+        # A month got its partition between the planning of a row and its writing; not one of the
+        # checks of schema.sql, which have names.
+        return not exc.constraint_name
+    return isinstance(exc, (asyncpg.DeadlockDetectedError, asyncpg.SerializationError))
