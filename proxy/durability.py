@@ -22,13 +22,16 @@ def sync_directory(directory: Path) -> None:
 def replace_file(path: Path, content: bytes, *, lasting: bool = True) -> None:
     """Give a file new content in one step: readers see the old or the new, never a part."""
     fresh = path.with_name(f".{path.name}.new")
-    fd = os.open(fresh, _CREATE | os.O_TRUNC, 0o600)
-    with open(fd, "wb") as file:  # noqa: PTH123  a descriptor
-        file.write(content)
-        file.flush()
-        if lasting:
-            os.fdatasync(fd)
-    fresh.replace(path)
+    try:
+        with open(os.open(fresh, _CREATE | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(content)
+            file.flush()
+            if lasting:
+                os.fdatasync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
     if lasting:
         sync_directory(path.parent)
 

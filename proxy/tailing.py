@@ -95,16 +95,22 @@ class Tail:
         return batch
 
     def save(self) -> None:
-        """Remember that everything handed out so far is in the ledger; remove what is done with."""
+        """Remember that everything handed out so far is in the ledger; remove what is done with.
+
+        Raises OSError where the checkpoint cannot be written. What is done with goes all the same:
+        on a full disk that is what makes room.
+        """
         if not self._changed:
             return
         finished, self._finished = self._finished, set()
         for writer in finished:
             del self._places[writer]
-        replace_file(self._path, msgspec.msgpack.encode(Checkpoint(places=self._places)))
-        self._changed = False
-        if self._remove(finished):
-            sync_directory(self._directory)
+        try:
+            replace_file(self._path, msgspec.msgpack.encode(Checkpoint(places=self._places)))
+            self._changed = False
+        finally:
+            if self._remove(finished):
+                sync_directory(self._directory)
 
     def lag_bytes(self) -> int:
         """Return how much of the journals has not been handed out yet."""
@@ -217,5 +223,6 @@ class Tail:
 
     def _shrink(self, path: Path, openings: list[Opening]) -> None:
         if path not in self._shrunk and path.stat().st_size > SHRINK_BYTES:
-            replace_file(path, b"".join(map(pack, openings)))
+            with contextlib.suppress(OSError):  # it stays as it is, for now
+                replace_file(path, b"".join(map(pack, openings)))
         self._shrunk.add(path)

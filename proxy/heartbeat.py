@@ -1,0 +1,38 @@
+"""What the recorder lets other processes know: a small file, replaced about once a second.
+
+Health pages and metrics of the workers read it; when its time stands still, the recorder is dead.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from proxy.durability import replace_file
+
+FILE_NAME = "recorder.json"  # in the data directory
+
+
+class State(msgspec.Struct):
+    """What other processes may know of the recorder; counts are since its start."""
+
+    time: datetime
+    database_reachable: bool | None = None  # None: not tried yet
+    database_problem: str | None = None
+    last_commit: datetime | None = None
+    lag_bytes: int = 0  # of journal not yet in the ledger
+    lag_seconds: float = 0.0  # since everything was in the ledger
+    open_calls: int = 0
+    rows: int = 0
+    interrupted: int = 0
+    faults: int = 0  # rows without usage and cost because of a fault of ours
+    refused: int = 0
+    skipped_bytes: int = 0
+    journal_problem: str | None = None
+    prices_problem: str | None = None
+    catalog_version: str | None = None
+
+
+def publish(state: State, directory: Path) -> None:
+    """Replace the file; raise OSError where that is not possible."""
+    replace_file(directory / FILE_NAME, msgspec.json.encode(state), lasting=False)

@@ -1,0 +1,65 @@
+"""The recorder's process: its lock, its signals, and the parts that `recording` is given.
+
+One recorder per data directory. A second one waits until the first is gone, so that it can stand
+by; it says so once.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from datetime import UTC, datetime
+
+import uvloop
+
+from proxy.database import prepare
+from proxy.errors import ConfigurationError
+from proxy.ledger import Ledger
+from proxy.pricefile import PriceFile
+from proxy.recording import Recorder
+from proxy.resources import resource
+from proxy.settings import Settings
+from proxy.waiting import claim
+
+
+def run_recorder(settings: Settings) -> None:
+    """Record until SIGTERM or SIGINT; wait while another recorder has the data directory."""
+    uvloop.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await asyncio.to_thread(settings.data_dir.mkdir, mode=0o700, parents=True, exist_ok=True)
+    lock = await claim(settings.data_dir / "recorder.lock", stop)
+    if lock is None:
+        return
+    try:
+        await _record(settings, stop)
+    finally:
+        os.close(lock)
+
+
+async def _record(settings: Settings, stop: asyncio.Event) -> None:
+    dsn = settings.database_url
+    if dsn is None:
+        raise ConfigurationError("METER_DATABASE_URL is not set: the recorder needs a Postgres")
+    ledger = Ledger(dsn, report_timezone=settings.report_timezone)
+
+    async def begin() -> None:
+        await prepare(dsn)
+        await ledger.set_report_timezone()
+
+    def make() -> Recorder:
+        prices = PriceFile(settings.pricing_file or resource("pricing.yaml"))
+        return Recorder(settings.data_dir, ledger, prices, _now, stop, begin=begin)
+
+    try:
+        await (await asyncio.to_thread(make)).run()
+    finally:
+        await ledger.close()
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time(), UTC)

@@ -1,0 +1,231 @@
+"""The recorder: journal to charges to ledger, once for every call, whatever dies in between.
+
+A batch is read, priced, inserted, and only then is its place in the journal remembered; the ledger
+takes no row twice, so whatever is interrupted is done again. While the database is away the journal
+is what waits, not the calls. What cannot be priced gets a row without a cost; what the database
+refuses for its data is set aside. Only a journal directory that cannot be read ends the recorder.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import date, datetime
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from proxy.core.charging import charge
+from proxy.core.model import Closing, LedgerRow
+from proxy.core.pricing import PriceBook
+from proxy.errors import DatabaseError, MeterError
+from proxy.heartbeat import State, publish
+from proxy.ledger import InsertResult, Ledger
+from proxy.pricefile import PriceFile
+from proxy.refusals import Refusals
+from proxy.tailing import Batch, Tail
+from proxy.waiting import Patience, StoppedError, pause
+
+BATCH_RECORDS = 2000
+POLL_SECONDS = 0.1
+SAVE_SECONDS = 1.0
+BEAT_SECONDS = 1.0
+LOOK_SECONDS = 1.0  # at the pricing file
+LEAVE_SECONDS = 10.0  # after it was told to stop
+
+_FAULT = "metering_fault"
+_log = structlog.get_logger()
+
+
+class Recorder:
+    """Records the journal below a data directory; see `run`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        ledger: Ledger,
+        prices: PriceFile,
+        clock: Callable[[], datetime],
+        stop: asyncio.Event,
+        *,
+        begin: Callable[[], Awaitable[object]],  # brings the database into shape
+        batch_records: int = BATCH_RECORDS,
+    ) -> None:
+        self.state = State(time=clock())
+        self._directory = directory
+        self._ledger = ledger
+        self._prices = prices
+        self._clock = clock
+        self._begin = begin
+        self._batch_records = batch_records
+        self._tail = Tail(directory / "journal")
+        self._turn = asyncio.Lock()  # the tail is for one thread at a time
+        self._refusals = Refusals(directory / "journal" / "refused.jsonl")
+        self._stop = stop
+        self._patience = Patience(stop)
+        self._pending_bytes = 0  # of records on their way to the ledger
+        self._partitions_on: date | None = None
+        self._caught_up = self._saved = self._looked = time.monotonic()
+
+    async def run(self) -> None:
+        """Record until told to stop; raise DatabaseError where the database refuses to begin."""
+        failure: DatabaseError | None = None
+        try:
+            async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
+                beside = [tasks.create_task(self._beat()), tasks.create_task(self._hurry(limit))]
+                try:
+                    await self._work()
+                except StoppedError:
+                    _log.warning("stopped without the database, the journal keeps what is left")
+                except DatabaseError as exc:
+                    failure = exc
+                for task in beside:
+                    task.cancel()
+        except TimeoutError:
+            _log.warning("stopped in a hurry, the journal keeps what is left")
+        await self._write_state()
+        if failure is not None:
+            raise failure
+
+    async def _work(self) -> None:
+        await self._patience.insist(self._begin, refusable=True)
+        while not self._stop.is_set():
+            if not (await self._step()).records:
+                await pause(self._stop, POLL_SECONDS)
+        while not (await self._step()).room(self._batch_records):
+            pass
+        await self._save()
+
+    async def _step(self) -> Batch:
+        """Bring the next batch into the ledger."""
+        async with self._turn:
+            batch, rows = await asyncio.to_thread(self._next)
+        self._pending_bytes = batch.size
+        await self._keep_ready()
+        if rows:
+            await self._count(await self._patience.insist(partial(self._insert, rows)))
+        self._pending_bytes = 0
+        if batch.abandoned:
+            self.state.interrupted += len(batch.abandoned)
+            _log.warning("calls of a dead worker recorded", calls=len(batch.abandoned))
+        if batch.room(self._batch_records):
+            self._caught_up = time.monotonic()
+        if time.monotonic() - self._saved >= SAVE_SECONDS:
+            await self._save()
+        return batch
+
+    def _next(self) -> tuple[Batch, list[LedgerRow]]:
+        """Read and price, in a thread."""
+        self._look_at_prices()
+        batch = self._tail.read(self._batch_records)
+        lost = [Closing(opening=opening, outcome="interrupted") for opening in batch.abandoned]
+        book = self._prices.book
+        rows = (self._charged(closing, book) for closing in batch.closings + lost)
+        return batch, [row for row in rows if row is not None]
+
+    def _charged(self, closing: Closing, book: PriceBook) -> LedgerRow | None:
+        """Return the row; a fault of ours costs its usage, or (None) sends it to the refusals."""
+        try:
+            return charge(closing, book)
+        except Exception as exc:  # noqa: BLE001  one call must not hold up all others
+            fault = type(exc).__name__
+        self.state.faults += 1
+        _log.error("metering fault", error_type=fault, event_id=closing.opening.event_id.hex())
+        bare = msgspec.structs.replace(closing, usage=None, usage_problem=_FAULT)
+        try:
+            row = charge(bare, book)
+        except Exception as exc:  # noqa: BLE001  as above
+            self._refuse(closing, type(exc).__name__)
+            return None
+        return dataclasses.replace(row, raw_usage=closing.usage, unpriced_reason=_FAULT)
+
+    def _look_at_prices(self) -> None:
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        if self._prices.reload_if_changed():
+            _log.info("prices reloaded", catalog_version=self._prices.book.catalog_version)
+        if self._prices.problem not in {None, self.state.prices_problem}:
+            _log.error("pricing file unusable, prices kept", problem=self._prices.problem)
+        self.state.prices_problem = self._prices.problem
+
+    async def _keep_ready(self) -> None:
+        """Have partitions for the months to come, and in the database the prices that are used."""
+        if self._partitions_on != (today := self._clock().date()):
+            await self._patience.insist(self._ledger.ensure_partitions)
+            self._partitions_on = today
+        book = self._prices.book
+        if self.state.catalog_version != book.catalog_version:
+            rates = list(book.rates())
+            store = partial(self._ledger.store_prices, book.catalog_version, rates)
+            await self._patience.insist(store)
+            self.state.catalog_version = book.catalog_version
+
+    async def _insert(self, rows: Sequence[LedgerRow]) -> InsertResult:
+        """Insert; where that fails for a fault of ours, find the rows that are to blame."""
+        try:
+            return await self._ledger.insert(rows)
+        except MeterError:
+            raise
+        except Exception as exc:  # noqa: BLE001  one row must not hold up all others
+            if len(rows) == 1:
+                return InsertResult(refused=((rows[0], type(exc).__name__),))
+        middle = len(rows) // 2
+        first, second = await self._insert(rows[:middle]), await self._insert(rows[middle:])
+        return InsertResult(
+            inserted=first.inserted + second.inserted, refused=first.refused + second.refused
+        )
+
+    async def _count(self, result: InsertResult) -> None:
+        self.state.rows += result.inserted
+        self.state.last_commit = self._clock()
+        for row, reason in result.refused:
+            await asyncio.to_thread(self._refuse, row, reason)
+
+    def _refuse(self, refused: LedgerRow | Closing, reason: str) -> None:
+        self.state.refused += 1
+        _log.error("row refused", problem=reason.partition("\n")[0])  # details may hold facts
+        try:
+            self._refusals.keep(refused, reason, at=self._clock())
+        except OSError as exc:
+            _log.error("refused row not kept", problem=exc.strerror)
+
+    async def _save(self) -> None:
+        async with self._turn:
+            try:
+                await asyncio.to_thread(self._tail.save)
+            except OSError as exc:
+                _log.error("checkpoint not written", problem=exc.strerror)
+        self._saved = time.monotonic()
+
+    async def _hurry(self, limit: asyncio.Timeout) -> None:
+        await self._stop.wait()
+        limit.reschedule(asyncio.get_running_loop().time() + LEAVE_SECONDS)
+
+    async def _beat(self) -> None:
+        """Tell other processes how things are, about once a second."""
+        while True:
+            await self._write_state()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _write_state(self) -> None:
+        state = self.state
+        async with self._turn:
+            unread = await asyncio.to_thread(self._tail.lag_bytes)
+        state.time = self._clock()
+        state.database_reachable = self._patience.reachable
+        state.database_problem = self._patience.problem
+        state.lag_bytes = unread + self._pending_bytes
+        state.lag_seconds = round(time.monotonic() - self._caught_up, 3)
+        state.open_calls = self._tail.open_calls
+        if self._tail.skipped_bytes > state.skipped_bytes:
+            _log.error("journal bytes skipped", skipped_bytes=self._tail.skipped_bytes)
+        if self._tail.problem not in {None, state.journal_problem}:
+            _log.error("journal segment unreadable", problem=self._tail.problem)
+        state.skipped_bytes = self._tail.skipped_bytes
+        state.journal_problem = self._tail.problem
+        with contextlib.suppress(OSError):  # a full disk; the next beat tries again
+            await asyncio.to_thread(publish, state, self._directory)
