@@ -108,7 +108,7 @@ def usable(binaries: Path, directory: Path, account: Account) -> Path:
     return copy / _WHEEL / binaries.parent.name / "bin"
 
 
-def initialise(data: Path, binaries: Path, account: Account) -> None:
+def initialise(data: Path, binaries: Path, account: Account, *, sync: bool = True) -> None:
     """Make the data directory, whole or not at all; an old one has to fit the programs."""
     if not (data / "PG_VERSION").exists():
         if data.exists() and any(data.iterdir()):
@@ -117,7 +117,8 @@ def initialise(data: Path, binaries: Path, account: Account) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
         account.own(fresh)
         _demand_reach(fresh, account)
-        options = ("-U", "meter", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+        options = ["-U", "meter", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]
+        options += [] if sync else ["--no-sync"]
         result = account.run(binaries / "initdb", "-D", fresh, *options)
         if result.returncode != 0:
             raise DatabaseError(f"initdb failed: {result.stderr.strip()}")

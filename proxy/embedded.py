@@ -135,7 +135,8 @@ class EmbeddedPostgres:
         """Start the postmaster; once more as long as what is in its way is passing away."""
         account = account_for(self.data)
         binaries = usable(find_binaries(self._wanted_binaries), self.directory, account)
-        initialise(self.data, binaries, account)
+        sync = self._settings.get("fsync") != "off"
+        initialise(self.data, binaries, account, sync=sync)
         sockets = _socket_directory(self.directory, account)
         self._dsn = f"postgresql://meter@/postgres?host={quote(str(sockets))}"
         self._rotate_log()
