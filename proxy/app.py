@@ -150,6 +150,7 @@ class Worker:
         pool = Pool(
             address,
             spawn=self._spawn,
+            report_fault=_report_fault,
             tls=_client_tls(settings) if address.tls else None,
             connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
         )
@@ -188,6 +189,7 @@ class Worker:
             limits=self._link_limits,
             links=self._links,
             refused=self._refused,
+            report_fault=_report_fault,
         )
 
     def _begin(self, link: ClientLink, request: Request) -> LinkExchange:
@@ -267,6 +269,10 @@ class Worker:
 
     def _leave(self) -> None:
         (self._status_directory / f"{self._name}.json").unlink(missing_ok=True)
+
+
+def _report_fault(exc: BaseException) -> None:
+    structlog.get_logger().error("fault in the relay", exc_info=exc)
 
 
 def _lower(names: tuple[str, ...]) -> tuple[bytes, ...]:

@@ -105,6 +105,7 @@ class ClientLink(asyncio.Protocol):
         "_links",
         "_pattern",
         "_refused",
+        "_report_fault",
         "_searched",
         "_since",
         "_tunnel",
@@ -125,13 +126,15 @@ class ClientLink(asyncio.Protocol):
         limits: Limits,
         links: set["ClientLink"],
         refused: Callable[[MeterError], None],
+        report_fault: Callable[[BaseException], None],
     ) -> None:
-        """Take what makes an exchange, the register of links, and who counts refusals."""
+        """Take what makes an exchange, the register of links, and who hears of refusals."""
         self._begin = begin
         self._pattern = pattern
         self._limits = limits
         self._links = links
         self._refused = refused
+        self._report_fault = report_fault
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None
         self.active = True
@@ -305,6 +308,10 @@ class ClientLink(asyncio.Protocol):
                     data = self._take_head(data)
         except FramingError as exc:
             self._refuse_framing(exc)
+            return
+        except Exception as exc:  # noqa: BLE001 (the relay's last line: a fault ends one link)
+            self._report_fault(exc)
+            self.transport.abort()
             return
         if data and self._tunnel and self.exchange is not None:
             self.exchange.tunnelled_up(data)

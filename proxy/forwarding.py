@@ -603,8 +603,6 @@ class Exchange:
             return body if self._dechunk else raw
         if self._decoder is not None:
             body = self._decoder.feed(body)
-            if done:
-                body += self._decoder.finish()
         kept = self._stripper.feed(body)
         if done:
             kept += self._stripper.finish()

@@ -190,6 +190,10 @@ class UpstreamLink(asyncio.Protocol):
         except FramingError as exc:
             self._lose(UpstreamProtocolError(f"the upstream's answer is not valid HTTP: {exc}"))
             self.transport.abort()
+        except Exception as exc:  # noqa: BLE001 (the relay's last line: a fault ends one call)
+            self._pool.report_fault(exc)
+            self._lose(UpstreamLostError("a fault in openai-meter ended this call; see its log"))
+            self.transport.abort()
 
     @override
     def eof_received(self) -> None:
@@ -328,6 +332,7 @@ class Pool:
         address: Address,
         *,
         spawn: Callable[[Coroutine[None, None, None]], object],
+        report_fault: Callable[[BaseException], None],
         tls: ssl.SSLContext | None,
         connect_timeout_seconds: float,
         keep_seconds: float = 45.0,
@@ -335,6 +340,7 @@ class Pool:
     ) -> None:
         self.address = address
         self.max_head_bytes = max_head_bytes
+        self.report_fault = report_fault
         self._spawn = spawn
         self._tls = tls
         self._connect_timeout_seconds = connect_timeout_seconds

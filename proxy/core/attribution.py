@@ -44,12 +44,11 @@ class _UnreadableError(ValueError):
 def from_headers(fields: Fields, names: AttributionFields) -> Attribution:
     """Return what the header fields say."""
     problems: list[str] = []
-    metadata = _metadata(fields, names, problems)
     return Attribution(
         user_id=_identifier(fields, names.user, problems),
         endpoint=_identifier(fields, names.endpoint, problems),
-        metadata=metadata or None,
-        problem="; ".join(problems) or None,
+        metadata=_metadata(fields, names, problems) or None,
+        problem="; ".join(problems) or None,  # evaluated last
     )
 
 

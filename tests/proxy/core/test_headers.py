@@ -1,0 +1,131 @@
+"""Heads are edited as bytes: the few known fields are found, everything else stays."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core import headers
+from proxy.core.headers import ANSWER_PATTERN, FieldPattern, request_pattern
+
+HEAD = (
+    b"POST /v1/x HTTP/1.1\r\nHost: a\r\nX-Odd:  b \r\nCONNECTION: keep-alive, X-Named\r\n"
+    b"x-named: 1\r\nX-Meter-User: u\r\nAccept: */*\r\nX-Meter-Metadata-Class: 5b\r\n\r\n"
+)
+PATTERN = request_pattern([b"X-Meter-User"], [b"X-Meter-Metadata-"])
+
+NAMES = st.sampled_from([b"Host", b"Accept", b"X-A", b"x-a", b"Connection", b"TE", b"Te2"])
+VALUES = st.binary(max_size=12).map(lambda v: v.replace(b"\r", b"").replace(b"\n", b""))
+LINES = st.lists(st.tuples(NAMES, VALUES), max_size=12)
+
+
+def head_of(lines: list[tuple[bytes, bytes]]) -> bytes:
+    """Return a head with these lines."""
+    fields = b"".join(b"%b: %b\r\n" % line for line in lines)
+    return b"GET / HTTP/1.1\r\n" + fields + b"\r\n"
+
+
+def test_fields_are_found_by_name_in_any_case() -> None:
+    """Names are case-insensitive (RFC 9110 section 5.1), values keep theirs."""
+    fields = PATTERN.fields(HEAD)
+    assert fields[b"host"][0].value == b"a"
+    assert fields[b"connection"][0].value == b"keep-alive, X-Named"
+    assert fields[b"x-meter-user"][0].value == b"u"
+    assert fields[b"x-meter-metadata-class"][0].value == b"5b"
+    assert b"accept" not in fields
+
+
+def test_a_cut_leaves_every_other_byte() -> None:
+    """Order, spelling and odd white space are the client's own."""
+    fields = PATTERN.fields(HEAD)
+    cuts = headers.removals(fields, [b"x-meter-user", b"x-meter-metadata-class", b"connection"])
+    assert headers.edited(HEAD, cuts) == (
+        b"POST /v1/x HTTP/1.1\r\nHost: a\r\nX-Odd:  b \r\nx-named: 1\r\nAccept: */*\r\n\r\n"
+    )
+
+
+def test_a_replaced_value_keeps_the_spelling_of_its_name() -> None:
+    """`HOST:a` becomes `HOST: b`."""
+    head = b"GET / HTTP/1.1\r\nHOST:a \r\nX: y\r\n\r\n"
+    host = PATTERN.fields(head)[b"host"][0]
+    assert headers.edited(head, [headers.replaced(head, host, b"b")]) == (
+        b"GET / HTTP/1.1\r\nHOST: b\r\nX: y\r\n\r\n"
+    )
+
+
+def test_fields_that_connection_names_are_cut() -> None:
+    """RFC 9110 section 7.6.1; a peer may not name what frames the message."""
+    head = head_of([(b"Connection", b"X-A, content-length, close"), (b"X-A", b"1"), (b"X-B", b"2")])
+    cuts = headers.nominated(head, PATTERN.fields(head))
+    assert headers.edited(head, cuts) == head_of(
+        [(b"Connection", b"X-A, content-length, close"), (b"X-B", b"2")]
+    )
+    plain = head_of([(b"Connection", b"keep-alive")])
+    assert headers.nominated(plain, PATTERN.fields(plain)) == []
+
+
+@given(LINES)
+def test_an_edit_without_cuts_changes_nothing(lines: list[tuple[bytes, bytes]]) -> None:
+    """Looking is not touching."""
+    head = head_of(lines)
+    assert headers.edited(head, []) == head
+
+
+@given(LINES)
+def test_removal_is_removal_of_whole_lines(lines: list[tuple[bytes, bytes]]) -> None:
+    """What is left is the head without these lines, whatever the values hold."""
+    head = head_of(lines)
+    cuts = headers.removals(PATTERN.fields(head), [b"host", b"connection", b"te"])
+    kept = [line for line in lines if line[0].lower() not in (b"host", b"connection", b"te")]
+    assert headers.edited(head, cuts + cuts) == head_of(kept)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"GET / HTTP/1.1\r\n", (b"GET", b"/", 1, 14)),
+        (b"BREW /pot HTTP/1.0\r\n", (b"BREW", b"/pot", 0, 18)),
+        (b'GET /a"b%2F?? HTTP/1.1\r\n', (b"GET", b'/a"b%2F??', 1, 22)),
+        (b"GET  / HTTP/1.1\r\n", None),
+        (b"GET / HTTP/2.0\r\n", None),
+        (b"GET /\tx HTTP/1.1\r\n", None),
+        (b"G(T / HTTP/1.1\r\n", None),
+        (b"GET / HTTP/1.1 \r\n", None),
+    ],
+)
+def test_request_lines(line: bytes, expected: tuple[bytes, bytes, int, int] | None) -> None:
+    """RFC 9112 section 3: one space between, any method, nothing but HTTP/1."""
+    assert headers.request_line(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", (200, 1)),
+        (b"HTTP/1.0 529 \r\n", (529, 0)),
+        (b"HTTP/1.1 599\r\n", (599, 1)),
+        (b"HTTP/1.1 099 x\r\n", None),
+        (b"HTTP/2 200\r\n", None),
+        (b"ICY 200 OK\r\n", None),
+    ],
+)
+def test_status_lines(line: bytes, expected: tuple[int, int] | None) -> None:
+    """RFC 9112 section 4: the reason may be empty or missing."""
+    assert headers.status_line(line) == expected
+
+
+def test_values_are_read_as_first_text_or_tokens() -> None:
+    """Several lines make one list (RFC 9110 section 5.3)."""
+    head = head_of([(b"Connection", b"A,, b"), (b"connection", b"C")])
+    fields = ANSWER_PATTERN.fields(head)
+    assert headers.tokens(fields, b"connection") == [b"a", b"b", b"c"]
+    assert headers.first(fields, b"connection") == b"A,, b"
+    assert headers.text(fields, b"connection") == "A,, b"
+    assert headers.first(fields, b"te") is None
+    assert headers.text(fields, b"te") == ""
+    assert headers.tokens(fields, b"te") == []
+
+
+def test_a_pattern_needs_no_prefixes() -> None:
+    """Names alone do, and a longer name is not taken for a shorter one."""
+    found = FieldPattern([b"te", b"te2"]).fields(head_of([(b"Te2", b"x")]))
+    assert list(found) == [b"te2"]
