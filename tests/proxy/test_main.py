@@ -1,0 +1,111 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxy.settings import Settings, flag, variable
+
+
+def _run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "proxy", *arguments],
+        env=_clean() | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _clean() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name[:6] != "METER_"}
+
+
+def test_help_names_every_setting() -> None:
+    """As a flag and as a variable, with what it is for."""
+    text = _run("serve", "--help", COLUMNS="200").stdout
+    for name, field in Settings.model_fields.items():
+        assert f"{flag(name)} " in text
+        assert f"[{variable(name)}]" in text
+        assert field.description
+
+
+@pytest.mark.parametrize("command", ["serve", "proxy", "recorder", "dashboard"])
+def test_a_wrong_setting_is_one_line(command: str) -> None:
+    """Exit status 2, no traceback."""
+    done = _run(command, "--listen", "nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("openai-meter: METER_LISTEN (--listen) is 'nowhere': expected")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["recorder", "dashboard"])
+def test_a_part_alone_needs_a_database(command: str, tmp_path: Path) -> None:
+    """Only `serve` brings one."""
+    done = _run(command, "--data-dir", str(tmp_path))
+    assert done.returncode == 2
+    assert "METER_DATABASE_URL (--database-url) is not set" in done.stderr
+
+
+def test_a_misspelt_variable_is_pointed_out(tmp_path: Path) -> None:
+    """It would be ignored in silence otherwise."""
+    (tmp_path / "file").touch()
+    done = _run("serve", "--data-dir", str(tmp_path / "file"), METER_WORKERZ="3")
+    assert "METER_WORKERZ is no setting" in done.stderr
+    assert "METER_DATA_DIR is" in done.stderr
+
+
+def test_prices_that_are_shipped_are_well() -> None:
+    """`pricing check` without a file looks at them."""
+    done = _run("pricing", "check")
+    assert done.returncode == 0
+    assert "all well" in done.stdout
+
+
+def test_prices_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    """With the loader's words."""
+    wrong = tmp_path / "pricing.yaml"
+    wrong.write_text("models: [")
+    done = _run("pricing", "check", str(wrong))
+    assert done.returncode == 2
+    assert "pricing.yaml" in done.stderr
+
+
+def test_a_price_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """Without a traceback."""
+    done = _run("pricing", "check", str(tmp_path / "none.yaml"))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_version_is_printed() -> None:
+    """For bug reports."""
+    assert _run("version").stdout.startswith("openai-meter ")
+
+
+@pytest.mark.parametrize("how", ["signal", "end of input"])
+def test_a_worker_alone_serves_and_ends(tmp_path: Path, how: str) -> None:
+    """It takes over a socket; SIGTERM ends it, and so does the end of its supervisor's pipe."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fd, port = listener.fileno(), listener.getsockname()[1]
+        command = [sys.executable, "-m", "proxy", "proxy", "--supervised", "--listen-fd", str(fd)]
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command,
+            pass_fds=[fd],
+            env=_clean() | {"METER_DATA_DIR": str(tmp_path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+    with process, socket.create_connection(("127.0.0.1", port)) as client:
+        assert process.stdin is not None
+        client.sendall(b"GET /_meter/healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+        if how == "signal":
+            process.send_signal(signal.SIGTERM)
+        else:
+            process.stdin.close()
+        assert process.wait(30) == 0
