@@ -68,6 +68,7 @@ class Recorder:
         self._patience = Patience(stop)
         self._pending_bytes = 0  # of records on their way to the ledger
         self._partitions_on: date | None = None
+        self._save_problem: str | None = None
         self._caught_up = self._saved = self._looked = time.monotonic()
 
     async def run(self) -> None:
@@ -194,11 +195,15 @@ class Recorder:
             _log.error("refused row not kept", problem=exc.strerror)
 
     async def _save(self) -> None:
+        problem = None
         async with self._turn:
             try:
                 await asyncio.to_thread(self._tail.save)
             except OSError as exc:
-                _log.error("checkpoint not written", problem=exc.strerror)
+                problem = f"cannot write the checkpoint: {exc.strerror}; make room"
+        if problem not in {None, self._save_problem}:
+            _log.error("checkpoint not written", problem=problem)
+        self._save_problem = problem
         self._saved = time.monotonic()
 
     async def _hurry(self, limit: asyncio.Timeout) -> None:
@@ -226,6 +231,6 @@ class Recorder:
         if self._tail.problem not in {None, state.journal_problem}:
             _log.error("journal segment unreadable", problem=self._tail.problem)
         state.skipped_bytes = self._tail.skipped_bytes
-        state.journal_problem = self._tail.problem
+        state.journal_problem = self._tail.problem or self._save_problem
         with contextlib.suppress(OSError):  # a full disk; the next beat tries again
             await asyncio.to_thread(publish, state, self._directory)

@@ -127,7 +127,7 @@ class Tail:
         """Return the saved places; none where they cannot be read, then all is read again."""
         try:
             return msgspec.msgpack.decode(self._path.read_bytes(), type=Checkpoint).places
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError):
             return {}
 
     def _segments(self) -> dict[str, list[int]]:

@@ -19,6 +19,14 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
 
 
+def test_a_replacement_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    """What was there stays, and no half-written file eats the room."""
+    (tmp_path / "state").mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_file(tmp_path / "state", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
 def test_a_lock_is_held_once(tmp_path: Path) -> None:
     """The second who wants it is told, and gets it after the first is gone."""
     path = tmp_path / "x.lock"

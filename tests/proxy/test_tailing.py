@@ -184,6 +184,23 @@ def test_what_was_not_saved_is_read_again(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_a_checkpoint_that_cannot_be_written_keeps_no_segment(tmp_path: Path) -> None:
+    """On a full disk, what is removed is what makes room."""
+    (tmp_path / "checkpoint").mkdir()
+    journal = JournalWriter(tmp_path, segment_bytes=1)
+    for record in (opening(1), closing(1), closing(2)):
+        journal.append(record)
+    tail = Tail(tmp_path)
+    assert len(tail.read(10).closings) == 2
+    with pytest.raises(IsADirectoryError):
+        tail.save()
+    assert segments(tmp_path) == ["00000003"]
+    (tmp_path / "checkpoint").rmdir()
+    tail.save()
+    assert (tmp_path / "checkpoint").is_file()
+    journal.close()
+
+
 def test_nothing_new_writes_no_checkpoint(tmp_path: Path) -> None:
     """An idle recorder leaves the disk alone."""
     journal = JournalWriter(tmp_path)
