@@ -41,9 +41,10 @@ LogCall = Callable[[Mapping[str, object]], None]
 
 
 class IdSource:
-    """Mints UUIDv7 event ids from the system's clock and randomness."""
+    """Mints UUIDv7 event ids from a clock and the system's randomness."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self._clock_ns = clock_ns
         self._bits = b""
         self._position = 0
 
@@ -54,7 +55,7 @@ class IdSource:
             self._position = 0
         bits = self._bits[self._position : self._position + 8]
         self._position += 8
-        return uuid7(time.time_ns(), int.from_bytes(bits, "big"))
+        return uuid7(self._clock_ns(), int.from_bytes(bits, "big"))
 
 
 def run_worker(
@@ -86,11 +87,18 @@ class Worker:
     """The relay in one process."""
 
     def __init__(
-        self, settings: Settings, *, journal: JournalWriter, name: str, log_call: LogCall | None
+        self,
+        settings: Settings,
+        *,
+        journal: JournalWriter,
+        name: str,
+        log_call: LogCall | None,
+        clock_ns: Callable[[], int] = time.time_ns,  # the moment of each call, which is its price's
     ) -> None:
         self._settings = settings
         self._journal = journal
         self._name = name
+        self._new_id = IdSource(clock_ns)
         self._log_call = log_call if settings.log_calls else None
         self._links: set[ClientLink] = set()
         self._counts = Counts(by_outcome={})
@@ -167,7 +175,7 @@ class Worker:
             counts=self._counts,
             worker=self._name,
             require_user=settings.require_user,
-            new_id=IdSource(),
+            new_id=self._new_id,
             now_us=lambda: time.perf_counter_ns() // 1000,
             log_call=self._log_call,
         )
