@@ -170,9 +170,12 @@ class _Brotli:
         self._stream = brotli.Decompressor()
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        yield self._stream.process(chunk, output_buffer_limit=STEP_BYTES)
-        while not self._stream.can_accept_more_data():
-            yield self._stream.process(b"", output_buffer_limit=STEP_BYTES)
+        stream = self._stream
+        step = stream.process(chunk, output_buffer_limit=STEP_BYTES)
+        yield step
+        while not stream.is_finished() and (step or not stream.can_accept_more_data()):
+            step = stream.process(b"", output_buffer_limit=STEP_BYTES)
+            yield step
 
     def is_whole(self) -> bool:
         return bool(self._stream.is_finished())

@@ -11,17 +11,9 @@ from typing import Any
 import msgspec
 
 from proxy.core import encoding
-from proxy.core.answers import (
-    NOT_JSON,
-    TOO_LARGE,
-    TRUNCATED,
-    UNREADABLE,
-    Findings,
-    NoReader,
-    Reader,
-    reader_for,
-    text_of,
-)
+from proxy.core.answers import NOT_JSON, TOO_LARGE, TRUNCATED, NoReader, Reader, reader_for
+from proxy.core.findings import Findings, text_of
+from proxy.core.mending import UNREADABLE, read
 from proxy.core.operations import Operation
 from proxy.core.scanning import BodyKeeper
 from proxy.core.sse import BOM
@@ -87,17 +79,17 @@ class RequestMeter:
         del operation  # multipart bodies will differ by it
         reads = not content_type or "json" in content_type.lower()
         self._keeper = BodyKeeper(max_bytes=max_bytes) if reads else None
-        self._decoder = encoding.decoder_for(content_encoding)
+        self._decoder = encoding.decoder_for(content_encoding) if content_encoding else None
         self._problem: str | None = None
-        if self._decoder is None:
+        if content_encoding and self._decoder is None:
             self._stop(UNKNOWN_ENCODING)
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes."""
-        if self._keeper is None or self._decoder is None:
+        if self._keeper is None:
             return
         try:
-            self._keeper.feed(self._decoder.feed(chunk))
+            self._keeper.feed(chunk if self._decoder is None else self._decoder.feed(chunk))
         except Exception:  # noqa: BLE001 (metering never fails a call)
             self._stop(FAULT)
 
@@ -106,30 +98,35 @@ class RequestMeter:
         if self._keeper is None:
             return RequestFacts(problem=self._problem)
         try:
-            return self._facts(self._keeper.finish())
+            if self._decoder is not None:
+                self._decoder.finish()
+                if self._decoder.problem is not None:
+                    return RequestFacts(problem=self._decoder.problem)
+            return _facts(self._keeper.finish())
         except UNREADABLE:
             return RequestFacts(problem=NOT_JSON)
         except Exception:  # noqa: BLE001 (metering never fails a call)
             return RequestFacts(problem=FAULT)
 
-    def _facts(self, body: bytes | None) -> RequestFacts:
-        if body is None:
-            return RequestFacts(problem=TOO_LARGE)
-        if not body:
-            return RequestFacts()
-        request = _read_request(body.removeprefix(BOM))
-        return RequestFacts(
-            model=text_of(request.model),
-            stream=TRUTHS.get(bytes(request.stream)),
-            service_tier=text_of(request.service_tier),
-            user=_person(request.user),
-            safety_identifier=_person(request.safety_identifier),
-            metadata=_object(request.metadata),
-        )
-
     def _stop(self, problem: str) -> None:
         self._keeper = None
         self._problem = problem
+
+
+def _facts(body: bytes | None) -> RequestFacts:
+    if body is None:
+        return RequestFacts(problem=TOO_LARGE)
+    if not body:
+        return RequestFacts()
+    request = read(_read_request, body.removeprefix(BOM))
+    return RequestFacts(
+        model=text_of(request.model),
+        stream=TRUTHS.get(bytes(request.stream)),
+        service_tier=text_of(request.service_tier),
+        user=_person(request.user),
+        safety_identifier=_person(request.safety_identifier),
+        metadata=_object(request.metadata),
+    )
 
 
 def _person(raw: msgspec.Raw) -> str | None:
@@ -146,8 +143,8 @@ def _object(raw: msgspec.Raw) -> dict[str, Any] | None:
 def _value(raw: msgspec.Raw) -> object:
     value = bytes(raw)
     try:
-        return _read_value(value) if value else None
-    except UNREADABLE:  # half a surrogate pair
+        return read(_read_value, value) if value else None
+    except UNREADABLE:  # far too deep
         return None
 
 
@@ -171,10 +168,11 @@ class AnswerMeter:
         self._charged = operation.reads_usage and status in CHARGED_STATUS
         self._problem: str | None = None
         self._reader: Reader = NoReader()
-        decoder = self._decoder = encoding.decoder_for(content_encoding)
+        self._decoder: encoding.Decoder | None = None
         if not self._charged and status < ERROR_STATUS:
             self._findings.complete = True  # nothing is looked for, so nothing is missed
             return
+        decoder = encoding.decoder_for(content_encoding) if content_encoding else None
         reader = reader_for(
             self._findings,
             operation.api_type,
@@ -182,12 +180,12 @@ class AnswerMeter:
             max_event_bytes=max_event_bytes,
             max_body_bytes=max_body_bytes,
         )
-        if decoder is None:
+        if content_encoding and decoder is None:
             self._problem = UNKNOWN_ENCODING
         elif reader is None:
             self._problem = NOT_JSON
         else:
-            self._reader = reader
+            self._reader, self._decoder = reader, decoder
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes."""

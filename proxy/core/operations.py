@@ -150,7 +150,7 @@ def operation_of(method: str, path: str) -> Operation:
     if mount is None:
         return UNKNOWN
     segments = [segment for segment in path[mount.end() :].split("/") if segment]
-    for pattern, operation in REGISTRY.get((method, len(segments)), ()):
+    for pattern, operation in REGISTRY.get((method, len(segments)), {}).items():
         if all(want in {"*", got} for want, got in zip(pattern, segments, strict=True)):
             deployment = mount["deployment"]
             return replace(operation, deployment=deployment) if deployment else operation
@@ -170,11 +170,11 @@ def _entries() -> Iterator[tuple[str, str, Operation]]:
             yield method, path + suffix, operation
 
 
-def _registry() -> dict[tuple[str, int], list[tuple[tuple[str, ...], Operation]]]:
-    registry: dict[tuple[str, int], list[tuple[tuple[str, ...], Operation]]] = {}
+def _registry() -> dict[tuple[str, int], dict[tuple[str, ...], Operation]]:
+    registry: dict[tuple[str, int], dict[tuple[str, ...], Operation]] = {}
     for method, path, operation in _entries():
         pattern = tuple(path.split("/"))
-        registry.setdefault((method, len(pattern)), []).append((pattern, operation))
+        registry.setdefault((method, len(pattern)), {}).setdefault(pattern, operation)
     return registry
 
 

@@ -162,11 +162,10 @@ class Condenser:
         if self._dropping:
             return
         self._kept += data
-        if len(self._kept) > self._max_bytes:
-            self.overflown = True
-        elif len(self._kept) - self._value_start > self._max_value_bytes:
+        if len(self._kept) - self._value_start > self._max_value_bytes:
             self._kept[self._value_start :] = b"null"
             self._dropping = True
+        self.overflown = len(self._kept) > self._max_bytes
 
 
 class BodyKeeper:

@@ -14,6 +14,7 @@ import re
 
 import msgspec
 
+from proxy.core.mending import UNREADABLE, read
 from proxy.core.scanning import Member, members_of
 from proxy.core.sse import BOM, SseFramer, split
 
@@ -47,7 +48,6 @@ class _Chunk(msgspec.Struct):
 _read_request = msgspec.json.Decoder(_StreamRequest).decode
 _read_options = msgspec.json.Decoder(_StreamOptions).decode
 _read_chunk = msgspec.json.Decoder(_Chunk).decode
-NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def splice_include_usage(body: bytes) -> bytes | None:
@@ -55,11 +55,11 @@ def splice_include_usage(body: bytes) -> bytes | None:
     if b'"stream"' not in body:
         return None
     try:
-        request = _read_request(body.removeprefix(BOM))
+        request = read(_read_request, body.removeprefix(BOM))
         if bytes(request.stream) != b"true":
             return None
         return _splice(body, bytes(request.stream_options))
-    except (*NOT_JSON, ValueError):
+    except (*UNREADABLE, ValueError):
         return None
 
 
@@ -110,6 +110,8 @@ class UsageStripper:
         spill, whole = self._framer.feed(chunk)
         if b'"usage"' not in whole:
             return spill + whole if spill else whole
+        if not spill and whole.find(b"\n\n") == len(whole) - 2:
+            return self._strip(whole)
         return spill + b"".join(map(self._strip, split(whole)))
 
     def finish(self) -> bytes:
@@ -138,9 +140,9 @@ def _strip_plainly(event: bytes) -> bytes | None:
 def _strip_carefully(event: bytes) -> bytes:
     text = _json_in_place(event)
     try:
-        chunk = _read_chunk(text)
+        chunk = read(_read_chunk, text)
         members = members_of(text)
-    except (*NOT_JSON, ValueError):
+    except (*UNREADABLE, ValueError):
         return event
     usage, choices = bytes(chunk.usage), bytes(chunk.choices)
     if usage.startswith(b"{") and EMPTY_ARRAY.fullmatch(choices):

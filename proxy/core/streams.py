@@ -1,0 +1,123 @@
+"""Read the event streams in which the API answers, as far as a charge needs them.
+
+Of a thousand events two or three say something. A dialect names them by a search for bytes, so that
+all others pass without being cut out of their chunk, let alone decoded. A further API is a further
+dialect and a line in `DIALECTS`.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from proxy.core.findings import NOTHING, Findings, Members, read_members, text_of
+from proxy.core.mending import UNREADABLE
+from proxy.core.sse import SseEvent, SseFramer, parse, split
+
+NOT_JSON = "event_is_not_json"
+EVENT_TOO_LARGE = "event_too_large"
+TERMINAL = {"response.completed", "response.incomplete", "response.failed"}
+
+
+class Dialect(Protocol):
+    """What the events of one API mean."""
+
+    def matters(self, block: bytes) -> bool:
+        """Say whether something can be found in these bytes: cheap, and never wrongly no."""
+
+    def note(self, event: SseEvent, members: Members) -> None:
+        """Take over what one event says."""
+
+
+class Chunks:
+    """Chat and text completions: chunks of one answer, and [DONE]."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+
+    def matters(self, block: bytes) -> bool:
+        """Say yes until a model is known, then to usage, errors and the end."""
+        if self._findings.model is None or b"[DONE]" in block or b"error" in block:
+            return True
+        return b'"usage"' in block and block.count(b'"usage"') != block.count(b'"usage":null')
+
+    def note(self, event: SseEvent, members: Members) -> None:
+        """Take over a chunk or an error."""
+        if _is_error(event, members):
+            self._findings.note_error(members)
+        else:
+            self._findings.note(members)
+
+
+class Lifecycle:
+    """Responses: events about one response, the last of them terminal. There is no [DONE]."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+
+    def matters(self, block: bytes) -> bool:
+        """Say yes to the events that hold the whole response, and to errors."""
+        return b'"response"' in block or b"error" in block
+
+    def note(self, event: SseEvent, members: Members) -> None:
+        """Take over the state of the response, or an error."""
+        findings = self._findings
+        kind = text_of(members.type) or event.name.decode("ascii", "replace")
+        if _is_error(event, members):
+            findings.note_error(members)
+        elif bytes(members.response).startswith(b"{"):
+            findings.note(read_members(bytes(members.response)))
+            findings.complete = findings.complete or kind in TERMINAL
+            findings.failed = findings.failed or kind == "response.failed"
+
+
+DIALECTS: dict[str, Callable[[Findings], Dialect]] = {  # by api_type
+    "chat_completions": Chunks,
+    "completions": Chunks,
+    "responses": Lifecycle,
+}
+
+
+def _is_error(event: SseEvent, members: Members) -> bool:
+    named = event.name == b"error" or text_of(members.type) == "error"
+    return named or bytes(members.error) not in NOTHING
+
+
+class StreamReader:
+    """Reads an event stream."""
+
+    __slots__ = ("_dialect", "_findings", "_framer", "_max_event_bytes")
+
+    def __init__(self, findings: Findings, dialect: Dialect, *, max_event_bytes: int) -> None:
+        self._findings = findings
+        self._dialect = dialect
+        self._framer = SseFramer(max_event_bytes=max_event_bytes)
+        self._max_event_bytes = max_event_bytes
+
+    def feed(self, chunk: bytes) -> None:
+        """Look at the events that are whole now."""
+        whole = self._framer.feed(chunk)[1]
+        if whole and self._dialect.matters(whole):
+            self._read(whole)
+
+    def finish(self) -> None:
+        """Read what came without its last line end."""
+        known = self._findings.problem
+        self._read(self._framer.finish())
+        self._findings.problem = known  # half an event is no fault of its own
+        if self._framer.lost:
+            self._findings.problem = EVENT_TOO_LARGE
+
+    def _read(self, block: bytes) -> None:
+        for event in split(block):
+            if len(event) > self._max_event_bytes:
+                self._framer.lost += 1
+            elif self._dialect.matters(event):
+                self._read_event(parse(event))
+
+    def _read_event(self, event: SseEvent) -> None:
+        if event.data == b"[DONE]":
+            self._findings.complete = True
+        elif event.data:
+            try:
+                self._dialect.note(event, read_members(event.data))
+            except UNREADABLE:
+                self._findings.problem = NOT_JSON

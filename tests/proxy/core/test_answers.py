@@ -1,0 +1,80 @@
+"""An answer is read as what it says it is, or as what it looks like."""
+
+import pytest
+
+from proxy.core.answers import reader_for
+from proxy.core.findings import Findings
+
+JSON = b'{"id":"c1","model":"m","usage":{"prompt_tokens":1}}'
+STREAM = b'data: {"id":"c1","model":"m","usage":{"prompt_tokens":1}}\n\ndata: [DONE]\n\n'
+BOM = b"\xef\xbb\xbf"
+
+
+def read(
+    content_type: str, *chunks: bytes, api_type: str = "chat_completions", limit: int = 1 << 20
+) -> Findings:
+    """Return what is found in an answer."""
+    findings = Findings()
+    reader = reader_for(
+        findings, api_type, content_type, max_event_bytes=limit, max_body_bytes=limit
+    )
+    assert reader is not None
+    for chunk in chunks:
+        reader.feed(chunk)
+    reader.finish()
+    return findings
+
+
+@pytest.mark.parametrize(
+    ("content_type", "chunks"),
+    [
+        ("application/json; charset=utf-8", (JSON[:9], JSON[9:])),
+        ("application/problem+json", (BOM + JSON,)),
+        ("text/event-stream; charset=utf-8", (STREAM,)),
+        ("", (b"\n", BOM + b" " + JSON)),
+        ("", (STREAM[:3], STREAM[3:])),
+    ],
+)
+def test_an_answer_is_read(content_type: str, chunks: tuple[bytes, ...]) -> None:
+    """Not by what was asked for: streams are asked for in many ways."""
+    findings = read(content_type, *chunks)
+    assert (findings.response_id, findings.model) == ("c1", "m")
+    assert (findings.usage, findings.complete) == (b'{"prompt_tokens":1}', True)
+
+
+def test_an_answer_of_another_type_has_no_reader() -> None:
+    """A page of a gateway in between is none of the API's answers."""
+    findings = Findings()
+    reader = reader_for(
+        findings, "chat_completions", "text/html", max_event_bytes=9, max_body_bytes=9
+    )
+    assert reader is None
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (JSON[:-1], "truncated"),
+        (b"", "truncated"),
+        (b"<html>", "body_is_not_json"),
+        (b"[]", "body_is_not_json"),
+        (b'{"x":' + b"[" * 100_000, "body_is_not_json"),
+        (b"{" + b",".join(b'"%d":1' % n for n in range(200_000)) + b"}", "body_too_large"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_said_so(body: bytes, problem: str) -> None:
+    """And it is not taken for complete."""
+    findings = read("application/json", body)
+    assert (findings.problem, findings.complete) == (problem, False)
+
+
+def test_a_large_body_is_read_for_its_small_members() -> None:
+    """Embeddings of many megabytes have their usage at the end."""
+    data = b'"data":[' + b'{"embedding":[0.1,0.2]},' * 100_000 + b"1],"
+    findings = read("application/json", b"{" + data + JSON[1:], api_type="embeddings")
+    assert (findings.model, findings.usage) == ("m", b'{"prompt_tokens":1}')
+
+
+def test_an_answer_without_a_byte_says_nothing() -> None:
+    """It is not complete either."""
+    assert not read("").complete

@@ -1,0 +1,401 @@
+"""Whatever passes by, a charge gets what was said in it, and the relay gets no exception."""
+
+import base64
+import gzip
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import brotli
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.metering import AnswerMeter, Observation, RequestFacts, RequestMeter
+from proxy.core.operations import Operation, operation_of
+from proxy.core.usage import read_usage
+
+DATA = Path(__file__).parents[2] / "data"
+CHAT = operation_of("POST", "/v1/chat/completions")
+RESPONSES = operation_of("POST", "/v1/responses")
+EMBEDDINGS = operation_of("POST", "/v1/embeddings")
+RETRIEVE = operation_of("GET", "/v1/responses/resp_1")
+STREAM = "text/event-stream; charset=utf-8"
+JSON = "application/json"
+
+
+def pieces(body: bytes, cuts: list[int]) -> Iterator[bytes]:
+    """Cut a body at the given offsets."""
+    edges = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
+    return (body[start:end] for start, end in pairwise(edges))
+
+
+def observed(
+    body: bytes,
+    *,
+    operation: Operation = CHAT,
+    status: int = 200,
+    content_type: str = JSON,
+    coding: str = "",
+    cuts: list[int] | None = None,
+) -> Observation:
+    """Return what a meter sees of an answer."""
+    meter = AnswerMeter(
+        operation,
+        status=status,
+        content_type=content_type,
+        content_encoding=coding,
+        max_event_bytes=1 << 20,
+    )
+    for piece in pieces(body, cuts or []):
+        meter.feed(piece)
+    return meter.finish()
+
+
+def requested(
+    body: bytes, *, content_type: str = JSON, coding: str = "", cuts: list[int] | None = None
+) -> RequestFacts:
+    """Return what a meter sees of a request."""
+    meter = RequestMeter(
+        CHAT, content_type=content_type, content_encoding=coding, max_bytes=1 << 16
+    )
+    for piece in pieces(body, cuts or []):
+        meter.feed(piece)
+    return meter.finish()
+
+
+CHAT_USAGE = (
+    b'{"prompt_tokens":22,"completion_tokens":30,"total_tokens":52,'
+    b'"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},'
+    b'"completion_tokens_details":{"reasoning_tokens":12,"audio_tokens":0,'
+    b'"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'
+)
+RESPONSES_USAGE = (
+    b'{"input_tokens":63,"input_tokens_details":{"cached_tokens":0},"output_tokens":14,'
+    b'"output_tokens_details":{"reasoning_tokens":0},"total_tokens":77}'
+)
+SOL = "gpt-5.6-sol-2026-02-01"
+STREAMS = {
+    "chat_completions": Observation(
+        response_model=SOL,
+        response_service_tier="default",
+        response_id="chatcmpl-0001",
+        usage=CHAT_USAGE,
+        complete=True,
+    ),
+    "chat_completions_without_usage": Observation(
+        response_model=SOL,
+        response_service_tier="default",
+        response_id="chatcmpl-0001",
+        usage_problem="no_usage_in_answer",
+        complete=True,
+    ),
+    "azure_chat_completions": Observation(
+        response_model="gpt-4.1-2025-04-14",
+        response_id="chatcmpl-0002",
+        usage=b'{"completion_tokens":24,"latency_checkpoint":{"engine_ttft_ms":80},'
+        b'"prompt_tokens":12,"total_tokens":36}',
+        complete=True,
+    ),
+    "responses_completed": Observation(
+        response_model=SOL,
+        response_service_tier="default",
+        response_id="resp_0003",
+        response_status="completed",
+        usage=RESPONSES_USAGE,
+        complete=True,
+    ),
+    "responses_incomplete": Observation(
+        response_model=SOL,
+        response_service_tier="default",
+        response_id="resp_0003",
+        response_status="incomplete",
+        usage=RESPONSES_USAGE,
+        complete=True,
+    ),
+    "responses_failed": Observation(
+        response_model=SOL,
+        response_service_tier="auto",
+        response_id="resp_0003",
+        response_status="failed",
+        error_type="insufficient_quota",
+        failed=True,
+        complete=True,
+    ),
+}
+CODERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    "gzip": gzip.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.compress,
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("coding", CODERS)
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+@given(cuts=st.lists(st.integers(0, 1 << 13), max_size=9))
+def test_a_stream_is_read(name: str, coding: str, line_end: bytes, cuts: list[int]) -> None:
+    """Whatever its coding, its line ends and its chunks."""
+    stream = (DATA / f"{name}_2026-11-20.sse").read_bytes().replace(b"\n", line_end)
+    operation = RESPONSES if name.startswith("responses") else CHAT
+    seen = observed(
+        CODERS[coding](stream),
+        operation=operation,
+        content_type=STREAM,
+        coding=coding,
+        cuts=cuts,
+    )
+    assert seen == STREAMS[name]
+
+
+@pytest.mark.parametrize("coding", CODERS)
+def test_a_json_answer_is_read(coding: str) -> None:
+    """All that a charge needs stands at the top level."""
+    body = b'{"id":"e1","model":"m","service_tier":"flex","usage": {"prompt_tokens":8}}'
+    seen = observed(CODERS[coding](body), operation=EMBEDDINGS, coding=coding, cuts=[5, 30])
+    assert seen == Observation(
+        response_model="m",
+        response_service_tier="flex",
+        response_id="e1",
+        usage=b'{"prompt_tokens":8}',
+        complete=True,
+    )
+
+
+def test_a_cut_stream_keeps_what_it_said() -> None:
+    """Model and id are known from the first event, the usage is not known at all."""
+    stream = (DATA / "responses_completed_2026-11-20.sse").read_bytes()
+    seen = observed(stream[:-200], operation=RESPONSES, content_type=STREAM)
+    assert seen == Observation(
+        response_model=SOL,
+        response_service_tier="auto",
+        response_id="resp_0003",
+        response_status="in_progress",
+        usage_problem="truncated",
+    )
+
+
+def test_a_background_response_has_no_usage_yet() -> None:
+    """It is charged when it is done."""
+    body = b'{"id":"r1","status":"queued","model":"m","usage":null,"error":null}'
+    seen = observed(body, operation=RESPONSES)
+    assert (seen.usage, seen.response_status, seen.failed) == (None, "queued", False)
+    assert (seen.usage_problem, seen.complete) == ("usage_deferred", True)
+
+
+def test_a_failed_response_is_a_failure_with_status_200() -> None:
+    """It owes no usage; if it has some, that is charged."""
+    body = b'{"status":"failed","error":{"code":"server_error"},"usage":null}'
+    seen = observed(body, operation=RESPONSES)
+    assert (seen.failed, seen.error_type, seen.usage_problem) == (True, "server_error", None)
+    assert observed(body.replace(b"null", b'{"a":1}'), operation=RESPONSES).usage == b'{"a":1}'
+
+
+@pytest.mark.parametrize("operation", [CHAT, RETRIEVE], ids=["charged", "free"])
+def test_an_error_is_named_and_never_a_charge(operation: Operation) -> None:
+    """Also where it comes with a usage object."""
+    body = b'{"error":{"type":"invalid_request_error","code":null},"usage":{"seconds":0}}'
+    seen = observed(body, operation=operation, status=400)
+    assert seen == Observation(error_type="invalid_request_error", failed=True, complete=True)
+
+
+def test_an_error_without_json_is_an_error() -> None:
+    """A gateway's page tells nothing but its status."""
+    seen = observed(b"<html>", status=502, content_type="text/html")
+    assert seen == Observation(failed=True)
+
+
+@pytest.mark.parametrize(("status", "operation"), [(200, RETRIEVE), (304, CHAT)])
+def test_what_is_not_charged_is_not_read(status: int, operation: Operation) -> None:
+    """A stored response that is fetched again was charged when it was made."""
+    body = b'{"model":"m","usage":{"input_tokens":1}}'
+    seen = observed(body, operation=operation, status=status, coding="no-such-coding")
+    assert seen == Observation(complete=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "coding", "problem"),
+    [
+        (b"", JSON, "", "truncated"),
+        (b"", "", "", "truncated"),
+        (b'{"model":"m"}', JSON, "", "no_usage_in_answer"),
+        (b'{"model":"m"', JSON, "", "truncated"),
+        (b"oops", JSON, "", "body_is_not_json"),
+        (b"<html>", "text/html", "", "body_is_not_json"),
+        (b'{"usage":{}}', JSON, "compress", "unknown_content_encoding"),
+        (b'{"usage":{}}', JSON, "gzip", "undecodable_body"),
+        (gzip.compress(b'{"usage":{}}')[:-4], JSON, "gzip, identity", None),
+        (gzip.compress(b'{"usage":{}}')[:-12], JSON, "gzip", "truncated"),
+        (b"data: {oops\n\ndata: [DONE]\n\n", STREAM, "", "event_is_not_json"),
+    ],
+)
+def test_why_there_is_no_usage_is_said(
+    body: bytes, content_type: str, coding: str, problem: str | None
+) -> None:
+    """In a constant phrase, so that such rows can be counted."""
+    assert observed(body, content_type=content_type, coding=coding).usage_problem == problem
+
+
+def test_a_fault_of_the_meter_is_a_problem_and_no_exception() -> None:
+    """The last line of defence; nothing is known to get there."""
+    answer = AnswerMeter(
+        CHAT, status=200, content_type=JSON, content_encoding="", max_event_bytes=9
+    )
+    answer.feed(None)  # type: ignore[arg-type]
+    answer.feed(b'{"usage":{}}')
+    assert answer.finish() == Observation(usage_problem="meter_fault")
+    request = RequestMeter(CHAT, content_type=JSON, content_encoding="", max_bytes=9)
+    request.feed(None)  # type: ignore[arg-type]
+    request.feed(b"{}")
+    assert request.finish() == RequestFacts(problem="meter_fault")
+
+
+@given(
+    st.sampled_from([CHAT, RESPONSES, EMBEDDINGS, RETRIEVE]),
+    st.sampled_from([200, 400]),
+    st.sampled_from([STREAM, JSON, "", "image/png"]),
+    st.sampled_from(["", "gzip", "br", "deflate", "zstd", "?"]),
+    st.lists(
+        st.binary()
+        | st.sampled_from([b'data: {"', b"\n\n", b'"usage":{', b'"error":', b'"response":{', b"}"])
+    ),
+)
+def test_no_bytes_make_a_meter_raise(
+    operation: Operation,
+    status: int,
+    content_type: str,
+    coding: str,
+    parts: list[bytes],
+) -> None:
+    """Nor do they get to its last line of defence."""
+    body = b"".join(parts)
+    seen = observed(
+        body, operation=operation, status=status, content_type=content_type, coding=coding
+    )
+    assert seen.usage_problem != "meter_fault"
+    assert requested(body, content_type=content_type, coding=coding).problem != "meter_fault"
+
+
+# The request.
+
+
+@pytest.mark.parametrize("coding", CODERS)
+@pytest.mark.parametrize("prompt", [10, 1 << 18], ids=["small", "large"])
+def test_a_request_is_read(coding: str, prompt: int) -> None:
+    """Also where its images make it larger than what is kept."""
+    body = (
+        b'{"model":"gpt-4o","stream":true,"messages":["' + b"\\ud83d" * prompt + b'"],'
+        b'"service_tier":"flex","user":"u 1","safety_identifier":"s","metadata":{"k":"v"}}'
+    )
+    facts = requested(CODERS[coding](body), coding=coding, cuts=[7, 60, 1 << 14])
+    assert facts == RequestFacts(
+        model="gpt-4o",
+        stream=True,
+        service_tier="flex",
+        user="u 1",
+        safety_identifier="s",
+        metadata={"k": "v"},
+    )
+
+
+def test_members_of_another_type_say_nothing() -> None:
+    """The upstream will refuse them; the proxy just passes them on."""
+    body = b'{"model":7,"stream":"true","service_tier":null,"user":[1],"metadata":"x"}'
+    assert requested(body) == RequestFacts()
+    assert requested(b'{"stream":false}').stream is False
+
+
+def test_an_odd_user_is_left_to_attribution() -> None:
+    """It judges what can be a user, and says so in the row."""
+    assert requested(b'{"user":"a\\u0000\\ud83d"}').user == "a\0\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "coding", "problem"),
+    [
+        (b"", JSON, "", None),
+        (b"--x\r\n", "multipart/form-data; boundary=x", "", None),
+        (b"oops", JSON, "", "body_is_not_json"),
+        (b'{"metadata":' + b"[" * 60_000, JSON, "", "body_is_not_json"),
+        (b"{}", JSON, "compress", "unknown_content_encoding"),
+        (gzip.compress(b"{}")[:-9], JSON, "gzip", "truncated"),
+        (b"{" + b",".join(b'"%d":"a"' % n for n in range(9999)) + b"}", "", "", "body_too_large"),
+    ],
+)
+def test_why_a_request_says_nothing_is_said(
+    body: bytes, content_type: str, coding: str, problem: str | None
+) -> None:
+    """Where there was something to be read."""
+    facts = requested(body, content_type=content_type, coding=coding)
+    assert facts == RequestFacts(problem=problem)
+
+
+# Recorded exchanges: the recordings stay where they are.
+
+RECORDINGS = Path(
+    os.environ.get("METER_TEST_CORPUS")
+    or Path(__file__).parents[4] / "shared" / "corpus" / "exchanges.jsonl.gz"
+)
+KINDS = {"chat.completions", "completions", "responses", "embeddings"}
+
+
+@pytest.mark.corpus
+@pytest.mark.skipif(not RECORDINGS.exists(), reason="the recorded exchanges are not at hand")
+@pytest.mark.parametrize("way", ["plain", "gzip", "cut"])
+def test_recorded_answers_are_read_token_for_token(way: str) -> None:
+    """Usage, model, tier, id and status are those that were recorded."""
+    generator = random.Random(way)  # noqa: S311 (cuts, not secrets)
+    checked = 0
+    for exchange in recordings():
+        body = base64.b64decode(exchange["response_body_b64"])
+        cuts = [generator.randrange(1 << 16) for _ in range(20)] if way == "cut" else []
+        seen = observed(
+            gzip.compress(body) if way == "gzip" else body,
+            operation=operation_of(exchange["method"], exchange["path"]),
+            status=exchange["status"],
+            content_type=exchange["response_headers"].get("content-type") or "",
+            coding="gzip" if way == "gzip" else "",
+            cuts=cuts,
+        )
+        check(exchange, seen)
+        checked += 1
+    assert checked > 1000
+
+
+def recordings() -> Iterator[dict[str, Any]]:
+    """Yield the recorded exchanges of these kinds that do not contradict themselves."""
+    with gzip.open(RECORDINGS) as lines:
+        for line in lines:
+            exchange = json.loads(line)
+            mismatch = "include_usage_mismatch" in exchange["features"]
+            if exchange["endpoint"] in KINDS and not mismatch:
+                yield exchange
+
+
+def check(exchange: dict[str, Any], seen: Observation) -> None:
+    """Compare what was seen with what was recorded."""
+    if exchange["metering"] == "error":
+        assert (seen.usage, seen.failed) == (None, True), exchange["id"]
+        return
+    charged = exchange["metering"] == "usage_in_body"
+    assert (seen.usage is not None) == charged, exchange["id"]
+    if seen.usage is not None:
+        assert json.loads(seen.usage) == exchange["usage"], exchange["id"]
+        usage = read_usage(seen.usage)
+        totals = exchange["usage"]
+        assert usage.input_tokens == totals.get("prompt_tokens", totals.get("input_tokens"))
+        assert usage.output_tokens == totals.get("completion_tokens", totals.get("output_tokens"))
+    said = (
+        seen.response_model,
+        seen.response_service_tier,
+        seen.response_id,
+        seen.response_status,
+    )
+    fields = ("model", "service_tier", "response_id", "response_status")
+    assert said == tuple(exchange[field] for field in fields), exchange["id"]

@@ -1,0 +1,100 @@
+"""Requests are named by method and path, wherever the API is mounted."""
+
+import pytest
+
+from proxy.core.operations import CHARGED, REGISTRY, UNKNOWN, operation_of
+
+CALLS: tuple[tuple[str, str, str, str], ...] = (
+    ("POST", "/v1/chat/completions", "chat", "chat_completions"),
+    ("POST", "/v1/completions", "text_completion", "completions"),
+    ("POST", "/v1/responses", "responses", "responses"),
+    ("POST", "/v1/embeddings", "embeddings", "embeddings"),
+    ("POST", "/v1/engines/davinci-002/completions", "text_completion", "completions"),
+    ("POST", "/openai/v1/responses", "responses", "responses"),
+    ("POST", "/openai/responses", "responses", "responses"),
+    ("POST", "//v1//chat/completions/", "chat", "chat_completions"),
+    ("POST", "/backend-api/codex/responses", "responses", "responses"),
+)
+
+FREE: tuple[tuple[str, str, str, str], ...] = (
+    ("GET", "/v1/responses/resp_1", "responses.retrieve", "responses"),
+    ("POST", "/v1/responses/resp_1/cancel", "responses.cancel", "responses"),
+    ("DELETE", "/v1/responses/resp_1", "responses.delete", "responses"),
+    ("GET", "/v1/responses/resp_1/input_items", "responses.input_items", "responses"),
+    ("POST", "/v1/responses/compact", "responses.compact", "responses"),
+    ("POST", "/v1/responses/input_tokens", "responses.input_tokens", "responses"),
+    ("GET", "/v1/chat/completions", "chat.completions.list", "chat"),
+    ("GET", "/v1/chat/completions/c1", "chat.completions.retrieve", "chat"),
+    ("POST", "/v1/chat/completions/c1", "chat.completions.update", "chat"),
+    ("GET", "/v1/chat/completions/c1/messages", "chat.completions.messages", "chat"),
+    ("GET", "/v1/models", "models.list", "models"),
+    ("DELETE", "/v1/models/ft:gpt-4o::abc", "models.delete", "models"),
+    ("POST", "/v1/images/edits", "images.edits", "images"),
+    ("POST", "/v1/audio/transcriptions", "audio.transcriptions", "audio"),
+    ("GET", "/v1/realtime", "realtime.connect", "realtime"),
+    ("GET", "/v1/files/file-1/content", "files.content", "files"),
+    ("GET", "/v1/batches/batch_1", "batches.retrieve", "batches"),
+    ("POST", "/v1/fine_tuning/jobs", "fine_tuning.jobs.create", "fine_tuning"),
+    ("POST", "/v1/threads/runs", "threads.create_and_run", "threads"),
+    ("POST", "/v1/threads/t1/runs/r1", "threads.runs.modify", "threads"),
+    ("GET", "/v1/threads/t1/runs/r1/steps", "threads.runs.steps", "threads"),
+    ("POST", "/v1/vector_stores/vs_1/search", "vector_stores.search", "vector_stores"),
+    ("GET", "/v1/organization/usage/images", "organization", "organization"),
+)
+
+STRANGE: tuple[tuple[str, str], ...] = (
+    ("GET", "/v1/embeddings"),
+    ("POST", "/v1/chat%2Fcompletions"),
+    ("POST", "/v1/chat/completions/c1/messages/m1"),
+    ("POST", "/v2/chat/completions"),
+    ("OPTIONS", "/v1/chat/completions"),
+    ("POST", "/chat/completions"),
+    ("GET", "/v1/"),
+    ("GET", ""),
+)
+
+
+@pytest.mark.parametrize(("method", "path", "name", "api_type"), CALLS)
+def test_a_charged_call_is_known(method: str, path: str, name: str, api_type: str) -> None:
+    """Prefixes and doubled slashes do not hide a call that costs money."""
+    operation = operation_of(method, path)
+    assert (operation.name, operation.api_type) == (name, api_type)
+    assert operation.reads_usage
+
+
+@pytest.mark.parametrize(("method", "path", "name", "api_type"), FREE)
+def test_any_other_call_has_a_name_and_reads_no_usage(
+    method: str, path: str, name: str, api_type: str
+) -> None:
+    """What was charged when it was made is not charged when it is fetched."""
+    operation = operation_of(method, path)
+    assert (operation.name, operation.api_type) == (name, api_type)
+    assert not operation.reads_usage
+    assert not operation.splices
+
+
+@pytest.mark.parametrize(("method", "path"), STRANGE)
+def test_an_unknown_call_is_called_unknown(method: str, path: str) -> None:
+    """Paths are compared as they came, and nothing is taken for something similar."""
+    assert operation_of(method, path) is UNKNOWN
+
+
+def test_only_chunked_completions_are_spliced() -> None:
+    """A Responses stream tells its usage unasked, an embedding has no stream."""
+    spliced = {operation.name for _, _, operation in CHARGED if operation.splices}
+    assert spliced == {"chat", "text_completion"}
+
+
+def test_an_azure_path_tells_the_deployment() -> None:
+    """There the request body may have no model at all."""
+    operation = operation_of("POST", "//openai/deployments/my%20gpt/chat/completions")
+    assert (operation.name, operation.deployment) == ("chat", "my%20gpt")
+    assert operation_of("POST", "/v1/chat/completions").deployment is None
+
+
+def test_each_line_of_the_registry_is_reachable() -> None:
+    """A line behind a broader one would be dead."""
+    for (method, _), entries in REGISTRY.items():
+        for pattern, operation in entries.items():
+            path = "/v1/" + "/".join(pattern).replace("*", "some-id")
+            assert operation_of(method, path) == operation, pattern

@@ -1,0 +1,104 @@
+"""Top-level members are found where they stand, and large bodies are kept small."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.scanning import BodyKeeper, members_of
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text() | st.just('}"]\\')
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12
+)
+OBJECTS = st.dictionaries(st.text(), VALUES, max_size=6)
+STYLES: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{"separators": (",", ":")}, {"indent": 1}, {"ensure_ascii": False}]
+)
+
+
+def text_of(value: object, style: dict[str, Any]) -> bytes:
+    """Write JSON in one of many ways."""
+    return json.dumps(value, **style).encode(errors="replace")
+
+
+def kept(body: bytes, cuts: list[int], *, max_bytes: int, max_value_bytes: int) -> bytes | None:
+    """Return what is kept of a body that comes in pieces."""
+    keeper = BodyKeeper(max_bytes=max_bytes, max_value_bytes=max_value_bytes)
+    edges = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
+    for start, end in pairwise(edges):
+        keeper.feed(body[start:end])
+    return keeper.finish()
+
+
+@given(OBJECTS, STYLES)
+def test_members_are_found_at_their_offsets(value: dict[str, Any], style: dict[str, Any]) -> None:
+    """Key and value, cut out by their offsets, are what a decoder reads."""
+    text = b" " + text_of(value, style) + b"\n"
+    found = {
+        json.loads(member.key): json.loads(text[member.value_start : member.value_end])
+        for member in members_of(text)
+    }
+    assert found == json.loads(text)
+
+
+def test_a_nested_object_is_read_from_its_offset() -> None:
+    """The members of a member are found in the same text."""
+    text = b'\xef\xbb\xbf{"a" : {"b":[{}], "c":-1.5e3} }'
+    (outer,) = members_of(text)
+    inner = members_of(text, outer.value_start)
+    assert [(m.key, text[m.value_start : m.value_end]) for m in inner] == [
+        (b'"b"', b"[{}]"),
+        (b'"c"', b"-1.5e3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"[]", b"{", b'{"a"}', b'{"a":', b'{"a":[}', b'{"a":1', b'{"a":"b', b'{"a":1 "b":2}'],
+)
+def test_what_is_no_object_is_refused(text: bytes) -> None:
+    """Nothing is cut by offsets that were guessed."""
+    with pytest.raises(ValueError, match="No JSON object: byte"):
+        members_of(text)
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(0, 200)))
+def test_a_small_body_is_kept_as_it_is(body: bytes, cuts: list[int]) -> None:
+    """Only what is large is worth looking into."""
+    assert kept(body, cuts, max_bytes=200, max_value_bytes=10) == body
+
+
+@given(OBJECTS, STYLES, st.lists(st.integers(0, 1 << 12)))
+def test_a_large_body_keeps_its_small_members(
+    value: dict[str, Any], style: dict[str, Any], cuts: list[int]
+) -> None:
+    """Whatever the chunks, small values stay and large ones become null."""
+    value = {key[:20]: inner for key, inner in value.items()} | {"end": 1, "large": ["x" * 4000]}
+    text = text_of(value, style)
+    condensed = kept(text, cuts, max_bytes=3000, max_value_bytes=300)
+    assert condensed is not None
+    for key, inner in json.loads(condensed).items():
+        assert inner in (json.loads(text)[key], None)
+        if len(text_of(json.loads(text)[key], {"indent": 9})) <= 300:
+            assert inner == json.loads(text)[key]
+    assert json.loads(condensed)["end"] == 1
+
+
+def test_a_large_string_is_left_out() -> None:
+    """A prompt of megabytes is one value, however it is cut, escapes included."""
+    body = b'{"input":"' + b'\\"}\\\\' * 5000 + b'","model":"m"}'
+    for size in (1, 2, 3, 1000, len(body)):
+        keeper = BodyKeeper(max_bytes=1000, max_value_bytes=100)
+        for start in range(0, len(body), size):
+            keeper.feed(body[start : start + size])
+        assert keeper.finish() == b'{"input":null,"model":"m"}'
+
+
+def test_too_many_small_members_are_too_much() -> None:
+    """The bound holds also where no single value is large."""
+    body = b"{" + b",".join(b'"%d":"abc"' % number for number in range(1000)) + b"}"
+    assert kept(body, [500, 600, 5000], max_bytes=400, max_value_bytes=100) is None

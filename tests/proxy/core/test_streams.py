@@ -1,0 +1,93 @@
+"""Of an event stream those events are read that say something, in both dialects."""
+
+import pytest
+
+from proxy.core.findings import Findings
+from proxy.core.streams import DIALECTS, StreamReader
+
+USAGE = b'{"prompt_tokens":1}'
+
+
+def read(api_type: str, *chunks: bytes, limit: int = 1 << 20) -> Findings:
+    """Return what is found in a stream."""
+    findings = Findings()
+    reader = StreamReader(findings, DIALECTS[api_type](findings), max_event_bytes=limit)
+    for chunk in chunks:
+        reader.feed(chunk)
+    reader.finish()
+    return findings
+
+
+def test_chunks_tell_model_usage_and_end() -> None:
+    """The model comes early, usage last, and [DONE] behind it."""
+    findings = read(
+        "chat_completions",
+        b'data: {"id":"","model":"","choices":[]}\n\n: ping\n\n',
+        b'data: {"id":"c1","model":"m","service_tier":"default","usage":null}\n\n',
+        b'data: {"choices":[{"delta":{"content":"[DONE] \\"usage\\""}}],"usage" : null}\n\n',
+        b'data: {"choices":[],"usage":' + USAGE + b"}\n\n",
+        b"data: [DONE]\n\n",
+    )
+    assert (findings.response_id, findings.model, findings.service_tier) == ("c1", "m", "default")
+    assert (findings.usage, findings.complete, findings.failed) == (USAGE, True, False)
+
+
+@pytest.mark.parametrize(
+    ("event", "error_type"),
+    [
+        (b'data: {"error":{"code":"rate_limit_exceeded"}}', "rate_limit_exceeded"),
+        (b'event: error\ndata: {"type":"server_error","message":"x"}', "server_error"),
+        (b'data: {"type":"error","code":"overloaded"}', "overloaded"),
+    ],
+)
+@pytest.mark.parametrize("api_type", ["completions", "responses"])
+def test_an_error_event_is_a_failure(api_type: str, event: bytes, error_type: str) -> None:
+    """The status was 200 before anybody knew."""
+    findings = read(api_type, b'data: {"model":"m"}\n\n', event + b"\n\n")
+    assert (findings.failed, findings.error_type) == (True, error_type)
+
+
+@pytest.mark.parametrize(
+    ("kind", "failed"),
+    [(b"response.completed", False), (b"response.incomplete", False), (b"response.failed", True)],
+)
+@pytest.mark.parametrize("where", ["type", "event"])
+def test_a_terminal_event_ends_a_response(kind: bytes, where: str, *, failed: bool) -> None:
+    """There is no [DONE]; what was cut off by a limit is charged, too."""
+    inner = b'"response":{"id":"r1","model":"m","usage":' + USAGE + b"}}\n\n"
+    start = b'data: {"type":"response.created",' + inner.replace(USAGE, b"null")
+    end = b"event: " + kind + b"\ndata: {" + inner
+    if where == "type":
+        end = b'data: {"type":"' + kind + b'",' + inner
+    delta = b'event: response.output_text.delta\ndata: {"delta":"x"}\n\n'
+    assert not read("responses", start, delta).complete
+    findings = read("responses", start, delta, end)
+    assert (findings.usage, findings.complete, findings.failed) == (USAGE, True, failed)
+    assert (findings.response_id, findings.model) == ("r1", "m")
+
+
+def test_an_event_about_no_response_says_nothing() -> None:
+    """A member of that name may hold anything."""
+    assert not read("responses", b'data: {"type":"response.completed","response":7}\n\n').complete
+
+
+@pytest.mark.parametrize("large", [b'data: {"model":"large","x":"' + b"x" * 99 + b'"}\n\n'])
+@pytest.mark.parametrize("size", [1, 20, 1 << 20])
+def test_a_too_large_event_is_lost_and_said_so(large: bytes, size: int) -> None:
+    """In one chunk or in many, the others are read."""
+    stream = b'data: {"id":"a"}\n\n' + large + b'data: {"model":"b"}\n\n'
+    chunks = [stream[start : start + size] for start in range(0, len(stream), size)]
+    findings = read("chat_completions", *chunks, limit=50)
+    assert (findings.response_id, findings.model) == ("a", "b")
+    assert findings.problem == "event_too_large"
+
+
+def test_an_event_that_is_no_json_is_said_so() -> None:
+    """It could have been the one with the usage."""
+    assert read("chat_completions", b"data: {nonsense\n\n").problem == "event_is_not_json"
+
+
+def test_the_last_event_needs_no_line_end() -> None:
+    """What came is read."""
+    findings = read("chat_completions", b'data: {"model":"m"}\n\ndata: [DONE]')
+    assert (findings.model, findings.complete) == ("m", True)
