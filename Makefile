@@ -11,7 +11,7 @@ LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 
 # What an installation was made from; a moved checkout or another lock makes another one.
 FINGERPRINT = { pwd; $(BIN)/python -V; cat pyproject.toml; cat requirements/*.txt; } | sha256sum
 
-.PHONY: help install dev e2e run test check lint types contracts bench lock wheel clean
+.PHONY: help install dev e2e run test check lint types contracts cover bench lock wheel clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile
@@ -53,7 +53,13 @@ types: dev ## mypy, strict
 contracts: dev ## import-linter: who may know whom
 	@$(BIN)/lint-imports
 
-check: lint types contracts test ## all of the above
+cover: dev ## the core by its own tests alone: every branch
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(BIN)/coverage run --data-file=build/coverage/core --source=proxy.core -m pytest -q tests/proxy/core
+	@$(BIN)/coverage combine --quiet --data-file=build/coverage/core
+	@$(BIN)/coverage report --data-file=build/coverage/core --skip-covered --show-missing --fail-under=100
+
+check: lint types contracts cover test ## all of the above
 
 bench: install ## measure the proxy beside nginx
 	@$(BIN)/python bench/bench.py $(ARGS)
