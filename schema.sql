@@ -246,8 +246,10 @@ BEGIN
             'user_api_usage_' || to_char(month_start AT TIME ZONE 'UTC', 'YYYY_MM');
         CONTINUE WHEN to_regclass(partition_name) IS NOT NULL;
 
-        -- Several recorders may come at the same time; the second finds the work done.
-        PERFORM pg_advisory_xact_lock(hashtextextended('openai-meter partitions', 0));
+        -- Several recorders may come at the same time; the second finds the work done. Rows may be
+        -- inserted meanwhile. (An advisory lock would not do: after waiting for it, a session may
+        -- still believe what it knew of the catalogue before.)
+        LOCK TABLE user_api_usage IN SHARE UPDATE EXCLUSIVE MODE;
         CONTINUE WHEN to_regclass(partition_name) IS NOT NULL;
 
         EXECUTE format('CREATE TABLE %I (LIKE user_api_usage INCLUDING ALL)', partition_name);

@@ -1,0 +1,272 @@
+"""Tests of schema.sql: what the proxy writes and the dashboard reads is what is there."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from proxy.core.model import LedgerRow, Outcome, UsageSource
+from proxy.database import prepare
+from proxy.embedded import EmbeddedPostgres
+from proxy.ledger import Ledger
+from tests.conftest import at
+from tests.fakes.rows import ledger_row
+
+OF_THE_DATABASE = {"corrects", "recorded_at"}  # not made from a call
+VIEWS = {
+    "calls": "event_id",
+    "quarter_hours": "bucket",
+    "user_days": "day",
+    "user_usage_summary": "user_id",
+    "monthly_usage_summary": "month",
+    "endpoint_usage_summary": "endpoint",
+    "daily_usage_summary": "day",
+    "ledger_status": "calls",
+    "prices": "catalog_version",
+}
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Return a connection to a database with the schema in it."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+async def columns(connection: asyncpg.Connection, relation: str) -> list[str]:
+    """Return the names of the columns of a table or view."""
+    query = """
+    SELECT attname
+    FROM pg_attribute
+    WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped
+    ORDER BY attnum
+    """
+    return [record["attname"] for record in await connection.fetch(query, relation)]
+
+
+async def test_the_table_has_the_fields_of_a_row(connection: asyncpg.Connection) -> None:
+    """What the recorder knows has a column, and each column somebody who fills it."""
+    names = {field.name for field in fields(LedgerRow)}
+    assert set(await columns(connection, "user_api_usage")) == names | OF_THE_DATABASE
+
+
+async def test_every_column_of_the_ledger_is_explained(connection: asyncpg.Connection) -> None:
+    """Finance reads the database with tools that show these comments."""
+    query = """
+    SELECT attname
+    FROM pg_attribute
+    WHERE
+        attrelid = 'user_api_usage'::regclass
+        AND attnum > 0
+        AND col_description(attrelid, attnum) IS NULL
+    """
+    assert await connection.fetch(query) == []
+
+
+async def test_the_dashboard_sees_every_column_but_the_raw_usage(
+    connection: asyncpg.Connection,
+) -> None:
+    """The raw object is for auditors."""
+    expected = set(await columns(connection, "user_api_usage")) - {"raw_usage"}
+    assert set(await columns(connection, "calls")) == expected
+
+
+@pytest.mark.parametrize("view", VIEWS)
+async def test_views_begin_with_their_key(connection: asyncpg.Connection, view: str) -> None:
+    """The names of the columns are a contract."""
+    names = await columns(connection, view)
+    assert names[0] == VIEWS[view]
+    if view.endswith("_summary"):
+        assert {
+            "calls", "errors", "unpriced_calls", "estimated_calls", "unavailable_calls",
+            "prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens",
+            "reasoning_tokens", "cost_usd", "first_call", "last_call",
+        } <= set(names)  # fmt: skip
+
+
+async def test_the_four_summaries_add_up(connection: asyncpg.Connection, database: str) -> None:
+    """Each of them holds every call once."""
+    ledger = Ledger(database, report_timezone="UTC")
+    rows = [
+        ledger_row(n, user_id=f"u{n % 3}" if n % 4 else None, endpoint=f"e{n % 2}")
+        for n in range(24)
+    ]
+    rows += [ledger_row(99, created_at=datetime(2026, 12, 1, tzinfo=UTC))]
+    await ledger.insert(rows)
+    await ledger.close()
+    cost = sum(row.cost_usd for row in rows if row.cost_usd)
+    for view in (name for name in VIEWS if name.endswith("_summary")):
+        query = f"SELECT sum(calls), sum(total_tokens), sum(cost_usd) FROM {view}"  # noqa: S608
+        found = await connection.fetchrow(query)
+        assert found is not None
+        assert tuple(found) == (25, 25 * 1500, cost), view
+    users = "SELECT endpoint, users FROM endpoint_usage_summary ORDER BY endpoint"
+    assert [tuple(row) for row in await connection.fetch(users)] == [
+        ("analyze_homework", 1),
+        ("e0", 3),
+        ("e1", 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        ({"usage_source": "guessed"}, "usage_source_is_known"),
+        ({"outcome": "exploded"}, "outcome_is_known"),
+        ({"price_id": None}, "a_cost_names_its_price"),
+        ({"catalog_version": None}, "a_cost_names_its_price"),
+        ({"usage_source": "unavailable"}, "unavailable_usage_is_null"),
+    ],
+)
+async def test_what_must_never_be_true_is_refused(
+    database: str, changes: dict[str, object], check: str
+) -> None:
+    """The constraint is named, and so is its reason."""
+    ledger = Ledger(database, report_timezone="UTC")
+    result = await ledger.insert([ledger_row(1, **changes)])
+    await ledger.close()
+    assert [check in why for _, why in result.refused] == [True]
+
+
+@pytest.mark.parametrize("value", [*Outcome])
+async def test_every_outcome_is_allowed(database: str, value: Outcome) -> None:
+    """The model and the check say the same."""
+    ledger = Ledger(database, report_timezone="UTC")
+    rows = [ledger_row(n, outcome=value.value) for n, _ in enumerate(UsageSource)]
+    assert (await ledger.insert(rows)).inserted == len(rows)
+    await ledger.close()
+
+
+async def test_only_a_correction_may_be_negative(connection: asyncpg.Connection) -> None:
+    """A correction is a row of its own that refers to the old one."""
+    insert = """
+    INSERT INTO user_api_usage (
+        event_id, created_at, api_path, operation_name, upstream, usage_source, outcome,
+        prompt_tokens, corrects
+    )
+    VALUES (gen_random_uuid(), now(), '/', 'chat', 'x', 'reported', 'ok', -5, $1)
+    """
+    with pytest.raises(asyncpg.CheckViolationError, match="only_corrections_are_negative"):
+        await connection.execute(insert, None)
+    await connection.execute(insert, ledger_row(1).event_id)
+    await connection.execute("SELECT rebuild_rollups()")
+    found = await connection.fetchrow("SELECT calls, prompt_tokens FROM user_usage_summary")
+    assert found is not None
+    assert tuple(found) == (0, -5)
+
+
+async def test_a_month_takes_its_rows_out_of_the_default_partition(
+    connection: asyncpg.Connection, database: str
+) -> None:
+    """Nobody has called for months ahead; rows have come all the same, and keep coming."""
+    far = datetime.now(UTC) + timedelta(days=31 * 8)  # noqa: TID251
+    ledger = Ledger(database, report_timezone="UTC")
+    await ledger.insert([ledger_row(1, created_at=far), ledger_row(2)])
+    default = "SELECT count(*) FROM user_api_usage_default"
+    assert await connection.fetchval(default) == 1
+    assert await connection.fetchval("SELECT ensure_partitions(12)") == 9
+    assert await connection.fetchval("SELECT ensure_partitions(12)") == 0
+    assert await connection.fetchval(default) == 0
+    again = [ledger_row(1, created_at=far), ledger_row(3, created_at=far)]
+    assert (await ledger.insert(again)).inserted == 1
+    assert await connection.fetchval("SELECT count(*) FROM calls") == 3
+    await ledger.close()
+
+
+async def test_partitions_may_be_made_by_many_while_rows_come(database: str) -> None:
+    """Every recorder calls for them once a day."""
+    connections = [await asyncpg.connect(database) for _ in range(4)]
+    ledger = Ledger(database, report_timezone="UTC")
+    far = datetime.now(UTC) + timedelta(days=31 * 5)  # noqa: TID251
+
+    async def write() -> int:
+        results = [
+            await ledger.insert([ledger_row(number, created_at=far)]) for number in range(60)
+        ]
+        return sum(result.inserted for result in results)
+
+    made = asyncio.gather(*(c.fetchval("SELECT ensure_partitions(24)") for c in connections))
+    inserted, counts = await asyncio.gather(write(), made)
+    assert (inserted, sorted(counts)) == (60, [0, 0, 0, 21])
+    assert await connections[0].fetchval("SELECT count(*) FROM user_api_usage") == 60
+    for connection in connections:
+        await connection.close()
+    await ledger.close()
+
+
+async def test_rollups_that_outlive_the_ledger_are_not_rebuilt(
+    connection: asyncpg.Connection, database: str
+) -> None:
+    """Sums of dropped partitions could not be made again: keep them."""
+    ledger = Ledger(database, report_timezone="UTC")
+    await ledger.insert([ledger_row(1)])
+    await ledger.close()
+    await connection.execute("DELETE FROM user_api_usage")
+    with pytest.raises(asyncpg.PostgresError, match="reach back further than the ledger"):
+        await connection.execute("SELECT rebuild_rollups()")
+    assert await connection.fetchval("SELECT calls FROM ledger_status") == 1
+
+
+async def test_the_dashboard_may_read_views_and_nothing_else(
+    connection: asyncpg.Connection,
+) -> None:
+    """Whatever is wrong with the dashboard, it cannot change the ledger or see raw usage."""
+    role = await connection.fetchval("SELECT dashboard_role()")
+    assert role == "meter_dashboard"
+    for view in VIEWS:
+        async with connection.transaction(readonly=True):
+            await connection.execute("SET LOCAL ROLE meter_dashboard")
+            await connection.execute(f"SELECT count(*) FROM {view}")  # noqa: S608
+    forbidden = [
+        "SELECT raw_usage FROM user_api_usage",
+        "SELECT calls FROM usage_by_user_day",
+        "DELETE FROM user_days",
+        "SELECT set_report_timezone('Asia/Tokyo')",
+        "CREATE TABLE mine ()",
+    ]
+    for statement in forbidden:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            # One message is one transaction.
+            await connection.execute(f"SET LOCAL ROLE meter_dashboard; {statement}")
+
+
+@pytest.fixture(params=[None, DEBIAN_15], ids=["newest", "15"])
+def server(request: pytest.FixtureRequest, open_directory: Path) -> Iterator[str]:
+    """Return the DSN of a server of its own, of the newest and of the oldest version we take."""
+    if request.param and not request.param.is_dir():
+        pytest.skip(f"no Postgres in {request.param}")
+    settings = {"fsync": "off"}
+    server = EmbeddedPostgres(open_directory, binaries=request.param, settings=settings)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("rights", ["CREATEROLE", "NOCREATEROLE"])
+async def test_the_owner_need_not_be_an_administrator(server: str, rights: str) -> None:
+    """With the right to make roles the dashboard gets its own; without, it reads as the owner."""
+    administrator = await asyncpg.connect(server)
+    await administrator.execute(f"CREATE ROLE owner LOGIN {rights}")
+    await administrator.execute("CREATE DATABASE ledger OWNER owner")
+    await administrator.close()
+    dsn = at(server.replace("meter@", "owner@"), "ledger")
+    assert await prepare(dsn)
+    connection = await asyncpg.connect(dsn)
+    role = await connection.fetchval("SELECT dashboard_role()")
+    assert role == ("meter_dashboard" if rights == "CREATEROLE" else None)
+    async with connection.transaction(readonly=True):
+        if role:
+            await connection.execute("SET LOCAL ROLE meter_dashboard")
+        assert await connection.fetchval("SELECT calls FROM ledger_status") == 0
+    await connection.close()
+    ledger = Ledger(dsn, report_timezone="Europe/Berlin")
+    assert await ledger.set_report_timezone()
+    assert (await ledger.insert([ledger_row(1), ledger_row(1)])).inserted == 1
+    await ledger.close()
