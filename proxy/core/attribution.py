@@ -36,6 +36,17 @@ class AttributionFields:
         """All names that are whole."""
         return (*self.user, *self.endpoint, *self.metadata)
 
+    def singles(self, fields: Fields) -> list[tuple[bytes, bytes]]:
+        """Return the fields that carry one value of metadata each: name and key."""
+        prefixes = self.metadata_prefixes
+        return [
+            (name, name[len(prefix) :])
+            for name in fields
+            if name.startswith(prefixes) and name not in self.names
+            for prefix in prefixes
+            if name.startswith(prefix) and len(name) > len(prefix)
+        ]
+
 
 class _UnreadableError(ValueError):
     """A value that cannot be taken; the text says why."""
@@ -102,40 +113,36 @@ def _metadata(
     for name in names.metadata:
         for field in fields.get(name, ()):
             try:
-                merged = {**_object(field.value), **merged}
+                merged = {**_object(field.value), **merged} if merged else _object(field.value)
             except _UnreadableError as exc:
                 problems.append(f"{name.decode()}: {exc}")
-    for name in fields:
-        if name in names.names:
-            continue
-        for prefix in names.metadata_prefixes:
-            if name.startswith(prefix) and len(name) > len(prefix):
-                try:
-                    key = name[len(prefix) :].decode()
-                    merged[key] = _checked(_utf8(fields[name][0].value))
-                except _UnreadableError as exc:
-                    problems.append(f"{name.decode()}: {exc}")
-                break
-    if (fault := _metadata_fault(merged)) is not None:
-        problems.append(f"metadata: {fault}")
+    for name, key in names.singles(fields):
+        try:
+            merged[_utf8(key)] = _checked(_utf8(fields[name][0].value))
+        except _UnreadableError as exc:
+            problems.append(f"{name.decode('latin-1')}: {exc}")
+    if len(merged) > MAX_METADATA_KEYS:
+        problems.append(f"metadata: more than {MAX_METADATA_KEYS} keys")
         return None
     return merged
 
 
 def _object(value: bytes) -> dict[str, Any]:
+    """Return a JSON object; a header field holds no control character that is not escaped."""
     if not value:
         return {}
     if len(value) > MAX_METADATA_BYTES:
         raise _UnreadableError(f"longer than {MAX_METADATA_BYTES} bytes")
     try:
-        return _decode_object(value)
+        found = _decode_object(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise _UnreadableError("not a JSON object") from exc
+    if b"\\u" in value and (fault := _metadata_fault(found)) is not None:
+        raise _UnreadableError(fault)
+    return found
 
 
 def _metadata_fault(metadata: Mapping[str, Any]) -> str | None:
-    if not metadata:
-        return None
     if len(metadata) > MAX_METADATA_KEYS:
         return f"more than {MAX_METADATA_KEYS} keys"
     try:

@@ -11,6 +11,9 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+MAX_SPELLINGS = 1024
+MAX_SPELLING_BYTES = 64
+
 HOP_BY_HOP = (  # RFC 9110 section 7.6.1, RFC 2616 section 13.5.1
     b"connection",
     b"keep-alive",
@@ -58,23 +61,48 @@ Cut = tuple[int, int, bytes]  # start, end, what comes in its place
 
 
 class FieldPattern:
-    """Finds the named fields, and those whose names begin with a prefix, in one pass."""
+    """Finds the named fields, and those whose names begin with a prefix, in one pass.
+
+    A spelling met before is looked up, not folded again; how many are remembered is bounded,
+    because clients choose them.
+    """
+
+    __slots__ = ("_known", "_names", "_prefixes")
 
     def __init__(self, names: Iterable[bytes], prefixes: Iterable[bytes] = ()) -> None:
         """Take lower-case names and prefixes."""
-        alternatives = [re.escape(name) for name in names]
-        alternatives += [re.escape(prefix) + rb"[^:]*" for prefix in prefixes]
-        alternatives.sort(key=len, reverse=True)
-        self._find = re.compile(rb"\r\n(" + rb"|".join(alternatives) + rb"):([^\r]*)").finditer
+        self._names = frozenset(names)
+        self._prefixes = tuple(prefixes)
+        self._known: dict[bytes, bytes | None] = {}
 
     def fields(self, head: bytes) -> Fields:
         """Return the fields found, by lower-case name, in the order of the head."""
         found: Fields = {}
-        for match in self._find(head.lower()):
-            start, end = match.span()
-            field = Field(start, end, head[match.start(2) : end].strip(b" \t"))
-            found.setdefault(match.group(1), []).append(field)
+        known = self._known
+        lines = head.split(b"\r\n")
+        end = len(lines[0])
+        for line in lines[1:-2]:
+            start, end = end, end + 2 + len(line)
+            colon = line.find(b":")
+            spelling = line[:colon]
+            name = known[spelling] if spelling in known else self._learn(spelling)
+            if name is not None:
+                field = Field(start, end, line[colon + 1 :].strip(b" \t"))
+                if name in found:
+                    found[name].append(field)
+                else:
+                    found[name] = [field]
         return found
+
+    def _learn(self, spelling: bytes) -> bytes | None:
+        name: bytes | None = spelling.lower()
+        if name not in self._names and not (name or b"").startswith(self._prefixes):
+            name = None
+        if len(self._known) >= MAX_SPELLINGS:
+            self._known.clear()
+        if len(spelling) <= MAX_SPELLING_BYTES:
+            self._known[spelling] = name
+        return name
 
 
 def request_pattern(names: Iterable[bytes], prefixes: Iterable[bytes]) -> FieldPattern:

@@ -72,7 +72,7 @@ def test_headers_of_other_gateways_serve_as_well() -> None:
         (b"X-Meter-Metadata: [1]", "x-meter-metadata: not a JSON object"),
         (b"X-Meter-Metadata: {", "x-meter-metadata: not a JSON object"),
         (b"X-Meter-Metadata-A: \xff", "x-meter-metadata-a: not UTF-8"),
-        (b'X-Meter-Metadata: {"a": "\\u0000"}', "metadata: control characters"),
+        (b'X-Meter-Metadata: {"a": "\\u0000"}', "x-meter-metadata: control characters"),
         (
             b'X-Meter-Metadata: {"a": "' + b"x" * MAX_METADATA_BYTES + b'"}',
             f"x-meter-metadata: longer than {MAX_METADATA_BYTES} bytes",
