@@ -9,7 +9,6 @@ lock file tells the recorder that the writer lives. The journal holds facts, nev
 import contextlib
 import errno
 import os
-import re
 import secrets
 import threading
 import time
@@ -18,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from proxy.core.model import Record
-from proxy.core.records import lock_name, pack, segment_name
+from proxy.core.records import lock_name, pack, segment_name, writer_name
 from proxy.durability import lock_file, sync_directory
 from proxy.errors import JournalError
 
@@ -30,7 +29,6 @@ REPORT_SECONDS = 10.0
 
 # A segment is a regular file: O_NONBLOCK changes nothing, it states that nobody waits for a write.
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK
-_ODD = re.compile(r"[^A-Za-z0-9_-]")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -48,11 +46,12 @@ class JournalWriter:
         *,
         name: str = "worker",
         segment_bytes: int = SEGMENT_BYTES,
+        segment_seconds: float = SEGMENT_SECONDS,
         sync_seconds: float = 1.0,  # how often the owner calls `sync`; 0: every append syncs itself
         on_problem: Callable[[str], object] = str,  # by default nobody is told
     ) -> None:
-        unique = f"{time.time_ns() // 1_000_000}-{os.getpid()}-{secrets.token_hex(3)}"
-        self.writer = f"{_ODD.sub('-', name)}-{unique}"
+        moment = time.time_ns() // 1_000_000
+        self.writer = writer_name(name, f"{moment}-{os.getpid()}-{secrets.token_hex(3)}")
         self.sync_seconds = sync_seconds
         self.written = 0  # records in the journal
         self.failures = 0  # writes and syncs that failed
@@ -60,16 +59,15 @@ class JournalWriter:
         self.problem: str | None = None  # what is wrong now and what to do
         self._directory = directory
         self._on_problem = on_problem
-        self._segment_bytes = segment_bytes
+        self._segment_bytes, self._segment_seconds = segment_bytes, segment_seconds
         self._held: deque[tuple[bytes, int]] = deque()
         self._held_bytes = 0
-        self._retry_at = float("-inf")
+        self._retry_at = self._opened_at = float("-inf")
         self._reported: dict[str, float] = {}  # kind of report to its time
         self._trouble, self._syncing = threading.Lock(), threading.Lock()
         self._retired: deque[int] = deque()
         self._fd = -1
         self._number = self._size = self._limit = 0
-        self._opened_at = 0.0
         self._dirty = self._torn = self._closed = False
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -114,7 +112,7 @@ class JournalWriter:
             if self._held:
                 with self._trouble:
                     self._write_held()
-            if self._size and time.monotonic() - self._opened_at > SEGMENT_SECONDS:
+            if self._size and time.monotonic() - self._opened_at > self._segment_seconds:
                 self._limit = 0  # the next append starts a segment
             self._dirty = False
             try:
@@ -223,6 +221,8 @@ class JournalWriter:
             os.fdatasync(self._retired[0])
             os.close(self._retired.popleft())
         os.fdatasync(self._fd)
+        if not os.fstat(self._fd).st_nlink:
+            raise OSError(errno.ENOENT, "the segment was removed")
 
     def _failed(self, exc: OSError) -> None:
         self.failures += 1

@@ -25,6 +25,7 @@ MAX_TEXT_CHARACTERS = 2048  # of one text, where a record does not fit as it is
 MAX_USAGE_BYTES = 64 * 1024  # likewise
 
 _SEGMENT = re.compile(r"(?P<writer>[A-Za-z0-9_-]+)\.(?P<number>\d{8,})\.journal")
+_ODD = re.compile(r"[^A-Za-z0-9_-]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _NOT_STORED = "metadata_not_storable"
 _R = TypeVar("_R", Opening, Closing)
@@ -40,6 +41,11 @@ class Scan:
     records: list[Record]
     consumed: int
     skipped: int  # bytes among the consumed ones that belong to no readable record
+
+
+def writer_name(name: str, unique: str) -> str:
+    """Return what a writer's files are called, whatever it is called itself."""
+    return f"{_ODD.sub('-', name)}-{unique}"
 
 
 def segment_name(writer: str, number: int) -> str:

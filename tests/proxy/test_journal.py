@@ -89,6 +89,44 @@ def test_a_full_segment_is_followed_by_another(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_an_old_segment_is_followed_by_another(tmp_path: Path) -> None:
+    """A quiet worker's segments have to go some day, too."""
+    journal = JournalWriter(tmp_path, segment_seconds=0)
+    for number in range(3):
+        journal.append(opening(number))
+        assert journal.sync()
+    assert len(list(tmp_path.glob("*.journal"))) == 3
+    journal.close()
+
+
+def test_where_no_new_segment_can_be_made_the_old_one_is_used(tmp_path: Path) -> None:
+    """Too many open files, or a directory in the wrong place: the records go on."""
+    journal = JournalWriter(tmp_path / "journal", segment_bytes=1000)
+    moved = (tmp_path / "journal").rename(tmp_path / "moved")
+    for number in range(30):
+        assert journal.append(opening(number))
+    assert journal.failures > 0
+    moved.rename(tmp_path / "journal")
+    for number in range(30, 60):
+        assert journal.append(opening(number))
+    assert len(list((tmp_path / "journal").glob("*.journal"))) > 1
+    assert records_of(tmp_path / "journal") == [opening(number) for number in range(60)]
+    journal.close()
+
+
+def test_a_segment_that_somebody_removed_is_noticed_and_replaced(tmp_path: Path) -> None:
+    """Writing to a file without a name would be the quietest of losses."""
+    journal = JournalWriter(tmp_path)
+    journal.append(opening(1))
+    next(tmp_path.glob("*.journal")).unlink()
+    assert not journal.sync()
+    assert str(journal.problem).startswith(f"cannot write to {tmp_path}: the segment was removed")
+    assert journal.append(opening(2))
+    assert journal.sync()
+    assert records_of(tmp_path) == [opening(2)]
+    journal.close()
+
+
 def test_sync_has_nothing_to_do_twice(tmp_path: Path) -> None:
     """The owner asks `dirty` before it bothers a thread."""
     journal = JournalWriter(tmp_path)

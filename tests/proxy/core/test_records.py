@@ -18,6 +18,7 @@ from proxy.core.records import (
     scan,
     segment_name,
     segment_of,
+    writer_name,
 )
 from tests.fakes.records import closing, opening
 
@@ -163,6 +164,13 @@ def test_segments_are_known_by_their_names(name: str, expected: tuple[str, int] 
     assert segment_of(name) == expected
     if expected:
         assert segment_name(*expected) == name
+
+
+@pytest.mark.parametrize("name", ["worker-1", "../../etc", "a.b", "w 1/é", ""])
+def test_a_writer_of_any_name_has_segments_that_are_known(name: str) -> None:
+    """A name comes from outside; it must neither leave the directory nor confuse the reader."""
+    writer = writer_name(name, "5-7-ab")
+    assert segment_of(segment_name(writer, 3)) == (writer, 3)
 
 
 def test_the_lock_is_named_after_its_writer() -> None:
