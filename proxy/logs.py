@@ -111,10 +111,38 @@ class LineWriter:
                 select.select([], [self._fd], [], 1.0)
 
 
+class DirectWriter:
+    """Writes each line at once, without a thread; one that would have to wait is dropped.
+
+    For the supervisor: a process with threads should not fork.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._output = select.poll()
+        self._output.register(fd, select.POLLOUT)
+        self.dropped = 0
+
+    def write(self, line: bytes) -> None:
+        """Write one line, without its newline, unless the output is full or gone."""
+        try:
+            if self._output.poll(0) and os.write(self._fd, line + b"\n"):
+                return
+        except OSError:  # the reader is gone, nobody can be told
+            pass
+        self.dropped += 1
+
+    def close(self) -> None:
+        """Nothing is left to be written."""
+
+
+Writer = LineWriter | DirectWriter
+
+
 class CallLog:
     """The canonical line of every call, on the shortest way to the output."""
 
-    def __init__(self, writer: LineWriter, *, process: str, console: Processor | None) -> None:
+    def __init__(self, writer: Writer, *, process: str, console: Processor | None) -> None:
         self._writer = writer
         self._process = process
         self._console = console
@@ -143,7 +171,11 @@ class CallLog:
 
 
 def configure(
-    log_format: Literal["auto", "json", "console"], *, process: str, fd: int = STANDARD_OUTPUT
+    log_format: Literal["auto", "json", "console"],
+    *,
+    process: str,
+    fd: int = STANDARD_OUTPUT,
+    threaded: bool = True,
 ) -> CallLog:
     """Send structlog and the standard library's logging to the output; the caller closes."""
     terminal = os.isatty(fd)
@@ -154,7 +186,7 @@ def configure(
         timestamp_key="time",
         sort_keys=False,
     )
-    writer = LineWriter(fd)
+    writer = LineWriter(fd) if threaded else DirectWriter(fd)
     atexit.register(writer.close)
     structlog.configure(
         processors=[
@@ -187,7 +219,7 @@ class _Named:
 class _Output:
     """What structlog takes for a logger: every level is one write."""
 
-    def __init__(self, writer: LineWriter) -> None:
+    def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
     def info(self, line: str | bytes) -> None:

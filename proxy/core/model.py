@@ -1,7 +1,7 @@
 """The nouns that all rooms share, frozen and checked once on entry.
 
-`Opening` and `Closing` are what a worker writes to the journal; they carry *facts*, never prices and
-never content. `Usage` is a provider's usage object in one vocabulary. `LedgerRow` is one row of
+`Opening` and `Closing` are what a worker writes to the journal; they carry *facts*, never prices
+and never content. `Usage` is a provider's usage object in one vocabulary. `LedgerRow` is one row of
 `user_api_usage` before it becomes SQL. Records that are made for every call are `msgspec.Struct`s
 (a frozen dataclass of this size takes several microseconds to make), the others are dataclasses.
 """
@@ -47,7 +47,7 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True, tag=1):
-    """What is known when a request is about to be sent upstream. New fields go last, with defaults."""
+    """What is known before a request is sent upstream. New fields go last, with defaults."""
 
     event_id: bytes  # the 16 bytes of a UUIDv7; its timestamp is the row's created_at
     operation_name: str
@@ -93,7 +93,7 @@ Record = Opening | Closing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Token counts of one answer; totals include their parts (cached in input, reasoning in output).
+    """Token counts of one answer; totals include parts (cached in input, reasoning in output).
 
     None: the provider did not say. `input_tokens` counts text, audio and image tokens, cached and
     written ones too. Source: the `usage` objects of OpenAI's API reference.

@@ -3,6 +3,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -195,3 +196,25 @@ def test_close_gives_up_on_an_output_that_blocks(pipe: tuple[int, int]) -> None:
     os.read(pipe[0], 65_536)
     os.read(pipe[0], 65_536)
     _until(lambda: not writer._thread.is_alive())  # noqa: SLF001 - the thread ends by itself
+
+
+def test_a_process_without_threads_logs_directly(pipe: tuple[int, int]) -> None:
+    """The supervisor forks, so it has none; a line that would have to wait is dropped."""
+    threads = threading.active_count()
+    log = logs.configure("json", process="supervisor", fd=pipe[1], threaded=False)
+    assert threading.active_count() == threads
+    for number in range(100):  # a pipe holds 65,536 bytes
+        structlog.get_logger().info("x" * 2_000, number=number)
+    assert log.dropped > 0
+    log.close()
+    assert [line["number"] for line in _lines(pipe[0])] == list(range(100 - log.dropped))
+
+
+def test_a_direct_line_that_nobody_reads_is_counted() -> None:
+    """A broken pipe is no reason to stop supervising."""
+    reader, end = os.pipe()
+    os.close(reader)
+    writer = logs.DirectWriter(end)
+    writer.write(b"lost")
+    assert writer.dropped == 1
+    os.close(end)
