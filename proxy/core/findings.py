@@ -38,7 +38,7 @@ def text_of(raw: msgspec.Raw) -> str | None:
         return None
     try:
         text = _read_text(value)
-    except UNREADABLE:  # half a character
+    except UNREADABLE:  # half a character, or not UTF-8
         return None
     return text if text and text.isprintable() else None
 

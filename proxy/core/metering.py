@@ -103,10 +103,8 @@ class RequestMeter:
                 if self._decoder.problem is not None:
                     return RequestFacts(problem=self._decoder.problem)
             return _facts(self._keeper.finish())
-        except UNREADABLE:
-            return RequestFacts(problem=NOT_JSON)
-        except Exception:  # noqa: BLE001 (metering never fails a call)
-            return RequestFacts(problem=FAULT)
+        except Exception as exc:  # noqa: BLE001 (metering never fails a call)
+            return RequestFacts(problem=NOT_JSON if isinstance(exc, UNREADABLE) else FAULT)
 
     def _stop(self, problem: str) -> None:
         self._keeper = None
@@ -144,7 +142,7 @@ def _value(raw: msgspec.Raw) -> object:
     value = bytes(raw)
     try:
         return read(_read_value, value) if value else None
-    except UNREADABLE:  # far too deep
+    except UNREADABLE:  # not UTF-8
         return None
 
 

@@ -242,6 +242,14 @@ def test_why_there_is_no_usage_is_said(
     assert observed(body, content_type=content_type, coding=coding).usage_problem == problem
 
 
+class Unsteady:
+    """A bound that fails as soon as something is held."""
+
+    def __lt__(self, held: int) -> bool:
+        """Compare with nothing, and with nothing else."""
+        return bool([False][held])
+
+
 def test_a_fault_of_the_meter_is_a_problem_and_no_exception() -> None:
     """The last line of defence; nothing is known to get there."""
     answer = AnswerMeter(
@@ -250,6 +258,15 @@ def test_a_fault_of_the_meter_is_a_problem_and_no_exception() -> None:
     answer.feed(None)  # type: ignore[arg-type]
     answer.feed(b'{"usage":{}}')
     assert answer.finish() == Observation(usage_problem="meter_fault")
+    stream = AnswerMeter(
+        CHAT,
+        status=200,
+        content_type=STREAM,
+        content_encoding="",
+        max_event_bytes=Unsteady(),  # type: ignore[arg-type]
+    )
+    stream.feed(b"data: {}")
+    assert stream.finish() == Observation(usage_problem="meter_fault")
     request = RequestMeter(CHAT, content_type=JSON, content_encoding="", max_bytes=9)
     request.feed(None)  # type: ignore[arg-type]
     request.feed(b"{}")
@@ -308,6 +325,7 @@ def test_members_of_another_type_say_nothing() -> None:
     """The upstream will refuse them; the proxy just passes them on."""
     body = b'{"model":7,"stream":"true","service_tier":null,"user":[1],"metadata":"x"}'
     assert requested(body) == RequestFacts()
+    assert requested(b'{"user":"\xff","model":"\xff","stream":true}') == RequestFacts(stream=True)
     assert requested(b'{"stream":false}').stream is False
 
 

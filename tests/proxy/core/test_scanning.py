@@ -98,6 +98,15 @@ def test_a_large_string_is_left_out() -> None:
         assert keeper.finish() == b'{"input":null,"model":"m"}'
 
 
+@pytest.mark.parametrize("size", [1, 5, 1 << 20])
+def test_a_large_array_of_numbers_is_left_out(size: int) -> None:
+    """An embedding has nothing but digits for many chunks."""
+    body = b'{"data":[[' + b"0.125, " * 500 + b'1]],"usage":{"n":[1]}}'
+    cuts = list(range(0, len(body), size))
+    expected = b'{"data":null,"usage":{"n":[1]}}'
+    assert kept(body, cuts, max_bytes=1000, max_value_bytes=100) == expected
+
+
 def test_too_many_small_members_are_too_much() -> None:
     """The bound holds also where no single value is large."""
     body = b"{" + b",".join(b'"%d":"abc"' % number for number in range(1000)) + b"}"

@@ -25,7 +25,7 @@ def test_chunks_tell_model_usage_and_end() -> None:
         b'data: {"id":"","model":"","choices":[]}\n\n: ping\n\n',
         b'data: {"id":"c1","model":"m","service_tier":"default","usage":null}\n\n',
         b'data: {"choices":[{"delta":{"content":"[DONE] \\"usage\\""}}],"usage" : null}\n\n',
-        b'data: {"choices":[],"usage":' + USAGE + b"}\n\n",
+        b'data: {"choices":[1]}\n\ndata: {"choices":[],"usage":' + USAGE + b"}\n\n",
         b"data: [DONE]\n\n",
     )
     assert (findings.response_id, findings.model, findings.service_tier) == ("c1", "m", "default")
