@@ -1,0 +1,218 @@
+"""Every recorded exchange, replayed through a running proxy: bytes and sums are as recorded."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import replay
+from tests.fakes.replay import Exchange, Received, Way
+from tests.fakes.running import metering
+from tests.fakes.upstream import Call, Upstream
+
+pytestmark = pytest.mark.corpus
+
+PRICED_AT = datetime(2026, 11, 22, 12, tzinfo=UTC)  # the day of the reference costs
+TOLERANCE = Decimal("1e-9")
+ASKED = b'"stream_options":{"include_usage":true},'
+REFUSED = rb'("include_usage": ?)false'
+TIERS = {"auto": "default", "fast": "priority"}  # spellings of one tier, as pricing.yaml has it
+
+
+def _priced_at_ns() -> int:
+    return int(PRICED_AT.timestamp()) * 10**9
+
+
+async def _run(
+    exchanges: Sequence[Exchange], way: Way, directory: Path, dsn: str
+) -> tuple[dict[str, Received], list[dict[str, Any]]]:
+    """Replay the exchanges; return the answers, and the rows."""
+    async with (
+        Upstream(script=replay.replaying(exchanges, way)) as upstream,
+        metering(directory, upstream.url, dsn, clock_ns=_priced_at_ns) as running,
+    ):
+        received = await replay.replay(exchanges, running.port)
+        rows = await running.rows(len(exchanges))
+    assert len(upstream.calls) == len(exchanges)
+    _report([what for call in upstream.calls for what in _differing_request(call, exchanges)])
+    return received, rows
+
+
+def _report(lines: Sequence[str]) -> None:
+    """Fail with all that differs, if anything does."""
+    assert not lines, f"{len(lines)} differences:\n" + "\n".join(lines)
+
+
+@pytest.mark.parametrize("way", [Way.PLAIN, Way.GZIP, Way.CUT])
+async def test_bytes_and_sums_are_as_recorded(
+    way: Way, corpus_path: Path, tmp_path: Path, database: str
+) -> None:
+    """The client gets the upstream's bytes; the row has the recorded usage and its cost."""
+    exchanges = [one for one in replay.load(corpus_path) if one.kind in replay.KINDS]
+    received, rows = await _run(exchanges, way, tmp_path, database)
+    by_id = _rows_by_exchange(rows)
+    differences = [
+        f"{one.id} {one.kind} {what}"
+        for one in exchanges
+        for what in (
+            *_differing_bytes(one, received[one.id], way),
+            *_differing_facts(one, by_id[one.id]),
+            *_differing_usage(one, by_id[one.id]),
+        )
+    ]
+    _report(differences)
+    sources = Counter(row["usage_source"] for row in rows)
+    assert sources == Counter("reported" if one.tells_usage else "unavailable" for one in exchanges)
+
+
+async def test_usage_that_nobody_asked_for_is_for_the_row_alone(
+    corpus_path: Path, tmp_path: Path, database: str
+) -> None:
+    """A stream whose client did not ask for usage arrives without it; the row has it."""
+    exchanges = [one for one in replay.load(corpus_path) if one.is_asked_for_usage]
+    exchanges = [one for one in exchanges if one.is_stream]
+    received, rows = await _run(exchanges, Way.TOLD, tmp_path, database)
+    by_id = _rows_by_exchange(rows)
+    differences = []
+    for one in exchanges:
+        row = by_id[one.id]
+        if received[one.id].body != one.body:
+            differences.append(f"{one.id} the client sees other bytes")
+        if row["raw_usage"] is None or json.loads(row["raw_usage"]) != json.loads(
+            replay.TOLD_USAGE
+        ):
+            differences.append(f"{one.id} raw_usage is {row['raw_usage']}")
+        if (row["prompt_tokens"], row["cached_tokens"]) != (31, 16):
+            differences.append(f"{one.id} tokens are not those that the upstream told")
+    assert len(exchanges) > 100
+    _report(differences)
+
+
+async def test_every_other_call_passes_and_costs_nothing_that_is_known(
+    corpus_path: Path, tmp_path: Path, database: str
+) -> None:
+    """Files, images, audio, runs, fetched answers: the same bytes, and a row without a sum."""
+    exchanges = [one for one in replay.load(corpus_path) if one.kind not in replay.KINDS]
+    received, rows = await _run(exchanges, Way.PLAIN, tmp_path, database)
+    by_id = _rows_by_exchange(rows)
+    differences = []
+    for one in exchanges:
+        row = by_id[one.id]
+        differences += [f"{one.id} {what}" for what in _differing_bytes(one, received[one.id])]
+        seen = {name: row[name] for name in ("usage_source", "cost_usd", "raw_usage", "status")}
+        expected = {"usage_source": "unavailable", "cost_usd": None, "raw_usage": None}
+        if seen != expected | {"status": one.status}:
+            differences.append(f"{one.id} {one.kind} {one.method} {one.target}: {seen}")
+    _report(differences)
+    fetched = {one.id for one in exchanges if one.kind == "responses.retrieve"}
+    assert fetched
+    assert all(by_id[name]["operation_name"] == "responses.retrieve" for name in fetched)
+
+
+def _rows_by_exchange(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the rows by the exchange that their metadata names: exactly one each."""
+    found = {json.loads(row["metadata"])["exchange"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def _differing_request(call: Call, exchanges: Sequence[Exchange]) -> Iterator[str]:
+    """Yield what reached the upstream otherwise than the client sent it."""
+    name = (call.header(replay.NAME) or b"").decode()
+    one = next(one for one in exchanges if one.id == name)
+    if call.first_line.decode() != f"{one.method} {one.target} HTTP/1.1":
+        yield f"{name} the request line is {call.first_line!r}"
+    if b"x-meter" in call.head.lower():
+        yield f"{name} attribution reached the upstream"
+    if call.body == one.request_body:
+        if one.is_asked_for_usage:
+            yield f"{name} was not asked for usage"
+    elif not one.is_asked_for_usage or not _is_asked(call.body, one.request_body):
+        yield f"{name} the body of the request differs"
+
+
+def _is_asked(body: bytes, sent: bytes) -> bool:
+    """Tell whether the body is the one that was sent, with the one option in it."""
+    if b'"include_usage"' in sent:
+        return re.sub(REFUSED, rb"\1true", sent) == body
+    return body.replace(ASKED, b"", 1) == sent
+
+
+def _differing_bytes(one: Exchange, got: Received, way: Way = Way.PLAIN) -> Iterator[str]:
+    """Yield what of the answer is not what the upstream sent."""
+    sent = b"".join(replay.answer(one, way))
+    if got.head + got.raw_body == sent:
+        return
+    if not (one.is_asked_for_usage and one.is_stream):
+        yield "the answer differs"
+    elif got.body != one.body:
+        yield "the body of a stream differs"
+
+
+def _differing_facts(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
+    """Yield what the row says otherwise than the recording."""
+    facts = one.facts
+    tier = facts["service_tier"]
+    failed = one.status >= 400 or facts["response_status"] == "failed"
+    asked = json.loads(one.request_body).get("model")  # an Azure path names no model
+    expected = {
+        "status": one.status,
+        "outcome": "upstream_error" if failed else "ok",
+        "stream": bool(facts["stream_requested"]),
+        "request_model": asked,
+        "model": facts["model"] or asked,
+        "service_tier": TIERS.get(tier, tier),
+        "response_id": facts["response_id"],
+        "api_path": one.target.partition("?")[0],
+        "request_bytes": len(one.request_body),
+        "attribution_problem": None,
+    }
+    for name, value in expected.items():
+        if (row[name] or None) != (value or None):
+            yield f"{name} is {row[name]!r}, recorded {value!r}"
+
+
+def _differing_usage(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
+    """Yield which counts or which cost the row has otherwise than the recording."""
+    if not one.tells_usage:
+        if (row["usage_source"], row["cost_usd"], row["raw_usage"]) != ("unavailable", None, None):
+            yield f"usage is {row['usage_source']}, {row['cost_usd']}, {row['raw_usage']}"
+        return
+    raw = json.loads(row["raw_usage"]) if row["raw_usage"] else None
+    if raw != one.facts["usage"]:
+        yield f"raw_usage is {raw}, recorded {one.facts['usage']}"
+    for name, value in _columns(one.facts["usage"]).items():
+        if row[name] != value:
+            yield f"{name} is {row[name]!r}, recorded {value!r}"
+    reference = one.facts["cost_reference"]
+    if reference is not None and not _equal(row["cost_usd"], Decimal(str(reference))):
+        yield f"cost is {row['cost_usd']} ({row['unpriced_reason']}), reference {reference}"
+
+
+def _columns(usage: dict[str, Any]) -> dict[str, int | None]:
+    """Return the columns that a recorded usage makes."""
+    read = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    made = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
+    return {
+        "prompt_tokens": usage.get("prompt_tokens", usage.get("input_tokens")),
+        "completion_tokens": usage.get("completion_tokens", usage.get("output_tokens")),
+        "total_tokens": usage.get("total_tokens"),
+        "cached_tokens": read.get("cached_tokens"),
+        "cache_write_tokens": read.get("cache_write_tokens"),
+        "audio_prompt_tokens": read.get("audio_tokens"),
+        "reasoning_tokens": made.get("reasoning_tokens"),
+        "audio_completion_tokens": made.get("audio_tokens"),
+    }
+
+
+def _equal(cost: Decimal | None, reference: Decimal) -> bool:
+    """Tell whether a cost is the reference one: those were computed with floats."""
+    if cost is None:
+        return False
+    return abs(cost - reference) <= TOLERANCE * abs(reference) + Decimal("1e-12")
