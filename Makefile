@@ -62,7 +62,7 @@ cover: dev ## the core by its own tests alone: every branch
 check: lint types contracts cover test ## all of the above
 
 bench: install ## measure the proxy beside nginx
-	@$(BIN)/python bench/bench.py $(ARGS)
+	@$(BIN)/python bench/relay.py $(ARGS)
 
 wheel: install ## build dist/*.whl
 	@rm -rf dist

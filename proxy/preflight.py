@@ -47,8 +47,8 @@ def _locked(path: Path, deadline: float) -> int:
             owner = _owner(path)
             if _lives(owner) or time.monotonic() > deadline:
                 raise DirectoryInUseError(
-                    f"METER_DATA_DIR is {str(path.parent)!r}: process {owner} uses it; "
-                    "stop that one or choose another directory"
+                    f"METER_DATA_DIR is {str(path.parent)!r}: process {owner or '(unknown)'} "
+                    "uses it; stop that one or choose another directory"
                 ) from None
             time.sleep(_RETRY_SECONDS)
         else:
