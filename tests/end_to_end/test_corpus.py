@@ -4,7 +4,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,10 @@ from tests.fakes.upstream import Call, Upstream
 
 pytestmark = pytest.mark.corpus
 
-PRICED_AT = datetime(2026, 11, 22, 12, tzinfo=UTC)  # the day of the reference costs
 TOLERANCE = Decimal("1e-9")
 ASKED = b'"stream_options":{"include_usage":true},'
 REFUSED = rb'("include_usage": ?)false'
 TIERS = {"auto": "default", "fast": "priority"}  # spellings of one tier, as pricing.yaml has it
-
-
-def _priced_at_ns() -> int:
-    return int(PRICED_AT.timestamp()) * 10**9
 
 
 async def _run(
@@ -35,7 +29,7 @@ async def _run(
     """Replay the exchanges; return the answers, and the rows."""
     async with (
         Upstream(script=replay.replaying(exchanges, way)) as upstream,
-        metering(directory, upstream.url, dsn, clock_ns=_priced_at_ns) as running,
+        metering(directory, upstream.url, dsn) as running,
     ):
         received = await replay.replay(exchanges, running.port)
         rows = await running.rows(len(exchanges))

@@ -7,9 +7,10 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from proxy.listening import open_sockets
 from proxy.settings import Address, Settings
 
 LEAVE_SECONDS = 30
+PRICED_AT = datetime(2026, 11, 22, 12, tzinfo=UTC)  # the day of the costs that tests expect
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,14 @@ class Metering:
         return await ledger_rows(self.dsn)
 
 
+def reference_clock() -> int:
+    """Return always the same moment, whose prices never change, in nanoseconds."""
+    return int(PRICED_AT.timestamp()) * 10**9
+
+
 @asynccontextmanager
-async def metering(
-    directory: Path, upstream_url: str, dsn: str, *, clock_ns: Callable[[], int] | None = None
-) -> AsyncIterator[Metering]:
-    """Run a worker in this loop and a recorder in a process of its own."""
+async def metering(directory: Path, upstream_url: str, dsn: str) -> AsyncIterator[Metering]:
+    """Run a worker, to whom it is always the same day, in this loop and a recorder beside it."""
     settings = await asyncio.to_thread(
         Settings,
         data_dir=directory,
@@ -56,8 +61,7 @@ async def metering(
     journal = await asyncio.to_thread(JournalWriter, directory / "journal", name="w")
     listener = open_sockets(settings.listen, 1, setting="METER_LISTEN")[0]
     port = int(listener.getsockname()[1])
-    clock = {"clock_ns": clock_ns} if clock_ns else {}
-    worker = Worker(settings, journal=journal, name="w", log_call=None, **clock)
+    worker = Worker(settings, journal=journal, name="w", log_call=None, clock_ns=reference_clock)
     with recording(directory, dsn):
         task = asyncio.get_running_loop().create_task(worker.run(listener))
         try:
