@@ -93,16 +93,15 @@ def reader_for(
     max_body_bytes: int,
 ) -> Reader | None:
     """Return what reads an answer of this type; None where nothing can be read of it."""
-
-    def json() -> Reader:
+    if "json" in content_type:
         return JsonReader(findings, max_body_bytes=max_body_bytes)
 
     def stream() -> Reader:
         dialect = DIALECTS.get(api_type, Chunks)(findings)
         return StreamReader(findings, dialect, max_event_bytes=max_event_bytes)
 
-    if "json" in content_type:
-        return json()
     if "text/event-stream" in content_type:
         return stream()
-    return None if content_type else UnlabelledReader(json, stream)
+    if content_type:
+        return None
+    return UnlabelledReader(lambda: JsonReader(findings, max_body_bytes=max_body_bytes), stream)

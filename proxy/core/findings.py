@@ -13,8 +13,22 @@ NOTHING = {b"", b"null"}
 MAX_TEXT_BYTES = 2048  # of a name or an id with its quotes and escapes
 
 
-class Members(msgspec.Struct):
+class Members(msgspec.Struct, gc=False):
     """The members that matter in an answer, in a chunk of one, and in an event about one."""
+
+    id: str | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    status: str | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+    type: msgspec.Raw = msgspec.Raw()
+    code: msgspec.Raw = msgspec.Raw()
+    response: msgspec.Raw = msgspec.Raw()
+
+
+class _OddMembers(msgspec.Struct):
+    """The same, of any type."""
 
     id: msgspec.Raw = msgspec.Raw()
     model: msgspec.Raw = msgspec.Raw()
@@ -28,7 +42,13 @@ class Members(msgspec.Struct):
 
 
 _read_members = msgspec.json.Decoder(Members).decode
+_read_odd_members = msgspec.json.Decoder(_OddMembers).decode
 _read_text = msgspec.json.Decoder(str).decode
+
+
+def name_of(text: str | None) -> str | None:
+    """Return a name or an id; None for what is empty, far too long or unprintable."""
+    return text if text and len(text) <= MAX_TEXT_BYTES and text.isprintable() else None
 
 
 def text_of(raw: msgspec.Raw) -> str | None:
@@ -37,49 +57,49 @@ def text_of(raw: msgspec.Raw) -> str | None:
     if not value.startswith(b'"') or len(value) > MAX_TEXT_BYTES:
         return None
     try:
-        text = _read_text(value)
+        return name_of(_read_text(value))
     except UNREADABLE:  # half a character, or not UTF-8
         return None
-    return text if text and text.isprintable() else None
 
 
 def read_members(text: bytes) -> Members:
     """Return the members of an answer or an event; raises one of UNREADABLE."""
-    return read(_read_members, text)
-
-
-class Findings:
-    """What has been read of an answer so far."""
-
-    __slots__ = (
-        "complete",
-        "error_type",
-        "failed",
-        "model",
-        "problem",
-        "response_id",
-        "service_tier",
-        "status",
-        "usage",
+    try:
+        return read(_read_members, text)
+    except (msgspec.ValidationError, UnicodeDecodeError):
+        odd = read(_read_odd_members, text)
+    return Members(
+        id=text_of(odd.id),
+        model=text_of(odd.model),
+        service_tier=text_of(odd.service_tier),
+        status=text_of(odd.status),
+        usage=odd.usage,
+        error=odd.error,
+        type=odd.type,
+        code=odd.code,
+        response=odd.response,
     )
 
-    def __init__(self) -> None:
-        self.model: str | None = None
-        self.service_tier: str | None = None
-        self.response_id: str | None = None
-        self.status: str | None = None
-        self.usage: bytes | None = None
-        self.problem: str | None = None
-        self.error_type: str | None = None
-        self.failed = False
-        self.complete = False
+
+class Findings(msgspec.Struct, gc=False):
+    """What has been read of an answer so far."""
+
+    model: str | None = None
+    service_tier: str | None = None
+    response_id: str | None = None
+    status: str | None = None
+    usage: bytes | None = None
+    problem: str | None = None
+    error_type: str | None = None
+    failed: bool = False
+    complete: bool = False
 
     def note(self, answer: Members) -> None:
         """Take over what an answer says, or a chunk of one."""
-        self.model = text_of(answer.model) or self.model
-        self.service_tier = text_of(answer.service_tier) or self.service_tier
-        self.response_id = text_of(answer.id) or self.response_id
-        self.status = text_of(answer.status) or self.status
+        self.model = name_of(answer.model) or self.model
+        self.service_tier = name_of(answer.service_tier) or self.service_tier
+        self.response_id = name_of(answer.id) or self.response_id
+        self.status = name_of(answer.status) or self.status
         usage = bytes(answer.usage)
         if usage.startswith(b"{"):
             self.usage = usage

@@ -12,7 +12,7 @@ import msgspec
 
 from proxy.core import encoding
 from proxy.core.answers import NOT_JSON, TOO_LARGE, TRUNCATED, NoReader, Reader, reader_for
-from proxy.core.findings import Findings, text_of
+from proxy.core.findings import Findings, name_of, text_of
 from proxy.core.mending import UNREADABLE, read
 from proxy.core.operations import Operation
 from proxy.core.scanning import BodyKeeper
@@ -54,7 +54,16 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     complete: bool = False  # the answer came to its own end
 
 
-class _Request(msgspec.Struct):
+class _Request(msgspec.Struct, gc=False):
+    model: str | None = None
+    stream: bool | None = False
+    service_tier: str | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class _OddRequest(msgspec.Struct):
     model: msgspec.Raw = msgspec.Raw()
     stream: msgspec.Raw = msgspec.Raw()
     service_tier: msgspec.Raw = msgspec.Raw()
@@ -64,8 +73,9 @@ class _Request(msgspec.Struct):
 
 
 _read_request = msgspec.json.Decoder(_Request).decode
+_read_odd_request = msgspec.json.Decoder(_OddRequest).decode
 _read_value = msgspec.json.Decoder().decode
-TRUTHS = {b"true": True, b"false": False}
+TRUTHS = {b"true": True, b"false": False, b"": False, b"null": False}
 
 
 class RequestMeter:
@@ -116,7 +126,23 @@ def _facts(body: bytes | None) -> RequestFacts:
         return RequestFacts(problem=TOO_LARGE)
     if not body:
         return RequestFacts()
-    request = read(_read_request, body.removeprefix(BOM))
+    body = body.removeprefix(BOM)
+    try:
+        request = read(_read_request, body)
+    except (msgspec.ValidationError, UnicodeDecodeError):
+        return _odd_facts(read(_read_odd_request, body))
+    return RequestFacts(
+        model=name_of(request.model),
+        stream=bool(request.stream),
+        service_tier=name_of(request.service_tier),
+        user=request.user,
+        safety_identifier=request.safety_identifier,
+        metadata=request.metadata,
+    )
+
+
+def _odd_facts(request: _OddRequest) -> RequestFacts:
+    """Return what can be taken of a request with a member of an unexpected type."""
     return RequestFacts(
         model=text_of(request.model),
         stream=TRUTHS.get(bytes(request.stream)),

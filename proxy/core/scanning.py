@@ -171,10 +171,11 @@ class Condenser:
 class BodyKeeper:
     """Keep a JSON body of any size in bounded memory."""
 
-    __slots__ = ("_condenser", "_kept", "_max_bytes", "_max_value_bytes")
+    __slots__ = ("_condenser", "_kept", "_max_bytes", "_max_value_bytes", "_size")
 
     def __init__(self, *, max_bytes: int, max_value_bytes: int = 1 << 16) -> None:
-        self._kept = bytearray()
+        self._kept: list[bytes] = []
+        self._size = 0
         self._condenser: Condenser | None = None
         self._max_bytes = max_bytes
         self._max_value_bytes = max_value_bytes
@@ -184,16 +185,17 @@ class BodyKeeper:
         if self._condenser is not None:
             self._condenser.feed(chunk)
             return
-        self._kept += chunk
-        if len(self._kept) > self._max_bytes:
+        self._kept.append(chunk)
+        self._size += len(chunk)
+        if self._size > self._max_bytes:
             self._condenser = Condenser(
                 max_value_bytes=self._max_value_bytes, max_bytes=self._max_bytes
             )
-            self._condenser.feed(bytes(self._kept))
+            self._condenser.feed(b"".join(self._kept))
             self._kept.clear()
 
     def finish(self) -> bytes | None:
         """Return the body, condensed where it was large; None: even so it was too large."""
         if self._condenser is None:
-            return bytes(self._kept)
+            return self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
         return None if self._condenser.overflown else self._condenser.finish()

@@ -73,4 +73,11 @@ def test_half_a_character_hides_nothing() -> None:
 
 def test_members_that_are_missing_are_empty() -> None:
     """No default can be mistaken for something that was said."""
-    assert {bytes(getattr(Members(), name)) for name in Members.__struct_fields__} == {b""}
+    defaults = [getattr(Members(), name) for name in Members.__struct_fields__]
+    assert all(default is None or bytes(default) == b"" for default in defaults)
+
+
+def test_a_member_of_an_odd_type_does_not_hide_the_others() -> None:
+    """A model that is a number is no name, and the usage beside it still counts."""
+    findings = found(b'{"id":7,"model":"m","status":[],"usage":{"a":1}}')
+    assert (findings.response_id, findings.model, findings.usage) == (None, "m", b'{"a":1}')
