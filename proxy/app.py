@@ -35,6 +35,7 @@ from proxy.settings import Settings
 from proxy.upstream import Address, Pool
 
 SWEEP_SECONDS = 0.5
+SAME_STOP_SECONDS = 0.3  # two requests to stop so close to each other have one cause
 _RANDOM_POOL = 512  # ids made from one reading of the system's randomness
 
 LogCall = Callable[[Mapping[str, object]], None]
@@ -104,6 +105,7 @@ class Worker:
         self._counts = Counts(by_outcome={})
         self._draining = False
         self._stop = asyncio.Event()
+        self._stopped_at = 0.0
         self._hurry = asyncio.Event()
         self._tasks: asyncio.TaskGroup
         self._relay: Relay
@@ -135,10 +137,16 @@ class Worker:
         await asyncio.to_thread(self._leave)
 
     def stop(self) -> None:
-        """Begin to drain; asked a second time, end what is still under way."""
-        if self._stop.is_set():
+        """Begin to drain; asked again after a moment, end what is still under way.
+
+        When the supervisor dies, the kernel asks and so does the end of the pipe: that is once.
+        """
+        now = time.monotonic()
+        if not self._stop.is_set():
+            self._stopped_at = now
+            self._stop.set()
+        elif now - self._stopped_at > SAME_STOP_SECONDS:
             self._hurry.set()
-        self._stop.set()
 
     def _put_together(self) -> None:
         settings = self._settings
