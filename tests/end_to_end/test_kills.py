@@ -1,0 +1,135 @@
+"""Everything is killed under load, one thing at a time: no row is lost, and none is doubled."""
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.end_to_end.imitation import Imitation, imitating
+from tests.end_to_end.load import Load, check_ledger, ports_of, until_recorded
+from tests.fakes.serving import Serving, processes_of, serving
+
+CALLS = 320
+CLIENTS = 16
+GONE_SECONDS = 15
+
+
+def _port(running: Serving) -> int:
+    return int(running.proxy_url.rpartition(":")[2])
+
+
+def _embedded_dsn(running: Serving) -> str:
+    match = re.search(r"(postgresql://\S+) \(embedded\)", running.banner)
+    assert match is not None, running.banner
+    return match[1]
+
+
+@asynccontextmanager
+async def _loaded(directory: Path, *flags: str) -> AsyncIterator[tuple[Serving, Imitation, Load]]:
+    """Run everything in front of an imitation, and clients that know what to expect of it."""
+    async with (
+        imitating(pause=0.1) as upstream,
+        serving(directory, upstream.url, "--log-calls=false", *flags) as running,
+    ):
+        load = Load(_port(running))
+        await load.learn(upstream)
+        yield running, upstream, load
+
+
+async def _kill(running: Serving, name: str) -> int:
+    """Kill a part and wait for the one that takes its place; return whom it was."""
+    await running.until(lambda: name in running.members())
+    victim = running.members()[name]
+    os.kill(victim, signal.SIGKILL)
+    await running.until(lambda: running.members().get(name, victim) != victim)
+    return victim
+
+
+async def test_a_killed_worker_costs_only_its_own_connections(open_directory: Path) -> None:
+    """Calls that it had under way have one row each, `interrupted`; all others are whole."""
+    async with _loaded(open_directory, "--workers=2") as (running, upstream, load):
+        dsn = _embedded_dsn(running)
+        await running.until(lambda: len(running.members()) == 5)
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            tasks.create_task(load.run(CALLS, clients=CLIENTS))
+            await load.progress(CALLS // 3)
+            members = running.members()
+            ports = {name: ports_of(members[name]) for name in ("worker-0", "worker-1")}
+            name = max(ports, key=lambda name: len(ports[name]))
+            await _kill(running, name)
+        await until_recorded(dsn, upstream.asked)
+        outcomes = await check_ledger(dsn, upstream.asked, load)
+    assert load.failed
+    assert set(load.failed.values()) <= ports[name]
+    assert len(load.answered) + len(load.failed) == CALLS
+    interrupted = {call for call, outcome in outcomes.items() if outcome == "interrupted"}
+    assert interrupted
+    assert interrupted <= load.failed.keys()
+    assert not processes_of(open_directory)
+
+
+async def test_a_killed_recorder_is_not_noticed(open_directory: Path, database: str) -> None:
+    """Twice under load: all calls are answered, all have their row."""
+    flags = ("--database-url", database)
+    async with _loaded(open_directory, *flags) as (running, upstream, load):
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            tasks.create_task(load.run(CALLS, clients=CLIENTS))
+            for share in (4, 2):
+                await load.progress(CALLS // share)
+                await _kill(running, "recorder")
+        assert not load.failed
+        await until_recorded(database, upstream.asked)
+        outcomes = await check_ledger(database, upstream.asked, load)
+    assert len(outcomes) == CALLS
+
+
+async def test_a_killed_postgres_is_not_noticed(open_directory: Path) -> None:
+    """It recovers by itself, and the recorder goes on where the ledger ends."""
+    async with _loaded(open_directory) as (running, upstream, load):
+        dsn = _embedded_dsn(running)
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            tasks.create_task(load.run(CALLS, clients=CLIENTS))
+            await load.progress(CALLS // 3)
+            await _kill(running, "postgres")
+        assert not load.failed
+        await until_recorded(dsn, upstream.asked)
+        outcomes = await check_ledger(dsn, upstream.asked, load)
+        assert len(outcomes) == CALLS
+    assert not processes_of(open_directory)
+
+
+async def test_nothing_survives_the_supervisor_but_the_calls(open_directory: Path) -> None:
+    """Its children end by themselves; the next start completes the ledger."""
+    async with _loaded(open_directory) as (running, upstream, load):
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            tasks.create_task(load.run(CALLS, clients=CLIENTS))
+            await load.progress(CALLS // 3)
+            await running.stop(signal.SIGKILL)
+            load.stop()
+        async with asyncio.timeout(GONE_SECONDS):
+            while processes_of(open_directory):
+                await asyncio.sleep(0.1)
+        async with serving(open_directory, upstream.url) as again:
+            dsn = _embedded_dsn(again)
+            await until_recorded(dsn, upstream.asked)
+            outcomes = await check_ledger(dsn, upstream.asked, load)
+    assert "interrupted" not in outcomes.values()
+    assert not processes_of(open_directory)
+
+
+async def test_stopping_finishes_what_is_under_way(open_directory: Path, database: str) -> None:
+    """SIGTERM: no call fails, the rows are there when the process is gone, and it says 0."""
+    flags = ("--database-url", database)
+    async with _loaded(open_directory, *flags) as (running, upstream, load):
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            tasks.create_task(load.run(CALLS, clients=CLIENTS))
+            await load.progress(CALLS // 3)
+            load.stop()
+            assert await running.stop() == 0
+            outcomes = await check_ledger(database, upstream.asked, load)
+        assert not load.failed
+        assert set(outcomes) == set(upstream.answered) == load.answered
+        assert not processes_of(open_directory)
