@@ -54,11 +54,15 @@ def open_directory() -> Iterator[Path]:
 def postgres() -> Iterator[str]:
     """Return the DSN of a Postgres that lives as long as the tests run, for its administrator.
 
-    It is the embedded one, without syncing to disk; with METER_TEST_DATABASE=testcontainers it is
-    one in a container (METER_TEST_POSTGRES_IMAGE names the image).
+    It is the embedded one, without syncing to disk. METER_TEST_DATABASE may be the DSN of another
+    one, or "testcontainers" for one in a container (METER_TEST_POSTGRES_IMAGE names the image).
     """
-    if os.environ.get("METER_TEST_DATABASE") == "testcontainers":
+    wanted = os.environ.get("METER_TEST_DATABASE")
+    if wanted == "testcontainers":
         yield from _postgres_in_container()
+        return
+    if wanted:
+        yield wanted
         return
     directory = Path(tempfile.mkdtemp(prefix="meter-pg-", dir="/tmp"))
     directory.chmod(0o755)
@@ -76,6 +80,7 @@ def _template(postgres: str) -> str:
 
     async def make() -> None:
         connection = await asyncpg.connect(postgres)
+        await connection.execute(f"DROP DATABASE IF EXISTS {_TEMPLATE}")
         await connection.execute(f"CREATE DATABASE {_TEMPLATE} ENCODING 'UTF8' TEMPLATE template0")
         await connection.close()
         await prepare(at(postgres, _TEMPLATE))
@@ -122,8 +127,8 @@ def at(dsn: str, database: str) -> str:
 
 def _postgres_in_container() -> Iterator[str]:
     """Run Postgres in a container; the library is needed only here."""
-    from testcontainers.postgres import PostgresContainer  # noqa: PLC0415
+    from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415
 
     image = os.environ.get("METER_TEST_POSTGRES_IMAGE", "postgres:18")
     with PostgresContainer(image, driver=None) as container:
-        yield container.get_connection_url()
+        yield container.get_connection_url(driver=None)

@@ -7,7 +7,7 @@ import shutil
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 import pytest
@@ -182,7 +182,9 @@ async def pgbouncer(empty_database: str, open_directory: Path) -> AsyncIterator[
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     configuration = open_directory / "pgbouncer.ini"
-    login = f"user={parts.username}" + (f" password={parts.password}" if parts.password else "")
+    login = f"user={parts.username}"
+    if parts.password:
+        login += f" password='{unquote(parts.password)}'"
     text = f"""
 [databases]
 ledger = host={where} port={parts.port or 5432} dbname={parts.path[1:]} {login}
@@ -201,14 +203,17 @@ default_pool_size = 2
         account = (await asyncio.to_thread(Path(where).stat)).st_uid if where[0] == "/" else 65534
     process = await asyncio.create_subprocess_exec(program, "-q", configuration, user=account)
     dsn = f"postgresql://anyone@127.0.0.1:{port}/ledger"
-    for _ in range(100):
-        with contextlib.suppress(DatabaseUnreachableError):
-            (await connect(dsn)).terminate()
-            break
-        await asyncio.sleep(0.05)
-    yield dsn
-    process.terminate()
-    await process.wait()
+    try:
+        for _ in range(100):
+            with contextlib.suppress(ConnectionRefusedError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                break
+            await asyncio.sleep(0.05)
+        yield dsn
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def test_pgbouncer_may_stand_in_between(pgbouncer: str) -> None:
