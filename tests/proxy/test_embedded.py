@@ -229,7 +229,7 @@ def test_data_of_another_version_is_refused(server: EmbeddedPostgres) -> None:
     server.start()
     server.stop()
     (server.data / "PG_VERSION").write_text("12\n")
-    with pytest.raises(DatabaseError, match=r"made by Postgres 12, but .* METER_PG_BIN"):
+    with pytest.raises(DatabaseError, match=r"made by Postgres 12, but .* METER_POSTGRES_BIN"):
         server.start()
 
 
