@@ -19,15 +19,17 @@ import msgspec
 import structlog
 import uvloop
 
-from proxy.client import ClientLink, Request
+from proxy.client import ClientLink
 from proxy.client import Exchange as LinkExchange
 from proxy.client import Limits as LinkLimits
 from proxy.core import headers
 from proxy.core.attribution import AttributionFields
 from proxy.core.identity import uuid7
+from proxy.core.passage import Destination
 from proxy.durability import replace_file
 from proxy.errors import ConfigurationError, MeterError
 from proxy.forwarding import Counts, Exchange, Limits, Relay
+from proxy.framing import Request
 from proxy.health import PREFIX, Health, Snapshot
 from proxy.journal import JournalWriter
 from proxy.listening import BACKLOG, open_sockets
@@ -102,6 +104,7 @@ class Worker:
         self._new_id = IdSource(clock_ns)
         self._log_call = log_call if settings.log_calls else None
         self._links: set[ClientLink] = set()
+        self._spawned: set[asyncio.Task[None]] = set()
         self._counts = Counts(by_outcome={})
         self._draining = False
         self._stop = asyncio.Event()
@@ -131,7 +134,7 @@ class Worker:
             await self._stop.wait()
             server.close()
             await self._drain()
-            for chore in chores:
+            for chore in (*chores, *self._spawned):
                 chore.cancel()
         self._relay.pool.close()
         await asyncio.to_thread(self._leave)
@@ -172,6 +175,12 @@ class Worker:
         )
         self._relay = Relay(
             pool=pool,
+            destination=Destination(
+                authority=address.authority,
+                base_path=address.base_path,
+                own_names=fields.names,
+                own_prefixes=fields.metadata_prefixes,
+            ),
             journal=self._journal,
             fields=fields,
             limits=Limits(
@@ -196,7 +205,10 @@ class Worker:
         return self._settings.data_dir / "workers"
 
     def _spawn(self, work: Coroutine[None, None, None]) -> object:
-        return self._tasks.create_task(work)
+        task = self._tasks.create_task(_faults_reported(work))
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
+        return task
 
     def _new_link(self) -> ClientLink:
         return ClientLink(
@@ -224,7 +236,11 @@ class Worker:
             await asyncio.sleep(SWEEP_SECONDS)
             now = loop.time()
             for link in tuple(self._links):
-                link.check(now)
+                try:
+                    link.check(now)
+                except Exception as exc:  # noqa: BLE001 (a fault ends one link)
+                    _report_fault(exc)
+                    link.transport.abort()
             self._relay.pool.sweep(now)
 
     async def _housekeeping(self) -> None:
@@ -285,6 +301,14 @@ class Worker:
 
     def _leave(self) -> None:
         (self._status_directory / f"{self._name}.json").unlink(missing_ok=True)
+
+
+async def _faults_reported(work: Coroutine[None, None, None]) -> None:
+    """Let a fault end this piece of work, not the worker."""
+    try:
+        await work
+    except Exception as exc:  # noqa: BLE001 (the worker's last line)
+        _report_fault(exc)
 
 
 def _report_fault(exc: BaseException) -> None:

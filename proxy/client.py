@@ -6,29 +6,25 @@ the exchange before it is over.
 """
 
 import asyncio
+import re
+import socket
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, cast
+from typing import Protocol, cast
 
-import msgspec
 from typing_extensions import override
 
 from proxy import framing
 from proxy.core import headers
 from proxy.errors import FramingError, MeterError
+from proxy.framing import Request
+from proxy.replies import error_answer
 
-LINGER_SECONDS = 5.0  # how long a refused or early-answered request may still be read
-_REASONS = {
-    200: b"OK",
-    400: b"Bad Request",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    431: b"Request Header Fields Too Large",
-    502: b"Bad Gateway",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-}
+LINGER_SECONDS = 5.0  # how long the rest of a refused request may pause
+MAX_LINGER_SECONDS = 30.0  # and how long it may go on
+_BLANK_LINES = re.compile(rb"(?:\r\n)+")
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,25 +36,6 @@ class Limits:
     idle_timeout_seconds: float = 300.0
 
 
-class Request(NamedTuple):
-    """A request whose head has been judged."""
-
-    head: bytes
-    line: headers.RequestLine
-    fields: headers.Fields
-    length: int  # of the body, or framing.CHUNKED
-
-    @property
-    def keeps_alive(self) -> bool:
-        """Whether the client wants the link to stay (RFC 9112 section 9.3)."""
-        if b"connection" not in self.fields:
-            return self.line.minor_version == 1
-        options = headers.tokens(self.fields, b"connection")
-        if b"close" in options:
-            return False
-        return self.line.minor_version == 1 or b"keep-alive" in options
-
-
 class Exchange(Protocol):
     """What a link tells of the request that it is reading."""
 
@@ -66,14 +43,17 @@ class Exchange(Protocol):
     def answering(self) -> bool:
         """Whether bytes of an answer have gone out."""
 
-    def start(self, body: bytes, *, complete: bool) -> None:
-        """Begin: the head is known, and the whole body where it is complete."""
+    def start(self, body: bytes, *, complete: bool, trailers: framing.Trailers) -> None:
+        """Begin: the head is known, and what came of the body with it."""
 
     def request_body(self, data: bytes) -> None:
         """Take more of the body."""
 
-    def request_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+    def request_end(self, trailers: framing.Trailers) -> None:
         """Learn that the body is over."""
+
+    def request_broken(self, error: FramingError) -> None:
+        """Learn that the rest of the body cannot be read."""
 
     def tunnelled_up(self, data: bytes) -> None:
         """Take bytes from the tunnel."""
@@ -98,6 +78,7 @@ class ClientLink(asyncio.Protocol):
         "_begin",
         "_buffer",
         "_chunks",
+        "_ending_since",
         "_head_since",
         "_length",
         "_limits",
@@ -108,6 +89,7 @@ class ClientLink(asyncio.Protocol):
         "_report_fault",
         "_searched",
         "_since",
+        "_trailers",
         "_tunnel",
         "active",
         "closing",
@@ -148,8 +130,10 @@ class ClientLink(asyncio.Protocol):
         self._searched = 0
         self._length: int | None = None  # what is missing of the body; None between requests
         self._chunks: framing.ChunkedReader | None = None
+        self._trailers: framing.Trailers = []
         self._since = 0.0
         self._head_since = 0.0
+        self._ending_since = 0.0
 
     # What the exchange does.
 
@@ -187,12 +171,13 @@ class ClientLink(asyncio.Protocol):
     def finished(self, *, close: bool) -> None:
         """End the exchange; the link goes on to the next request or ends."""
         self.exchange = None
-        if close or self.closing or self.half_closed:
+        self.active = True
+        if close or self.closing or (self.half_closed and not self._buffer):
             self._end()
-            return
-        self.resume()
-        if self._buffer:
+        elif self._buffer:
             asyncio.get_running_loop().call_soon(self._advance)
+        else:
+            self.resume()
 
     def refuse(self, error: MeterError, *, status: int, error_type: str) -> None:
         """Answer what cannot be relayed, and end the link."""
@@ -201,9 +186,20 @@ class ClientLink(asyncio.Protocol):
         self.exchange = None
         self._end()
 
+    def break_off(self) -> None:
+        """End the link behind what was sent, with a reset: a clean end might look complete."""
+        self.exchange = None
+        self.closing = True
+        self._end_with_reset()
+        if self.transport.get_extra_info("sslcontext") is None:
+            self.transport.close()
+        else:  # a close would say that all has been sent
+            self.transport.abort()
+
     def drop(self) -> None:
         """End the link at once, so that an incomplete answer is seen to be one."""
         self.exchange = None
+        self._end_with_reset()
         self.transport.abort()
 
     def stop(self) -> None:
@@ -220,10 +216,15 @@ class ClientLink(asyncio.Protocol):
             return
         self._lingering = True
         self._buffer = b""
-        self._head_since = asyncio.get_running_loop().time()
+        self._ending_since = asyncio.get_running_loop().time()
         self.resume()
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
+
+    def _end_with_reset(self) -> None:
+        if not self.transport.is_closing():
+            peer = self.transport.get_extra_info("socket")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
     # What the transport does.
 
@@ -248,12 +249,19 @@ class ClientLink(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Keep a link open on which only the client's half was closed (RFC 9112 section 9.6)."""
         self.half_closed = True
-        plain = self.transport.get_extra_info("sslcontext") is None
-        return plain and self.exchange is not None and self._length is None and not self._tunnel
+        if self._tunnel or self._length is not None or self.transport.is_closing():
+            return False
+        if self.transport.get_extra_info("sslcontext") is not None:
+            return False
+        if self.exchange is None and self._buffer:
+            asyncio.get_running_loop().call_soon(self._advance)
+        return self.exchange is not None or bool(self._buffer)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._links.discard(self)
+        self.closing = True
+        self._buffer = b""
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_gone()
@@ -270,23 +278,30 @@ class ClientLink(asyncio.Protocol):
         self.active = True
         if self.exchange is not None:
             self.exchange.client_resumed()
+        elif self._buffer:
+            self._advance()
 
     def check(self, now: float) -> None:
-        """Look whether something has taken too long; called about once a second."""
+        """Look whether something has taken too long; called about twice a second."""
         if self.active:
             self.active = False
             self._since = now
         if self._lingering:
-            if now - self._head_since > LINGER_SECONDS:
+            if self.idle_seconds(now) > LINGER_SECONDS or (
+                now - self._ending_since > MAX_LINGER_SECONDS
+            ):
                 self.transport.abort()
         elif self.exchange is not None:
             self.exchange.check(now)
-        elif self._buffer:
+        elif self._buffer and not self.writing_paused:
             if now - self._head_since > self._limits.head_timeout_seconds:
                 error = FramingError("the request's head did not arrive in time")
                 self.refuse(error, status=408, error_type="request_timeout")
-        elif now - self._since > self._limits.idle_timeout_seconds:
-            self.transport.close()
+        elif self.idle_seconds(now) > self._limits.idle_timeout_seconds:
+            if self.transport.is_closing() or self.writing_paused:
+                self.transport.abort()  # what was sent last is not taken
+            else:
+                self.transport.close()
 
     def idle_seconds(self, now: float) -> float:
         """Return for how long nothing has come from the client, or been taken by it."""
@@ -297,41 +312,45 @@ class ClientLink(asyncio.Protocol):
     def _advance(self) -> None:
         data, self._buffer = self._buffer, b""
         try:
-            while data and not self._lingering and not self._tunnel:
+            while data and not self._tunnel:
                 if self._length is not None:
-                    data = self._take_body(data, self._length)
-                elif self.exchange is not None:  # pipelined: it waits for its turn
-                    self._buffer = data
+                    data = self._take_body(data)
+                elif self.closing:
+                    return
+                elif self.exchange is not None or self.writing_paused:
+                    self._buffer = data  # pipelined: it waits for its turn
                     self.pause()
                     return
                 else:
+                    self.resume()
                     data = self._take_head(data)
         except FramingError as exc:
             self._refuse_framing(exc)
-            return
         except Exception as exc:  # noqa: BLE001 (the relay's last line: a fault ends one link)
             self._report_fault(exc)
             self.transport.abort()
-            return
-        if data and self._tunnel and self.exchange is not None:
-            self.exchange.tunnelled_up(data)
+        else:
+            if data and self.exchange is not None:
+                self.exchange.tunnelled_up(data)
+            elif self.half_closed and self.exchange is None:
+                self.transport.close()  # what there is of a head will never be one
 
     def _refuse_framing(self, error: FramingError) -> None:
         exchange = self.exchange
         self._length = 0  # what follows cannot be told apart, and is not read
         if exchange is not None:
-            self.exchange = None
             answering = exchange.answering
-            exchange.client_gone()
+            exchange.request_broken(error)
             if answering:
                 self.drop()
                 return
         self.refuse(error, status=error.status, error_type="invalid_request_framing")
 
     def _take_head(self, data: bytes) -> bytes:
-        """Take a request's head, with its body where that is here too; return what follows."""
-        if data[:2] == b"\r\n":  # RFC 9112 section 2.2
-            return data[2:]
+        """Take a request's head, with what is here of its body; return what follows."""
+        blank = _BLANK_LINES.match(data)  # RFC 9112 section 2.2
+        if blank is not None:
+            data = data[blank.end() :]
         end = framing.head_end(data, self._searched, self._limits.max_head_bytes)
         if end < 0:
             if not self._searched:
@@ -340,79 +359,35 @@ class ClientLink(asyncio.Protocol):
             self._searched = len(data)
             return b""
         self._searched = 0
-        request = self._judged(data[:end])
-        body_end = end + request.length
-        exchange = self.exchange = self._begin(self, request)
-        if request.length >= 0 and len(data) >= body_end:
-            exchange.start(data[end:body_end], complete=True)
-            return data[body_end:]
+        request = framing.judged_request(data[:end], self._pattern)
         self._length = request.length
-        self._chunks = framing.ChunkedReader() if request.length == framing.CHUNKED else None
-        exchange.start(b"", complete=False)
-        return data[end:]
+        if request.length == framing.CHUNKED:
+            self._chunks = framing.ChunkedReader()
+        body, rest = self._cut(data[end:])
+        exchange = self.exchange = self._begin(self, request)
+        trailers, self._trailers = self._trailers, []
+        exchange.start(body, complete=self._length is None, trailers=trailers)
+        return rest
 
-    def _judged(self, head: bytes) -> Request:
-        line = headers.request_line(head)
-        if line is None:
-            raise FramingError("the request line is not one of HTTP/1.0 or HTTP/1.1")
-        if line.method == b"CONNECT" or not (line.target.startswith(b"/") or line.target == b"*"):
-            raise FramingError("the request target is not a path: this is no forward proxy")
-        fields = self._pattern.fields(head)
-        return Request(head, line, fields, framing.judge_request_head(head, line, fields))
+    def _cut(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return what of the data belongs to the body, and what follows it."""
+        chunks, missing = self._chunks, self._length or 0
+        if chunks is None:
+            self._length = missing - len(data) if missing > len(data) else None
+            return data[:missing], data[missing:]
+        body, used = chunks.feed(data)
+        if chunks.done:
+            self._length = self._chunks = None
+            self._trailers = framing.judge_trailers(chunks.trailers)
+        return body, data[used:]
 
-    def _take_body(self, data: bytes, missing: int) -> bytes:
+    def _take_body(self, data: bytes) -> bytes:
         """Take more of a body; return what follows it."""
-        chunks = self._chunks
-        if chunks is not None:
-            body, used = chunks.feed(data)
-            done = chunks.done
-        else:
-            body = data[:missing]
-            used = len(body)
-            self._length = missing - used
-            done = self._length == 0
-        if done:
-            self._length = None
-            self._chunks = None
+        body, rest = self._cut(data)
         exchange = self.exchange
         if exchange is not None and body:
             exchange.request_body(body)
-        if exchange is not None and done and self.exchange is exchange:
-            exchange.request_end(chunks.trailers if chunks is not None else [])
-        return data[used:]
-
-
-def plain_answer(
-    status: int,
-    body: bytes,
-    *,
-    content_type: bytes,
-    close: bool,
-    fields: bytes = b"",
-    head_only: bool = False,
-) -> bytes:
-    """Return an answer of the proxy's own."""
-    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n" % (
-        status,
-        _REASONS.get(status, b""),
-        content_type,
-        len(body),
-        fields,
-        b"Connection: close\r\n" if close else b"",
-    )
-    return head if head_only else head + body
-
-
-def error_answer(
-    status: int, message: str, error_type: str, *, close: bool, head_only: bool = False
-) -> bytes:
-    """Return an error in OpenAI's shape; `X-Meter-Error` tells that it is the proxy's own."""
-    error = {"message": f"openai-meter: {message}", "type": error_type, "param": None, "code": None}
-    return plain_answer(
-        status,
-        msgspec.json.encode({"error": error}),
-        content_type=b"application/json",
-        close=close,
-        fields=b"X-Meter-Error: %b\r\n" % error_type.encode(),
-        head_only=head_only,
-    )
+        if exchange is not None and self._length is None and self.exchange is exchange:
+            trailers, self._trailers = self._trailers, []
+            exchange.request_end(trailers)
+        return rest

@@ -9,26 +9,32 @@ required, before its body can be asked for one).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from proxy import framing
-from proxy.client import ClientLink, Request, error_answer
-from proxy.core import attribution, headers
-from proxy.core.encoding import Decoder, decoder_for
+from proxy.answering import Reframed, reframed
+from proxy.client import ClientLink
+from proxy.core import attribution, headers, noting, passage
 from proxy.core.metering import AnswerMeter, Observation, RequestFacts, RequestMeter
 from proxy.core.model import Attribution, Closing, Opening, Outcome, Record
 from proxy.core.operations import Operation, operation_of
-from proxy.core.splicing import UsageStripper, splice_include_usage
+from proxy.core.splicing import splice_include_usage
 from proxy.errors import (
     ClientTimeoutError,
+    FramingError,
     RelayError,
     UpstreamTimeoutError,
     UserRequiredError,
 )
-from proxy.upstream import AnswerHead, Pool, UpstreamLink
+from proxy.framing import AnswerHead, Request
+from proxy.replies import error_answer
+from proxy.upstream import Pool, UpstreamLink
 
-MAX_PATH_CHARACTERS = 512
 HALF_CLOSED_SECONDS = 1.5  # how long a client that closed its half may wait for a first byte
+_INVITATION = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SWITCHED = 101
+_ERROR_STATUS = 400
+_NO_FACTS = RequestFacts()
 
 
 class Journal(Protocol):
@@ -67,6 +73,7 @@ class Relay:
     """What all exchanges of a worker share."""
 
     pool: Pool
+    destination: passage.Destination
     journal: Journal
     fields: attribution.AttributionFields
     limits: Limits
@@ -84,12 +91,9 @@ class Exchange:
     __slots__ = (
         "_answer_bytes",
         "_answer_meter",
-        "_answering",
         "_attribution",
         "_close_after",
         "_connecting",
-        "_dechunk",
-        "_decoder",
         "_facts",
         "_first_byte_us",
         "_head",
@@ -101,6 +105,7 @@ class Exchange:
         "_operation",
         "_over",
         "_pending",
+        "_reframed",
         "_relay",
         "_request",
         "_request_bytes",
@@ -108,10 +113,10 @@ class Exchange:
         "_request_meter",
         "_spliced",
         "_started_us",
-        "_stripper",
         "_switched",
         "_up",
         "_up_since",
+        "answering",
     )
 
     def __init__(self, relay: Relay, link: ClientLink, request: Request) -> None:
@@ -121,7 +126,7 @@ class Exchange:
         self._started_us = relay.now_us()
         self._operation: Operation
         self._attribution: Attribution
-        self._facts: RequestFacts | None = None
+        self._facts = _NO_FACTS
         self._opening: Opening | None = None
         self._request_meter: RequestMeter | None = None
         self._request_bytes = 0
@@ -133,32 +138,24 @@ class Exchange:
         self._connecting = False
         self._up: UpstreamLink | None = None
         self._up_since = 0.0
+        self.answering = False  # bytes of the final answer have gone out
         self._head: AnswerHead | None = None
         self._answer_meter: AnswerMeter | None = None
         self._answer_bytes = 0
         self._first_byte_us: int | None = None
-        self._answering = False
         self._spliced = False
-        self._stripper: UsageStripper | None = None
-        self._decoder: Decoder | None = None
-        self._dechunk = False
+        self._reframed: Reframed | None = None
         self._close_after = not request.keeps_alive
         self._switched = False
         self._over = False
 
     # The request, as the client's link tells of it.
 
-    @property
-    def answering(self) -> bool:
-        """Whether bytes of an answer have gone out."""
-        return self._answering
-
-    def start(self, body: bytes, *, complete: bool) -> None:
-        """Begin: the head is known, and the whole body where it is complete."""
-        fields = self._request.fields
-        method = self._request.line.method.decode("ascii")
+    def start(self, body: bytes, *, complete: bool, trailers: framing.Trailers) -> None:
+        """Begin: the head is known, and what came of the body with it."""
+        line, fields = self._request.line, self._request.fields
         self._relay.counts.in_flight += 1
-        self._operation = operation_of(method, _path(self._request.line.target))
+        self._operation = operation_of(line.method.decode("ascii"), noting.path_of(line.target))
         self._attribution = attribution.from_headers(fields, self._relay.fields)
         content_type = headers.text(fields, b"content-type")
         if not content_type or "json" in content_type.lower():
@@ -168,17 +165,15 @@ class Exchange:
                 content_encoding=headers.text(fields, b"content-encoding"),
                 max_bytes=self._relay.limits.metered_body_bytes,
             )
+        self._request_done = complete
         if complete:
-            self._request_done = True
             self._note_request(body)
-            self._forward_whole(body, [])
+            self._forward_whole(body, trailers)
         elif self._must_hold():
-            self._held = []
-            if headers.text(fields, b"expect").lower() == "100-continue":
-                self._invited = True
-                self._link.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._hold(body)
         else:
-            self._forward(self._head_for_upstream(None))
+            self._note_request(body)
+            self._forward(self._head_for_upstream(None) + self._framed(body))
 
     def request_body(self, data: bytes) -> None:
         """Take more of the body."""
@@ -190,10 +185,9 @@ class Exchange:
         self._held_bytes += len(data)
         if self._held_bytes > self._relay.limits.held_bytes:
             held, self._held = self._held, None
-            if not self._refused_for_user():
-                self._forward(self._head_for_upstream(None) + self._framed(b"".join(held)))
+            self._forward(self._head_for_upstream(None) + self._framed(b"".join(held)))
 
-    def request_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+    def request_end(self, trailers: framing.Trailers) -> None:
         """Learn that the body is over."""
         self._request_done = True
         if self._held is not None:
@@ -201,23 +195,28 @@ class Exchange:
             self._forward_whole(b"".join(held), trailers)
             return
         if self._request.length == framing.CHUNKED:
-            self._send(framing.last_chunk(trailers))
+            self._send(self._last_chunk(trailers))
         if self._up is not None:
             self._up.request_sent = True
 
+    def request_broken(self, error: FramingError) -> None:
+        """Learn that the rest of the body cannot be read: the upstream call is cancelled."""
+        self._abort_upstream()
+        self._end(Outcome.REFUSED, error_type="invalid_request_framing", status=error.status)
+
     def client_gone(self) -> None:
         """Learn that the client has left: the upstream call is cancelled."""
-        if not self._over:
-            self._abort_upstream()
-            outcome = Outcome.OK if self._switched else Outcome.CLIENT_DISCONNECTED
-            self._end(outcome)
+        if self._switched and self._up is not None:
+            self._up.close()  # what the client said last is still on its way
+            self._up = None
+        self._abort_upstream()
+        self._end(Outcome.OK if self._switched else Outcome.CLIENT_DISCONNECTED)
 
     def interrupt(self) -> None:
         """Give up because the worker must stop."""
-        if not self._over:
-            self._abort_upstream()
-            self._end(Outcome.INTERRUPTED, error_type="proxy_stopped")
-            self._link.drop()
+        self._abort_upstream()
+        self._end(Outcome.INTERRUPTED, error_type="proxy_stopped")
+        self._link.drop()
 
     def client_paused(self) -> None:
         """Stop reading the answer: the client does not keep up."""
@@ -239,7 +238,7 @@ class Exchange:
         """Look whether something has taken too long; called about once a second."""
         link, up = self._link, self._up
         limits = self._relay.limits
-        if link.half_closed and not self._answering:
+        if link.half_closed and not self.answering:
             if link.idle_seconds(now) > HALF_CLOSED_SECONDS:
                 self.client_gone()
                 link.drop()
@@ -260,7 +259,7 @@ class Exchange:
 
     def _client_too_slow(self) -> None:
         self._abort_upstream()
-        if self._answering:
+        if self.answering:
             self._end(Outcome.CLIENT_DISCONNECTED)
             self._link.drop()
             return
@@ -275,6 +274,15 @@ class Exchange:
             return False
         splices = self._operation.splices and self._request_meter is not None
         return splices or (self._relay.require_user and self._attribution.user_id is None)
+
+    def _hold(self, body: bytes) -> None:
+        """Keep the body back until it is whole, and ask for the rest of it."""
+        self._held = []
+        if headers.text(self._request.fields, b"expect").lower() == "100-continue":
+            self._invited = True
+            self._link.write(_INVITATION)
+        if body:
+            self.request_body(body)
 
     def _note_request(self, data: bytes) -> None:
         self._request_bytes += len(data)
@@ -294,28 +302,16 @@ class Exchange:
                 metadata=facts.metadata,
             )
 
-    def _refused_for_user(self) -> bool:
-        if not self._relay.require_user or self._attribution.user_id is not None:
-            return False
-        error = UserRequiredError(_what_is_missing(self._relay, self._attribution))
-        self._open()
-        self._end(Outcome.REFUSED, error_type=error.type, status=error.status)
-        self._link.refuse(error, status=error.status, error_type=error.type)
-        return True
-
-    def _forward_whole(self, body: bytes, trailers: list[tuple[bytes, bytes]]) -> None:
+    def _forward_whole(self, body: bytes, trailers: framing.Trailers) -> None:
         self._learn()
-        if self._refused_for_user():
-            return
-        encoded = b"content-encoding" in self._request.fields
-        if self._operation.splices and self._facts is not None and not encoded:
+        if self._operation.splices and b"content-encoding" not in self._request.fields:
             spliced = splice_include_usage(body)
             if spliced is not None:
                 self._spliced = True
                 body = spliced
         head = self._head_for_upstream(len(body) if self._spliced else None)
         if self._request.length == framing.CHUNKED:
-            body = self._framed(body) + framing.last_chunk(trailers)
+            body = self._framed(body) + self._last_chunk(trailers)
         self._forward(head + body)
 
     def _framed(self, data: bytes) -> bytes:
@@ -323,89 +319,44 @@ class Exchange:
             return framing.chunk(data) if data else b""
         return data
 
+    def _last_chunk(self, trailers: framing.Trailers) -> bytes:
+        if trailers:
+            trailers = passage.request_trailers(trailers, self._relay.destination)
+        return framing.last_chunk(trailers)
+
     def _head_for_upstream(self, spliced_length: int | None) -> bytes:
-        """Return the client's head less what the transparency contract takes out."""
         head, line, fields, _ = self._request
-        address = self._relay.pool.address
-        names = self._relay.fields
-        cuts = headers.removals(fields, (*headers.HOP_BY_HOP, *names.names))
-        if b"connection" in fields:
-            cuts += headers.nominated(head, fields)
-        if self._invited:
-            cuts += headers.removals(fields, (b"expect",))
-        if names.metadata_prefixes:
-            cuts += headers.removals(
-                fields, [name for name in fields if name.startswith(names.metadata_prefixes)]
-            )
-        host = fields.get(b"host")
-        if host is not None:
-            cuts.append(headers.replaced(head, host[0], address.authority))
-        if spliced_length is not None:
-            cuts += self._cuts_for_splice(spliced_length)
-        target = address.base_path + line.target if address.base_path else line.target
-        first_line = b"%b %b HTTP/1.1" % (line.method, target)
-        if host is None:
-            first_line += b"\r\nHost: " + address.authority
-        cuts.append((0, line.end, first_line))
-        edited = headers.edited(head, cuts)
-        if self._wants_websocket():
-            return edited[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-        return edited
-
-    def _cuts_for_splice(self, length: int) -> list[headers.Cut]:
-        head, _, fields, _ = self._request
-        cuts: list[headers.Cut] = []
-        if b"content-length" in fields:
-            cuts.append(headers.replaced(head, fields[b"content-length"][0], b"%d" % length))
-        codings = fields.get(b"accept-encoding")
-        if codings:
-            cuts.append(headers.replaced(head, codings[0], b"identity"))
-            cuts += [(field.start, field.end, b"") for field in codings[1:]]
-        else:
-            end = len(head) - 4
-            cuts.append((end, end, b"\r\nAccept-Encoding: identity"))
-        return cuts
-
-    def _wants_websocket(self) -> bool:
-        """Whether this asks for a WebSocket; no other upgrade is relayed (RFC 9113 drops h2c)."""
-        fields = self._request.fields
-        return (
-            self._request.line.method == b"GET"
-            and b"upgrade" in fields
-            and headers.tokens(fields, b"upgrade") == [b"websocket"]
-            and b"upgrade" in headers.tokens(fields, b"connection")
+        return passage.request_head(
+            head,
+            line,
+            fields,
+            self._relay.destination,
+            invited=self._invited,
+            spliced_length=spliced_length,
         )
 
     def _open(self) -> None:
         """Write the opening: from here on the exchange has a row."""
-        line, fields, facts = self._request.line, self._request.fields, self._facts
-        retries = headers.first(fields, b"x-stainless-retry-count")
-        who = self._attribution
-        opening = Opening(
-            event_id=self._relay.new_id(),
-            operation_name=self._operation.name,
-            method=line.method.decode("ascii"),
-            api_path=_path(line.target)[:MAX_PATH_CHARACTERS],
-            upstream=self._relay.pool.address.host,
-            user_id=who.user_id,
-            endpoint=who.endpoint,
-            metadata=who.metadata,
-            attribution_problem=who.problem,
-            request_model=facts.model if facts is not None else None,
-            request_service_tier=facts.service_tier if facts is not None else None,
-            stream=facts.stream if facts is not None else None,
-            request_bytes=self._request.length if self._request.length >= 0 else None,
-            retry_count=_small_number(retries),
-            worker=self._relay.worker,
+        relay, (_, line, fields, length) = self._relay, self._request
+        self._opening = noting.opening_of(
+            relay.new_id(),
+            line,
+            fields,
+            length=length,
+            operation=self._operation,
+            who=self._attribution,
+            facts=self._facts,
+            upstream=relay.pool.address.host,
+            worker=relay.worker,
         )
-        self._opening = opening
-        self._relay.journal.append(opening)
+        relay.journal.append(self._opening)
 
     def _forward(self, data: bytes) -> None:
         """Open, and send the first bytes up."""
-        if not self._request_done and self._relay.require_user and self._refused_for_user():
-            return
         self._open()
+        if self._relay.require_user and self._attribution.user_id is None:
+            self._refuse_for_user()
+            return
         up = self._relay.pool.take()
         if up is not None:
             self._attach(up, data)
@@ -416,13 +367,19 @@ class Exchange:
             self._link.pause()
         self._relay.pool.connect(self)
 
+    def _refuse_for_user(self) -> None:
+        error = UserRequiredError(_what_is_missing(self._relay, self._attribution))
+        self._end(Outcome.REFUSED, error_type=error.type, status=error.status)
+        self._link.refuse(error, status=error.status, error_type=error.type)
+
     def _attach(self, up: UpstreamLink, data: bytes) -> None:
         self._up = up
         up.begin(
             self,
             data,
             head_only=self._request.line.method == b"HEAD",
-            may_switch=self._wants_websocket(),
+            may_switch=b"upgrade" in self._request.fields
+            and passage.wants_websocket(self._request.line, self._request.fields),
         )
         up.request_sent = self._request_done
 
@@ -447,9 +404,8 @@ class Exchange:
             return
         data = b"".join(self._pending)
         self._pending.clear()
+        self._link.resume()
         self._attach(link, data)
-        if not self._request_done:
-            self._link.resume()
 
     def connect_failed(self, error: RelayError) -> None:
         """Answer that no connection could be made."""
@@ -463,30 +419,22 @@ class Exchange:
 
         Once bytes have gone out, the only honest signal is a connection that breaks off.
         """
-        self._up = None
+        self._abort_upstream()
         timed_out = isinstance(error, UpstreamTimeoutError)
         outcome = Outcome.TIMEOUT if timed_out else Outcome.UPSTREAM_ERROR
-        if self._answering:
+        if self.answering:
             self._end(outcome, error_type=error.type)
-            self._break_off()
+            self._link.break_off()
             return
         self._end(outcome, error_type=error.type, status=error.status)
-        close = self._close_after or self._link.request_incomplete
-        head_only = self._request.line.method == b"HEAD"
-        self._link.write(
+        line, link = self._request.line, self._link
+        close = self._close_after or link.request_incomplete or link.closing
+        close = close or line.minor_version == 0
+        head_only = line.method == b"HEAD"
+        link.write(
             error_answer(error.status, str(error), error.type, close=close, head_only=head_only)
         )
-        self._link.finished(close=close)
-
-    def _break_off(self) -> None:
-        """End the link so that the client sees an incomplete answer, after what has been sent."""
-        until_close = self._head is not None and self._head.length == framing.UNTIL_CLOSE
-        if until_close or self._dechunk:
-            self._link.drop()  # a clean end would look like a complete answer
-            return
-        self._link.exchange = None
-        self._link.closing = True
-        self._link.transport.close()
+        link.finished(close=close)
 
     def upstream_paused(self) -> None:
         """Stop reading the request: the upstream does not keep up."""
@@ -501,12 +449,13 @@ class Exchange:
     def interim(self, head: bytes, fields: headers.Fields) -> None:
         """Pass a 1xx answer on (RFC 9110 section 15.2); HTTP/1.0 knows none."""
         if self._request.line.minor_version == 1:
-            self._link.write(headers.edited(head, headers.removals(fields, headers.HOP_BY_HOP)))
+            self._link.write(passage.answer_head(head, fields))
 
     def switched(self, head: bytes, rest: bytes) -> None:
         """Become a tunnel: a 101 leaves as it came."""
         self._switched = True
-        self._answering = True
+        self._close_after = True
+        self.answering = True
         self._first_byte_us = self._relay.now_us() - self._started_us
         self._link.write(head + rest)
         self._answer_bytes += len(rest)
@@ -519,11 +468,10 @@ class Exchange:
 
     def answer(self, head: AnswerHead | None, raw: bytes, body: bytes, *, done: bool) -> None:
         """Pass the next part of the answer on, then look at it; the last part waits for us."""
-        out = raw
+        out = b""
         if head is not None:
-            out = self._answer_head(head) + self._body_for_client(raw, body, done=done)
-        elif self._stripper is not None or self._dechunk:
-            out = self._body_for_client(raw, body, done=done)
+            out = self._answer_head(head)
+        out += raw if self._reframed is None else self._reframed.part(body, done=done)
         self._answer_bytes += len(body)
         if not done:
             if out:
@@ -544,72 +492,38 @@ class Exchange:
     def _answer_head(self, head: AnswerHead) -> bytes:
         """Return the head for the client, and settle how the body will reach it."""
         self._head = head
-        self._answering = True
         self._first_byte_us = self._relay.now_us() - self._started_us
-        content_type = headers.text(head.fields, b"content-type")
-        content_encoding = headers.text(head.fields, b"content-encoding")
+        max_event_bytes = self._relay.limits.event_bytes
         self._answer_meter = AnswerMeter(
             self._operation,
             status=head.line.status,
-            content_type=content_type,
-            content_encoding=content_encoding,
-            max_event_bytes=self._relay.limits.event_bytes,
+            content_type=headers.text(head.fields, b"content-type"),
+            content_encoding=headers.text(head.fields, b"content-encoding"),
+            max_event_bytes=max_event_bytes,
         )
-        cuts = headers.removals(head.fields, headers.HOP_BY_HOP)
-        if b"connection" in head.fields:
-            cuts += headers.nominated(head.raw, head.fields)
-        added = b""
-        if head.length != 0 and self._strips(head, content_type, content_encoding):
-            cuts += headers.removals(
-                head.fields, (b"content-length", b"transfer-encoding", b"content-encoding")
-            )
-            added = b"Transfer-Encoding: chunked\r\n"
-        if head.length == framing.UNTIL_CLOSE and self._stripper is None:
-            self._close_after = True
-        if self._request.line.minor_version == 0:
-            added = self._settle_for_http_1_0(head, cuts)
-        if self._link.closing:
-            self._close_after = True
+        minor_version = self._request.line.minor_version
+        body = self._reframed = reframed(
+            head,
+            spliced=self._spliced,
+            minor_version=minor_version,
+            max_event_bytes=max_event_bytes,
+        )
+        self._settle_the_end(head, body)
+        self.answering = True
+        added = b"" if body is None else body.added
         if self._close_after:
             added += b"Connection: close\r\n"
-        elif self._request.line.minor_version == 0:
+        elif minor_version == 0 or head.line.minor_version == 0:
             added += b"Connection: keep-alive\r\n"
-        if not cuts and not added:
-            return head.raw
-        edited = headers.edited(head.raw, cuts)
-        return edited[:-2] + added + b"\r\n" if added else edited
+        without = () if body is None else body.without
+        return passage.answer_head(head.raw, head.fields, without=without, added=added)
 
-    def _strips(self, head: AnswerHead, content_type: str, content_encoding: str) -> bool:
-        """Tell whether the traces of the spliced option are to be taken out of this answer."""
-        if not self._spliced or "text/event-stream" not in content_type.lower():
-            return False
-        if content_encoding and content_encoding.lower() != "identity":
-            self._decoder = decoder_for(content_encoding)  # identity was asked for
-            if self._decoder is None:
-                return False
-        self._stripper = UsageStripper(self._relay.limits.event_bytes)
-        return head.line.status == 200  # noqa: PLR2004
-
-    def _settle_for_http_1_0(self, head: AnswerHead, cuts: list[headers.Cut]) -> bytes:
-        """HTTP/1.0 knows no chunks: the end of the connection is the end of the body."""
-        if head.length == framing.CHUNKED or self._stripper is not None:
-            cuts += headers.removals(head.fields, (b"transfer-encoding",))
-            self._dechunk = True
+    def _settle_the_end(self, head: AnswerHead, body: Reframed | None) -> None:
+        """Find out whether the client's link ends with this answer."""
+        ends = head.length == framing.UNTIL_CLOSE if body is None else body.closes
+        unread = self._link.request_incomplete and not head.keeps_alive
+        if ends or unread or self._link.closing:
             self._close_after = True
-        return b""
-
-    def _body_for_client(self, raw: bytes, body: bytes, *, done: bool) -> bytes:
-        if self._stripper is None:
-            return body if self._dechunk else raw
-        if self._decoder is not None:
-            body = self._decoder.feed(body)
-        kept = self._stripper.feed(body)
-        if done:
-            kept += self._stripper.finish()
-        if self._dechunk:
-            return kept
-        framed = framing.chunk(kept) if kept else b""
-        return framed + framing.last_chunk(()) if done else framed
 
     # The end.
 
@@ -633,28 +547,30 @@ class Exchange:
         counts.answer_bytes += self._answer_bytes
         counts.latency_us += closing.latency_us or 0
         if self._relay.log_call is not None:
-            self._relay.log_call(_line(closing))
+            self._relay.log_call(noting.log_line(closing))
 
     def _closing(self, outcome: Outcome, error_type: str | None, status: int | None) -> Closing:
         head, opening = self._head, self._opening
         assert opening is not None  # noqa: S101 (`_end` has looked)
+        if self._facts is not _NO_FACTS and opening.request_model is None:
+            opening = noting.completed(opening, self._facts, self._attribution)
         seen = self._answer_meter.finish() if self._answer_meter is not None else Observation()
         if status is None and head is not None:
             status = head.line.status
         if self._switched:
-            status = 101
-        failed = seen.failed or (status is not None and status >= 400)  # noqa: PLR2004
+            status = _SWITCHED
+        failed = seen.failed or (status is not None and status >= _ERROR_STATUS)
         if outcome is Outcome.OK and failed:
             outcome = Outcome.UPSTREAM_ERROR
         return Closing(
-            opening=self._completed(opening),
+            opening=opening,
             outcome=outcome.value,
             status=status,
             response_model=seen.response_model,
             response_service_tier=seen.response_service_tier,
             response_id=seen.response_id,
             response_status=seen.response_status,
-            upstream_request_id=_upstream_request_id(head),
+            upstream_request_id=noting.upstream_request_id(head.fields) if head else None,
             usage=seen.usage,
             usage_problem=seen.usage_problem,
             error_type=error_type or seen.error_type,
@@ -664,73 +580,9 @@ class Exchange:
             response_body_bytes=self._answer_bytes,
         )
 
-    def _completed(self, opening: Opening) -> Opening:
-        """Return the opening with what the body said after it was written."""
-        facts, who = self._facts, self._attribution
-        if facts is None or opening.request_model is not None:
-            return opening
-        return Opening(
-            event_id=opening.event_id,
-            operation_name=opening.operation_name,
-            method=opening.method,
-            api_path=opening.api_path,
-            upstream=opening.upstream,
-            user_id=who.user_id,
-            endpoint=who.endpoint,
-            metadata=who.metadata,
-            attribution_problem=who.problem,
-            request_model=facts.model,
-            request_service_tier=facts.service_tier,
-            stream=facts.stream,
-            request_bytes=opening.request_bytes,
-            retry_count=opening.retry_count,
-            worker=opening.worker,
-        )
-
-
-def _path(target: bytes) -> str:
-    """Return the path of a request target: the query may hold what nobody should keep."""
-    return target.partition(b"?")[0].decode("latin-1")
-
-
-def _small_number(value: bytes | None) -> int | None:
-    return int(value) if value is not None and value.isdigit() and len(value) < 5 else None  # noqa: PLR2004
-
-
-def _upstream_request_id(head: AnswerHead | None) -> str | None:
-    if head is None:
-        return None
-    value = headers.first(head.fields, b"x-request-id")
-    if value is None:
-        value = headers.first(head.fields, b"apim-request-id")
-    return value.decode("latin-1")[:256] if value else None
-
 
 def _what_is_missing(relay: Relay, who: Attribution) -> str:
     name = relay.fields.user[0].decode() if relay.fields.user else "user"
     if who.problem:
         return f"the call's user cannot be read ({who.problem})"
     return f"the call names no user: send {name}, or safety_identifier in the body"
-
-
-def _line(closing: Closing) -> dict[str, Any]:
-    """Return the facts of the canonical log line: no content, no key, no metadata."""
-    opening = closing.opening
-    return {
-        "event_id": opening.event_id.hex(),
-        "user": opening.user_id,
-        "endpoint": opening.endpoint,
-        "operation_name": opening.operation_name,
-        "method": opening.method,
-        "api_path": opening.api_path,
-        "request_model": opening.request_model,
-        "response_model": closing.response_model,
-        "status": closing.status,
-        "outcome": closing.outcome,
-        "error_type": closing.error_type,
-        "usage": "reported" if closing.usage else "unavailable",
-        "usage_problem": closing.usage_problem,
-        "latency_us": closing.latency_us,
-        "time_to_first_byte_us": closing.time_to_first_byte_us,
-        "upstream_request_id": closing.upstream_request_id,
-    }

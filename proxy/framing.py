@@ -13,6 +13,8 @@ This is the only room that knows httptools. Two habits of llhttp shape the code:
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import httptools
 
@@ -27,6 +29,55 @@ _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 CHUNKED = -1  # stands for a length
 UNTIL_CLOSE = -2
+_BODILESS = (204, 304)
+MAX_BARREN_BYTES = 65_536  # of chunk extensions and trailers, in a row
+_NO_TRAILERS = frozenset(  # RFC 9110 section 6.5.1: a later reader might take them for its own
+    (b"content-length", b"transfer-encoding", b"host", b"connection", b"upgrade", b"expect")
+)
+
+Trailers = list[tuple[bytes, bytes]]
+
+
+class Request(NamedTuple):
+    """A request whose head has been judged."""
+
+    head: bytes
+    line: headers.RequestLine
+    fields: headers.Fields
+    length: int  # of the body, or CHUNKED
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the client wants the link to stay (RFC 9112 section 9.3)."""
+        if b"connection" not in self.fields:
+            return self.line.minor_version == 1
+        options = headers.tokens(self.fields, b"connection")
+        if b"close" in options:
+            return False
+        return self.line.minor_version == 1 or b"keep-alive" in options
+
+
+@dataclass(slots=True)
+class AnswerHead:
+    """A final answer's head and what it says of the body behind it."""
+
+    raw: bytes
+    line: headers.StatusLine
+    fields: headers.Fields
+    length: int  # of the body, or CHUNKED, or UNTIL_CLOSE
+    trailers: Trailers  # complete when the body is
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the connection outlives this answer (RFC 9112 section 9.3)."""
+        if self.length == UNTIL_CLOSE:
+            return False
+        if b"connection" not in self.fields:
+            return self.line.minor_version == 1
+        options = headers.tokens(self.fields, b"connection")
+        return b"close" not in options and (
+            self.line.minor_version == 1 or b"keep-alive" in options
+        )
 
 
 class _Silent:
@@ -54,8 +105,14 @@ def head_end(buffer: bytes, searched: int, max_head_bytes: int) -> int:
     return -1
 
 
-def judge_request_head(head: bytes, line: headers.RequestLine, fields: headers.Fields) -> int:
-    """Return the length of the body, or CHUNKED. Raise FramingError where it is ambiguous."""
+def judged_request(head: bytes, pattern: headers.FieldPattern) -> Request:
+    """Return what a request's head says. Raise FramingError where that is ambiguous."""
+    line = headers.request_line(head)
+    if line is None:
+        raise FramingError("the request line is not one of HTTP/1.0 or HTTP/1.1")
+    if line.method == b"CONNECT" or not (line.target.startswith(b"/") or line.target == b"*"):
+        raise FramingError("the request target is not a path: this is no forward proxy")
+    fields = pattern.fields(head)
     judged = _PLAIN_REQUEST_LINE[line.minor_version] + head[line.end :]
     if b"upgrade" in fields:
         judged = _PLAIN_REQUEST_LINE[line.minor_version] + _disguised(head, fields)[line.end :]
@@ -65,13 +122,15 @@ def judge_request_head(head: bytes, line: headers.RequestLine, fields: headers.F
         raise FramingError(str(exc)) from exc
     if len(fields.get(b"host", ())) != 1 and (line.minor_version or b"host" in fields):
         raise FramingError("an HTTP/1.1 request has exactly one Host")
-    return _body_length(fields, line.minor_version, absent=0)
+    return Request(head, line, fields, _body_length(fields, line.minor_version, absent=0))
 
 
-def judge_answer_head(
-    head: bytes, line: headers.StatusLine, fields: headers.Fields, *, bodiless: bool
-) -> int:
-    """Return the length of the body, CHUNKED or UNTIL_CLOSE (RFC 9112 section 6.3)."""
+def judged_answer(head: bytes, *, head_only: bool) -> AnswerHead:
+    """Return what an answer's head says (RFC 9112 section 6.3); `head_only`: HEAD was asked."""
+    line = headers.status_line(head)
+    if line is None:
+        raise FramingError("no status line of HTTP/1.x")
+    fields = headers.ANSWER_PATTERN.fields(head)
     try:
         httptools.HttpResponseParser(_SILENT).feed_data(head)
     except httptools.HttpParserUpgrade:
@@ -79,7 +138,9 @@ def judge_answer_head(
     except httptools.HttpParserError as exc:
         raise FramingError(str(exc)) from exc
     length = _body_length(fields, line.minor_version, absent=UNTIL_CLOSE)
-    return 0 if bodiless else length
+    if head_only or line.status in _BODILESS or line.status < 200:  # noqa: PLR2004
+        length = 0
+    return AnswerHead(head, line, fields, length, [])
 
 
 def _body_length(fields: headers.Fields, minor_version: int, *, absent: int) -> int:
@@ -109,12 +170,13 @@ def _disguised(head: bytes, fields: headers.Fields) -> bytes:
 class ChunkedReader:
     """A chunked body being read (RFC 9112 section 7.1): data, trailers, and where it ends."""
 
-    __slots__ = ("_data", "_listening", "_parser", "_tail", "done", "trailers")
+    __slots__ = ("_barren", "_data", "_listening", "_parser", "_tail", "done", "trailers")
 
     def __init__(self) -> None:
         self.done = False
-        self.trailers: list[tuple[bytes, bytes]] = []
+        self.trailers: Trailers = []
         self._data: list[bytes] = []
+        self._barren = 0
         self._tail = b""
         self._listening = False
         self._parser = httptools.HttpRequestParser(self)
@@ -139,6 +201,9 @@ class ChunkedReader:
             raise FramingError(str(exc)) from exc
         data = self._data
         self._data = []
+        self._barren = 0 if data else self._barren + consumed
+        if self._barren > MAX_BARREN_BYTES:
+            raise FramingError(f"more than {MAX_BARREN_BYTES} bytes of extensions or trailers")
         return (data[0] if len(data) == 1 else b"".join(data)), consumed
 
     def _ends(self, piece: bytes) -> Iterable[int]:
@@ -170,6 +235,14 @@ class ChunkedReader:
     def on_message_complete(self) -> None:
         """Learn from the parser that the body is over."""
         self.done = True
+
+
+def judge_trailers(trailers: Trailers) -> Trailers:
+    """Return the trailers of a request. Raise FramingError where one belongs into the head."""
+    for name, _ in trailers:
+        if name.lower() in _NO_TRAILERS:
+            raise FramingError(f"{name.decode('latin-1')} cannot be a trailer")
+    return trailers
 
 
 def chunk(data: bytes) -> bytes:

@@ -15,9 +15,13 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 from typing_extensions import override
 
-from proxy.client import ClientLink, Request, error_answer, plain_answer
+from proxy.client import ClientLink
+from proxy.errors import FramingError
+from proxy.framing import Request, Trailers
+from proxy.replies import error_answer, plain_answer
 
 PREFIX = b"/_meter/"
+_PATIENCE_SECONDS = 30.0
 _JSON = b"application/json"
 _METRICS = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -171,22 +175,22 @@ class OwnExchange:
         self._request = request
         self.answering = False
 
-    def start(self, body: bytes, *, complete: bool) -> None:  # noqa: ARG002
-        """Begin: the head is known, and the whole body where it is complete."""
+    def start(self, body: bytes, *, complete: bool, trailers: Trailers) -> None:  # noqa: ARG002
+        """Begin: the head is known, and what came of the body with it."""
         if complete:
-            self.request_end([])
+            self.request_end(trailers)
 
     def request_body(self, data: bytes) -> None:
         """Drop the body."""
 
-    def request_end(self, trailers: list[tuple[bytes, bytes]]) -> None:  # noqa: ARG002
+    def request_end(self, trailers: Trailers) -> None:  # noqa: ARG002
         """Answer."""
         self._health.spawn(self._answer())
 
     async def _answer(self) -> None:
         line = self._request.line
         path = line.target.partition(b"?")[0][len(PREFIX) :]
-        close = not self._request.keeps_alive
+        close = not self._request.keeps_alive or line.minor_version == 0
         head_only = line.method == b"HEAD"
         status, content_type, body = await self._health.answer(path)
         if self._link.exchange is not self:
@@ -208,6 +212,9 @@ class OwnExchange:
         self._link.write(data)
         self._link.finished(close=close)
 
+    def request_broken(self, error: FramingError) -> None:
+        """Nothing has been done with it."""
+
     def client_gone(self) -> None:
         """Nothing is under way that would need to be stopped."""
 
@@ -221,4 +228,6 @@ class OwnExchange:
         """There is no tunnel."""
 
     def check(self, now: float) -> None:
-        """Watch nothing: an answer takes no time, and a client that stalls is the link's matter."""
+        """Let nobody stay who sends a request and does not end it."""
+        if self._link.request_incomplete and self._link.idle_seconds(now) > _PATIENCE_SECONDS:
+            self._link.drop()

@@ -25,8 +25,10 @@ from proxy.errors import (
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
+from proxy.framing import AnswerHead
 
 MAX_INTERIM_ANSWERS = 100  # 1xx heads before one final one
+_FAULT = "a fault in openai-meter ended this call; see its log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +54,6 @@ class Address:
             authority=authority.encode("idna" if not authority.isascii() else "ascii"),
             base_path=parts.path.rstrip("/").encode(),
         )
-
-
-@dataclass(slots=True)
-class AnswerHead:
-    """A final answer's head and what it says of the body behind it."""
-
-    raw: bytes
-    line: headers.StatusLine
-    fields: headers.Fields
-    length: int  # of the body, or framing.CHUNKED, or framing.UNTIL_CLOSE
 
 
 class Caller(Protocol):
@@ -151,12 +143,18 @@ class UpstreamLink(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send more of the request, or of the tunnel."""
+        self.active = True
         self.transport.write(data)
 
     def abort(self) -> None:
         """Drop the connection at once; nothing more is heard of it."""
         self.caller = None
         self.transport.abort()
+
+    def close(self) -> None:
+        """Close the connection behind what was sent; nothing more is heard of it."""
+        self.caller = None
+        self.transport.close()
 
     def pause(self) -> None:
         """Stop reading: the client does not keep up."""
@@ -189,27 +187,23 @@ class UpstreamLink(asyncio.Protocol):
             self._take(data, self.caller)
         except FramingError as exc:
             self._lose(UpstreamProtocolError(f"the upstream's answer is not valid HTTP: {exc}"))
-            self.transport.abort()
+        except RelayError as exc:
+            self._lose(exc)
         except Exception as exc:  # noqa: BLE001 (the relay's last line: a fault ends one call)
             self._pool.report_fault(exc)
-            self._lose(UpstreamLostError("a fault in openai-meter ended this call; see its log"))
-            self.transport.abort()
+            self._lose(UpstreamLostError(_FAULT))
 
     @override
     def eof_received(self) -> None:
-        """Let the transport close."""
+        """Take it for the end, whatever of the request has not been taken."""
+        if self.caller is not None:
+            self._ended(None)
+            self.transport.abort()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
-        caller = self.caller
-        if caller is None:
-            return
-        if exc is None and (self._length == framing.UNTIL_CLOSE or self._tunnel):
-            self.caller = None
-            caller.answer(None, b"", b"", done=True)
-            return
-        self._lose(UpstreamLostError())
+        self._ended(exc)
 
     @override
     def pause_writing(self) -> None:
@@ -243,12 +237,14 @@ class UpstreamLink(asyncio.Protocol):
                 break
             raw, data = data[:end], data[end:]
             self._searched = 0
-            head = self._judged(raw)
+            head = framing.judged_answer(raw, head_only=self._head_only)
             if head.line.status >= 200:  # noqa: PLR2004
                 self._buffer = b""
                 self._length = head.length
-                self._keep_alive = _keeps_alive(head)
-                self._chunks = framing.ChunkedReader() if head.length == framing.CHUNKED else None
+                self._keep_alive = head.keeps_alive
+                if head.length == framing.CHUNKED:
+                    self._chunks = framing.ChunkedReader()
+                    head.trailers = self._chunks.trailers
                 return head, data
             if head.line.status == 101:  # noqa: PLR2004
                 self._switch(raw, data, caller)
@@ -260,15 +256,6 @@ class UpstreamLink(asyncio.Protocol):
         self._buffer = data
         self._searched = len(data)
         return None, b""
-
-    def _judged(self, raw: bytes) -> AnswerHead:
-        line = headers.status_line(raw)
-        if line is None:
-            raise FramingError("no status line of HTTP/1.x")
-        fields = headers.ANSWER_PATTERN.fields(raw)
-        bodiless = self._head_only or line.status in (204, 304) or line.status < 200  # noqa: PLR2004
-        length = framing.judge_answer_head(raw, line, fields, bodiless=bodiless)
-        return AnswerHead(raw, line, fields, length)
 
     def _switch(self, raw: bytes, rest: bytes, caller: Caller) -> None:
         if not self._may_switch:
@@ -290,35 +277,44 @@ class UpstreamLink(asyncio.Protocol):
             body = raw = data[:length]
             self._length = length - len(raw)
             done = self._length == 0
+        caller.answer(head, raw, body, done=done)
         if done:
             self._release(clean=len(raw) == len(data))
-        caller.answer(head, raw, body, done=done)
 
     def _release(self, *, clean: bool) -> None:
         """Give the connection back to the pool, or end it where it cannot be used again."""
         self.caller = None
-        if clean and self._keep_alive and self.request_sent and not self.transport.is_closing():
+        transport = self.transport
+        unsent = not self.request_sent or transport.get_write_buffer_size() > 0
+        if clean and self._keep_alive and not unsent and not transport.is_closing():
             self.resume()
             self._reset()
             self._pool.keep(self)
         else:
-            self.transport.close()
+            transport.abort()
+
+    def _ended(self, exc: Exception | None) -> None:
+        """Tell the caller that nothing more will come: a whole answer, or the loss of it."""
+        caller = self.caller
+        if caller is None:
+            return
+        if exc is not None or not (self._length == framing.UNTIL_CLOSE or self._tunnel):
+            self._lose(UpstreamLostError())
+            return
+        try:
+            caller.answer(None, b"", b"", done=True)
+        except RelayError as error:
+            self._lose(error)
+        except Exception as fault:  # noqa: BLE001 (as above)
+            self._pool.report_fault(fault)
+            self._lose(UpstreamLostError(_FAULT))
+        self.caller = None
 
     def _lose(self, error: RelayError) -> None:
-        caller = self.caller
-        self.caller = None
+        caller, self.caller = self.caller, None
+        self.transport.abort()
         if caller is not None:
             caller.upstream_lost(error)
-
-
-def _keeps_alive(head: AnswerHead) -> bool:
-    """Tell whether the connection outlives this answer (RFC 9112 section 9.3)."""
-    if head.length == framing.UNTIL_CLOSE:
-        return False
-    if b"connection" not in head.fields:
-        return head.line.minor_version == 1
-    options = headers.tokens(head.fields, b"connection")
-    return b"close" not in options and (head.line.minor_version == 1 or b"keep-alive" in options)
 
 
 class Pool:
@@ -380,27 +376,34 @@ class Pool:
             self._idle.popleft().transport.close()
 
     async def _connect(self, caller: Caller) -> None:
-        where = f"{self.address.host}:{self.address.port}"
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._connect_timeout_seconds):
-                _, link = await loop.create_connection(
+            link = await self._made()
+            caller.connected(link)
+        except RelayError as exc:
+            caller.connect_failed(exc)
+        except Exception as exc:  # noqa: BLE001 (as above: a fault ends one call)
+            self.report_fault(exc)
+            caller.connect_failed(UpstreamLostError(_FAULT))
+
+    async def _made(self) -> UpstreamLink:
+        where = f"{self.address.host}:{self.address.port}"
+        limit = self._connect_timeout_seconds
+        try:
+            async with asyncio.timeout(limit):
+                _, link = await asyncio.get_running_loop().create_connection(
                     lambda: UpstreamLink(self),
                     self.address.host,
                     self.address.port,
                     ssl=self._tls,
                     server_hostname=self.address.host if self._tls else None,
                 )
-        except TimeoutError:
-            limit = self._connect_timeout_seconds
-            caller.connect_failed(
-                UpstreamTimeoutError(f"no connection to {where} within {limit:g} s")
-            )
+        except TimeoutError as exc:
+            raise UpstreamTimeoutError(f"no connection to {where} within {limit:g} s") from exc
         except ssl.SSLError as exc:
-            caller.connect_failed(
-                UpstreamUnreachableError(f"no TLS connection to {where}: {exc.reason or exc}")
-            )
+            reason = getattr(exc, "verify_message", None) or exc.reason or exc
+            raise UpstreamUnreachableError(f"no TLS connection to {where}: {reason}") from exc
         except (OSError, UnicodeError) as exc:
-            caller.connect_failed(UpstreamUnreachableError(f"cannot connect to {where}: {exc}"))
-        else:
-            caller.connected(link)
+            raise UpstreamUnreachableError(f"cannot connect to {where}: {exc}") from exc
+        if link.transport.is_closing():  # it has heard already that it is not wanted
+            raise UpstreamLostError
+        return link

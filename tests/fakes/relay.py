@@ -63,7 +63,8 @@ async def running_worker(
     directory: Path, upstream_url: str, **settings: Any
 ) -> AsyncIterator[Running]:
     """Run a worker until the block ends, then drain it."""
-    chosen = Settings(
+    chosen = await asyncio.to_thread(
+        Settings,
         data_dir=directory,
         upstream_url=upstream_url,
         listen=Address("127.0.0.1", 0),

@@ -1,0 +1,100 @@
+"""What is noted of a call: its opening, what completes it, its line in the log. Never content."""
+
+from typing import Any
+
+import msgspec
+
+from proxy.core import headers
+from proxy.core.metering import RequestFacts
+from proxy.core.model import Attribution, Closing, Opening
+from proxy.core.operations import Operation
+
+MAX_PATH_CHARACTERS = 512
+MAX_ID_CHARACTERS = 256
+_MAX_RETRY_DIGITS = 4
+
+
+def opening_of(
+    event_id: bytes,
+    line: headers.RequestLine,
+    fields: headers.Fields,
+    *,
+    length: int,
+    operation: Operation,
+    who: Attribution,
+    facts: RequestFacts,
+    upstream: str,
+    worker: str,
+) -> Opening:
+    """Return what is known before the upstream sees the request; a negative length is unknown."""
+    return Opening(
+        event_id=event_id,
+        operation_name=operation.name,
+        method=line.method.decode("ascii"),
+        api_path=path_of(line.target)[:MAX_PATH_CHARACTERS],
+        upstream=upstream,
+        user_id=who.user_id,
+        endpoint=who.endpoint,
+        metadata=who.metadata,
+        attribution_problem=who.problem,
+        request_model=facts.model,
+        request_service_tier=facts.service_tier,
+        stream=facts.stream,
+        request_bytes=length if length >= 0 else None,
+        retry_count=_small_number(headers.first(fields, b"x-stainless-retry-count")),
+        worker=worker,
+    )
+
+
+def completed(opening: Opening, facts: RequestFacts, who: Attribution) -> Opening:
+    """Return an opening with what the body said after it was written."""
+    return msgspec.structs.replace(
+        opening,
+        user_id=who.user_id,
+        endpoint=who.endpoint,
+        metadata=who.metadata,
+        attribution_problem=who.problem,
+        request_model=facts.model,
+        request_service_tier=facts.service_tier,
+        stream=facts.stream,
+    )
+
+
+def path_of(target: bytes) -> str:
+    """Return the path of a request target: the query may hold what nobody should keep."""
+    return target.partition(b"?")[0].decode("latin-1")
+
+
+def upstream_request_id(fields: headers.Fields) -> str | None:
+    """Return the name under which the upstream knows the call."""
+    value = headers.first(fields, b"x-request-id") or headers.first(fields, b"apim-request-id")
+    return value.decode("latin-1")[:MAX_ID_CHARACTERS] if value else None
+
+
+def log_line(closing: Closing) -> dict[str, Any]:
+    """Return the facts of the canonical log line: no content, no key, no metadata."""
+    opening = closing.opening
+    return {
+        "event_id": opening.event_id.hex(),
+        "user": opening.user_id,
+        "endpoint": opening.endpoint,
+        "operation_name": opening.operation_name,
+        "method": opening.method,
+        "api_path": opening.api_path,
+        "request_model": opening.request_model,
+        "response_model": closing.response_model,
+        "status": closing.status,
+        "outcome": closing.outcome,
+        "error_type": closing.error_type,
+        "usage": "reported" if closing.usage else "unavailable",
+        "usage_problem": closing.usage_problem,
+        "latency_us": closing.latency_us,
+        "time_to_first_byte_us": closing.time_to_first_byte_us,
+        "upstream_request_id": closing.upstream_request_id,
+    }
+
+
+def _small_number(value: bytes | None) -> int | None:
+    if value is None or len(value) > _MAX_RETRY_DIGITS or not value.isdigit():
+        return None
+    return int(value)
