@@ -1,7 +1,9 @@
 """docs/operating.md says what is so: nginx, the databases' administrator, paths, links."""
 
 import asyncio
+import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import AsyncIterator
@@ -11,12 +13,15 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.documents import ROOT, block
+from tests.documents import ROOT, block, table
+from tests.fakes.answers import answer
 from tests.fakes.relay import Wire, running_worker
+from tests.fakes.serving import serving
 from tests.fakes.upstream import Call, Upstream
 
 OPERATING = ROOT / "docs" / "operating.md"
 PATIENCE_SECONDS = 60
+CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nDate: Sun, 22 Nov 2026 00:00:00 GMT\r\nServer: cloudflare\r\n"
     b"Content-Type: text/event-stream\r\nX-Accel-Buffering: no\r\n"
@@ -28,6 +33,35 @@ STREAM_HEAD = (
 def _zone() -> None:
     """Read the time zone of the worker's settings before the loop runs; it is kept from then on."""
     ZoneInfo("UTC")
+
+
+async def test_the_data_directory_holds_what_is_listed(open_directory: Path) -> None:
+    """Whoever looks into it finds each name explained; only what was refused is rarely there."""
+    data = open_directory / "data"
+    async with Upstream() as upstream, serving(data, upstream.url) as running:
+        assert await running.call() == 200
+        await running.until_calls_are(1)
+        found = {path.name for path in await asyncio.to_thread(lambda: list(data.iterdir()))}
+    listed = " ".join(row[0] for row in table(OPERATING, "Path"))
+    named = {name.rstrip("/") for name in re.findall(r"`([^`]+)`", listed)}
+    assert named - {"journal/refused.jsonl"} == found
+
+
+@pytest.mark.usefixtures("_zone")
+async def test_a_call_is_logged_as_shown(tmp_path: Path) -> None:
+    """The line has these facts and no others."""
+    async with (
+        Upstream(script=answer(b'{"prompt_tokens":1}')) as upstream,
+        running_worker(tmp_path, upstream.url) as running,
+    ):
+        wire = await Wire.to(running.port)
+        body = b'{"model":"gpt-5.4-mini"}'
+        await wire.send(CHAT % (len(body), body))
+        await wire.answer()
+        await wire.close()
+    shown = json.loads(block(OPERATING, "json", '"event":"call"'))
+    (line,) = running.lines
+    assert list(shown) == ["time", "level", "event", "process", *line]
 
 
 @pytest.mark.usefixtures("_zone")
