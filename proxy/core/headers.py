@@ -95,9 +95,9 @@ class FieldPattern:
         return found
 
     def _learn(self, spelling: bytes) -> bytes | None:
-        name: bytes | None = spelling.lower()
-        if name not in self._names and not (name or b"").startswith(self._prefixes):
-            name = None
+        folded = spelling.lower()
+        known = folded in self._names or folded.startswith(self._prefixes)
+        name = folded if known else None
         if len(self._known) >= MAX_SPELLINGS:
             self._known.clear()
         if len(spelling) <= MAX_SPELLING_BYTES:

@@ -15,7 +15,8 @@ STRING = rb'"(?:[^"\\]++|\\.)*+"'
 KEY = re.compile(rb"(" + STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+", re.DOTALL)
 SCALAR = re.compile(STRING + rb'|[^ \t\r\n,"{}\[\]]++', re.DOTALL)
 NEXT = re.compile(rb"[ \t\r\n]*+([,}])[ \t\r\n]*+")
-UP_TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + STRING + rb')*+([\[\]{}"])', re.DOTALL)
+# The outer repeat is a plain one: CPython 3.11.2 loses its place in nested possessive groups.
+UP_TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + STRING + rb')*([\[\]{}"])', re.DOTALL)
 UP_TO_TOKEN = re.compile(rb'[^"\[\]{}]*+')
 IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 DEPTH_STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}

@@ -119,6 +119,7 @@ def test_an_unreadable_user_is_not_replaced_by_a_guess() -> None:
     [
         ("a\nb", None, "body user: control characters"),
         (None, {"k": "x" * 9000}, f"body metadata: longer than {MAX_METADATA_BYTES} bytes"),
+        (None, {f"k{n}": n for n in range(65)}, "body metadata: more than 64 keys"),
         (None, {"k": float("nan")}, "body metadata: not representable as JSON"),
         (None, {"k": "\ud800"}, "body metadata: control characters"),
     ],

@@ -129,3 +129,15 @@ def test_a_pattern_needs_no_prefixes() -> None:
     """Names alone do, and a longer name is not taken for a shorter one."""
     found = FieldPattern([b"te", b"te2"]).fields(head_of([(b"Te2", b"x")]))
     assert list(found) == [b"te2"]
+
+
+def test_what_is_remembered_of_spellings_is_bounded() -> None:
+    """Clients choose names, so they must not be able to fill the memory with them."""
+    pattern = FieldPattern([b"host"])
+    for number in range(headers.MAX_SPELLINGS + 10):
+        pattern.fields(head_of([(b"X-%d" % number, b"1")]))
+    assert len(pattern._known) <= headers.MAX_SPELLINGS  # noqa: SLF001 (what is kept is the point)
+    long = b"x" * (headers.MAX_SPELLING_BYTES + 1)
+    pattern.fields(head_of([(long, b"1")]))
+    assert long not in pattern._known  # noqa: SLF001
+    assert pattern.fields(head_of([(b"HOST", b"a")]))[b"host"][0].value == b"a"
