@@ -325,11 +325,9 @@ class Exchange:
         return framing.last_chunk(trailers)
 
     def _head_for_upstream(self, spliced_length: int | None) -> bytes:
-        head, line, fields, _ = self._request
         return passage.request_head(
-            head,
-            line,
-            fields,
+            self._request.head,
+            self._request.line,
             self._relay.destination,
             invited=self._invited,
             spliced_length=spliced_length,
@@ -446,10 +444,10 @@ class Exchange:
         if self._link.request_incomplete or self._switched:
             self._link.resume()
 
-    def interim(self, head: bytes, fields: headers.Fields) -> None:
+    def interim(self, head: headers.Head) -> None:
         """Pass a 1xx answer on (RFC 9110 section 15.2); HTTP/1.0 knows none."""
         if self._request.line.minor_version == 1:
-            self._link.write(passage.answer_head(head, fields))
+            self._link.write(passage.answer_head(head))
 
     def switched(self, head: bytes, rest: bytes) -> None:
         """Become a tunnel: a 101 leaves as it came."""
@@ -516,7 +514,7 @@ class Exchange:
         elif minor_version == 0 or head.line.minor_version == 0:
             added += b"Connection: keep-alive\r\n"
         without = () if body is None else body.without
-        return passage.answer_head(head.raw, head.fields, without=without, added=added)
+        return passage.answer_head(head.head, without=without, added=added)
 
     def _settle_the_end(self, head: AnswerHead, body: Reframed | None) -> None:
         """Find out whether the client's link ends with this answer."""

@@ -23,6 +23,7 @@ from proxy.errors import FramingError
 
 _END_OF_HEAD = b"\r\n\r\n"
 _STRAY_LINE_BREAK = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _PLAIN_REQUEST_LINE = (b"POST / HTTP/1.0", b"POST / HTTP/1.1")
 _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -41,7 +42,7 @@ Trailers = list[tuple[bytes, bytes]]
 class Request(NamedTuple):
     """A request whose head has been judged."""
 
-    head: bytes
+    head: headers.Head
     line: headers.RequestLine
     fields: headers.Fields
     length: int  # of the body, or CHUNKED
@@ -61,7 +62,7 @@ class Request(NamedTuple):
 class AnswerHead:
     """A final answer's head and what it says of the body behind it."""
 
-    raw: bytes
+    head: headers.Head
     line: headers.StatusLine
     fields: headers.Fields
     length: int  # of the body, or CHUNKED, or UNTIL_CLOSE
@@ -105,17 +106,18 @@ def head_end(buffer: bytes, searched: int, max_head_bytes: int) -> int:
     return -1
 
 
-def judged_request(head: bytes, pattern: headers.FieldPattern) -> Request:
+def judged_request(raw: bytes, pattern: headers.FieldPattern) -> Request:
     """Return what a request's head says. Raise FramingError where that is ambiguous."""
-    line = headers.request_line(head)
+    line = headers.request_line(raw)
     if line is None:
         raise FramingError("the request line is not one of HTTP/1.0 or HTTP/1.1")
     if line.method == b"CONNECT" or not (line.target.startswith(b"/") or line.target == b"*"):
         raise FramingError("the request target is not a path: this is no forward proxy")
-    fields = pattern.fields(head)
-    judged = _PLAIN_REQUEST_LINE[line.minor_version] + head[line.end :]
+    head = pattern.read(raw)
+    fields = head.fields
+    judged = _PLAIN_REQUEST_LINE[line.minor_version] + raw[line.end :]
     if b"upgrade" in fields:
-        judged = _PLAIN_REQUEST_LINE[line.minor_version] + _disguised(head, fields)[line.end :]
+        judged = _UPGRADE.sub(b"\r\nxpgrade:", judged)
     try:
         httptools.HttpRequestParser(_SILENT).feed_data(judged)
     except httptools.HttpParserError as exc:
@@ -125,22 +127,22 @@ def judged_request(head: bytes, pattern: headers.FieldPattern) -> Request:
     return Request(head, line, fields, _body_length(fields, line.minor_version, absent=0))
 
 
-def judged_answer(head: bytes, *, head_only: bool) -> AnswerHead:
+def judged_answer(raw: bytes, *, head_only: bool) -> AnswerHead:
     """Return what an answer's head says (RFC 9112 section 6.3); `head_only`: HEAD was asked."""
-    line = headers.status_line(head)
+    line = headers.status_line(raw)
     if line is None:
         raise FramingError("no status line of HTTP/1.x")
-    fields = headers.ANSWER_PATTERN.fields(head)
+    head = headers.ANSWER_PATTERN.read(raw)
     try:
-        httptools.HttpResponseParser(_SILENT).feed_data(head)
+        httptools.HttpResponseParser(_SILENT).feed_data(raw)
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserError as exc:
         raise FramingError(str(exc)) from exc
-    length = _body_length(fields, line.minor_version, absent=UNTIL_CLOSE)
+    length = _body_length(head.fields, line.minor_version, absent=UNTIL_CLOSE)
     if head_only or line.status in _BODILESS or line.status < 200:  # noqa: PLR2004
         length = 0
-    return AnswerHead(head, line, fields, length, [])
+    return AnswerHead(head, line, head.fields, length, [])
 
 
 def _body_length(fields: headers.Fields, minor_version: int, *, absent: int) -> int:
@@ -149,22 +151,14 @@ def _body_length(fields: headers.Fields, minor_version: int, *, absent: int) -> 
     if codings is None and lengths is None:
         return absent
     if codings is None and lengths is not None:
-        if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0].value):
+        if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]):
             raise FramingError("Content-Length is not one decimal number")
-        return int(lengths[0].value)
+        return int(lengths[0])
     if lengths is not None or codings is None or len(codings) != 1 or minor_version == 0:
         raise FramingError("Transfer-Encoding is ambiguous here")
-    if codings[0].value.lower() != b"chunked":
+    if codings[0].lower() != b"chunked":
         raise FramingError("Transfer-Encoding is not 'chunked'")
     return CHUNKED
-
-
-def _disguised(head: bytes, fields: headers.Fields) -> bytes:
-    """Return the head with `Upgrade` renamed to a name of the same length."""
-    cuts: list[headers.Cut] = [
-        (field.start, field.start + 3, b"\r\nx") for field in fields[b"upgrade"]
-    ]
-    return headers.edited(head, cuts)
 
 
 class ChunkedReader:

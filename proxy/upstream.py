@@ -65,7 +65,7 @@ class Caller(Protocol):
     def connect_failed(self, error: RelayError) -> None:
         """Learn that no connection could be made."""
 
-    def interim(self, head: bytes, fields: headers.Fields) -> None:
+    def interim(self, head: headers.Head) -> None:
         """Take a 1xx head other than 101."""
 
     def switched(self, head: bytes, rest: bytes) -> None:
@@ -252,7 +252,7 @@ class UpstreamLink(asyncio.Protocol):
             self._interim += 1
             if self._interim > MAX_INTERIM_ANSWERS:
                 raise FramingError("too many 1xx answers")
-            caller.interim(raw, head.fields)
+            caller.interim(head.head)
         self._buffer = data
         self._searched = len(data)
         return None, b""

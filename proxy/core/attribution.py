@@ -39,10 +39,11 @@ class AttributionFields:
     def singles(self, fields: Fields) -> list[tuple[bytes, bytes]]:
         """Return the fields that carry one value of metadata each: name and key."""
         prefixes = self.metadata_prefixes
+        found = [name for name in fields if name.startswith(prefixes)]
         return [
             (name, name[len(prefix) :])
-            for name in fields
-            if name.startswith(prefixes) and name not in self.names
+            for name in found
+            if name not in self.names
             for prefix in prefixes
             if name.startswith(prefix) and len(name) > len(prefix)
         ]
@@ -95,11 +96,11 @@ def with_body(
 
 def _identifier(fields: Fields, names: tuple[bytes, ...], problems: list[str]) -> str | None:
     for name in names:
-        for field in fields.get(name, ()):
-            if not field.value:
+        for value in fields.get(name, ()):
+            if not value:
                 continue
             try:
-                return _checked(_utf8(field.value))
+                return _checked(_utf8(value))
             except _UnreadableError as exc:
                 problems.append(f"{name.decode()}: {exc}")
                 return None
@@ -111,14 +112,14 @@ def _metadata(
 ) -> dict[str, Any] | None:
     merged: dict[str, Any] = {}
     for name in names.metadata:
-        for field in fields.get(name, ()):
+        for value in fields.get(name, ()):
             try:
-                merged = {**_object(field.value), **merged} if merged else _object(field.value)
+                merged = {**_object(value), **merged} if merged else _object(value)
             except _UnreadableError as exc:
                 problems.append(f"{name.decode()}: {exc}")
     for name, key in names.singles(fields):
         try:
-            merged[_utf8(key)] = _checked(_utf8(fields[name][0].value))
+            merged[_utf8(key)] = _checked(_utf8(fields[name][0]))
         except _UnreadableError as exc:
             problems.append(f"{name.decode('latin-1')}: {exc}")
     if len(merged) > MAX_METADATA_KEYS:

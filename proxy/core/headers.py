@@ -1,14 +1,14 @@
-"""Header fields as bytes: find the few that matter, cut lines out, leave every other byte alone.
+"""Header fields as bytes: find the few that matter, leave lines out, keep every other byte.
 
-A head is what came over the wire, from the first line to the empty one. It is never taken apart
-and built again: one pass of one pattern over its lower-case copy finds the fields that the relay
-knows, and an edit is a list of cuts. Whether a head is well formed has been judged before
+A head is what came over the wire, from the first line to the empty one. Its lines are looked at
+once: those that stay with the proxy are left out, the values that the relay needs are noted, and
+every other line goes on as it came. Whether a head is well formed is judged elsewhere
 (`proxy.framing`); here it is trusted: every field stands on a line of its own and no white space
 precedes a colon.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 MAX_SPELLINGS = 1024
@@ -23,7 +23,6 @@ HOP_BY_HOP = (  # RFC 9110 section 7.6.1, RFC 2616 section 13.5.1
     b"upgrade",
 )
 _REQUEST_FIELDS = (
-    *HOP_BY_HOP,
     b"host",
     b"content-length",
     b"transfer-encoding",
@@ -34,7 +33,6 @@ _REQUEST_FIELDS = (
     b"x-stainless-retry-count",
 )
 _ANSWER_FIELDS = (
-    *HOP_BY_HOP,
     b"content-length",
     b"transfer-encoding",
     b"content-type",
@@ -48,68 +46,82 @@ _REQUEST_LINE = re.compile(
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [^\r\n]*)?\r\n")
 
 
-class Field(NamedTuple):
-    """One field line: `head[start:end]` is the line break before it, its name and its value."""
-
-    start: int
-    end: int
-    value: bytes
+Fields = dict[bytes, list[bytes]]  # values by lower-case name, in the order of the head
 
 
-Fields = dict[bytes, list[Field]]
-Cut = tuple[int, int, bytes]  # start, end, what comes in its place
+class Head(NamedTuple):
+    """A head in its lines, without their line breaks."""
+
+    raw: bytes  # as it came
+    first_line: bytes
+    lines: list[bytes]  # the field lines that pass, as they came
+    fields: Fields  # the values that were looked for, of lines that pass or not
+
+    def passes_whole(self) -> bool:
+        """Tell whether every line passes."""
+        return len(self.lines) == self.raw.count(b"\r\n") - 2
 
 
 class FieldPattern:
-    """Finds the named fields, and those whose names begin with a prefix, in one pass.
+    """Reads heads: which fields to note, and which of those stay with the proxy.
 
     A spelling met before is looked up, not folded again; how many are remembered is bounded,
     because clients choose them.
     """
 
-    __slots__ = ("_known", "_names", "_prefixes")
+    __slots__ = ("_known", "_left_out", "_noted", "_prefixes")
 
-    def __init__(self, names: Iterable[bytes], prefixes: Iterable[bytes] = ()) -> None:
-        """Take lower-case names and prefixes."""
-        self._names = frozenset(names)
+    def __init__(
+        self,
+        noted: Iterable[bytes],
+        *,
+        left_out: Iterable[bytes] = HOP_BY_HOP,
+        prefixes: Iterable[bytes] = (),
+    ) -> None:
+        """Take lower-case names; those left out, and those with a prefix, are noted as well."""
+        self._left_out = frozenset(left_out)
+        self._noted = frozenset(noted)
         self._prefixes = tuple(prefixes)
-        self._known: dict[bytes, bytes | None] = {}
+        self._known: dict[bytes, tuple[bytes, bool] | None] = {}
 
-    def fields(self, head: bytes) -> Fields:
-        """Return the fields found, by lower-case name, in the order of the head."""
-        found: Fields = {}
+    def read(self, raw: bytes) -> Head:
+        """Return the head in its lines."""
+        lines = raw.split(b"\r\n")
+        passing: list[bytes] = []
+        fields: Fields = {}
         known = self._known
-        lines = head.split(b"\r\n")
-        end = len(lines[0])
         for line in lines[1:-2]:
-            start, end = end, end + 2 + len(line)
-            colon = line.find(b":")
-            spelling = line[:colon]
-            name = known[spelling] if spelling in known else self._learn(spelling)
-            if name is not None:
-                field = Field(start, end, line[colon + 1 :].strip(b" \t"))
-                if name in found:
-                    found[name].append(field)
-                else:
-                    found[name] = [field]
-        return found
+            spelling, _, value = line.partition(b":")
+            kind = known[spelling] if spelling in known else self._learn(spelling)
+            if kind is None:
+                passing.append(line)
+                continue
+            name, passes = kind
+            if passes:
+                passing.append(line)
+            if name in fields:
+                fields[name].append(value.strip(b" \t"))
+            else:
+                fields[name] = [value.strip(b" \t")]
+        return Head(raw, lines[0], passing, fields)
 
-    def _learn(self, spelling: bytes) -> bytes | None:
-        folded = spelling.lower()
-        known = folded in self._names or folded.startswith(self._prefixes)
-        name = folded if known else None
+    def _learn(self, spelling: bytes) -> tuple[bytes, bool] | None:
+        name = spelling.lower()
+        passes = name not in self._left_out and not name.startswith(self._prefixes)
+        kind = (name, passes) if name in self._noted or not passes else None
         if len(self._known) >= MAX_SPELLINGS:
             self._known.clear()
         if len(spelling) <= MAX_SPELLING_BYTES:
-            self._known[spelling] = name
-        return name
+            self._known[spelling] = kind
+        return kind
 
 
 def request_pattern(names: Iterable[bytes], prefixes: Iterable[bytes]) -> FieldPattern:
     """Return the pattern for requests; the attribution fields are given, in any case."""
     return FieldPattern(
-        [*_REQUEST_FIELDS, *(name.lower() for name in names)],
-        [prefix.lower() for prefix in prefixes],
+        _REQUEST_FIELDS,
+        left_out=(*HOP_BY_HOP, *(name.lower() for name in names)),
+        prefixes=[prefix.lower() for prefix in prefixes],
     )
 
 
@@ -151,59 +163,53 @@ def status_line(head: bytes) -> StatusLine | None:
 
 def first(fields: Fields, name: bytes) -> bytes | None:
     """Return the first value of a field, None where it is absent."""
-    found = fields.get(name)
-    return found[0].value if found else None
+    values = fields.get(name)
+    return values[0] if values else None
 
 
 def text(fields: Fields, name: bytes) -> str:
     """Return the first value of a field as text, empty where it is absent."""
-    found = fields.get(name)
-    return found[0].value.decode("latin-1") if found else ""
+    values = fields.get(name)
+    return values[0].decode("latin-1") if values else ""
 
 
 def tokens(fields: Fields, name: bytes) -> list[bytes]:
     """Return the lower-case members of a comma-separated field, over all its lines."""
     return [
         token
-        for field in fields.get(name, ())
-        for token in (part.strip(b" \t").lower() for part in field.value.split(b","))
+        for value in fields.get(name, ())
+        for token in (part.strip(b" \t").lower() for part in value.split(b","))
         if token
     ]
 
 
-def nominated(head: bytes, fields: Fields) -> list[Cut]:
-    """Return cuts for the fields that `Connection` names (RFC 9110 section 7.6.1)."""
-    names = [
-        token
-        for token in tokens(fields, b"connection")
-        if token not in (b"close", b"keep-alive", b"upgrade", *_FRAMING)
+def name_of(line: bytes) -> bytes:
+    """Return the lower-case name of a field line."""
+    return line.partition(b":")[0].lower()
+
+
+def without(lines: Iterable[bytes], names: Container[bytes]) -> list[bytes]:
+    """Return the lines less those of the named fields."""
+    return [line for line in lines if name_of(line) not in names]
+
+
+def nominated(fields: Fields) -> list[bytes]:
+    """Return the names that `Connection` takes out of the head (RFC 9110 section 7.6.1)."""
+    return [name for name in tokens(fields, b"connection") if name not in _NOT_NOMINATED]
+
+
+def replaced(lines: Iterable[bytes], name: bytes, value: bytes) -> list[bytes]:
+    """Return the lines with another value for a field; its name stays as it was spelled."""
+    return [
+        line.partition(b":")[0] + b": " + value if name_of(line) == name else line for line in lines
     ]
-    if not names:
-        return []
-    return removals(FieldPattern(names).fields(head), names)
 
 
-_FRAMING = (b"host", b"content-length", b"transfer-encoding")  # never removed on a peer's word
+def joined(first_line: bytes, lines: Iterable[bytes], added: bytes = b"") -> bytes:
+    """Return a head; `added` are whole lines."""
+    return b"\r\n".join((first_line, *lines)) + b"\r\n" + added + b"\r\n"
 
 
-def removals(fields: Fields, names: Iterable[bytes]) -> list[Cut]:
-    """Return cuts that take the named fields out."""
-    return [(field.start, field.end, b"") for name in names for field in fields.get(name, ())]
-
-
-def replaced(head: bytes, field: Field, value: bytes) -> Cut:
-    """Return a cut that gives a field another value and leaves its name as it was spelled."""
-    return head.index(b":", field.start) + 1, field.end, b" " + value
-
-
-def edited(head: bytes, cuts: list[Cut]) -> bytes:
-    """Return the head with the cuts made; cuts may come in any order, doubled ones count once."""
-    parts: list[bytes] = []
-    position = 0
-    for start, end, replacement in sorted(cuts):
-        if start < position:
-            continue
-        parts += (head[position:start], replacement)
-        position = end
-    parts.append(head[position:])
-    return b"".join(parts)
+_NOT_NOMINATED = frozenset(  # options of the connection, and what frames the message
+    (b"close", b"keep-alive", b"upgrade", b"host", b"content-length", b"transfer-encoding")
+)

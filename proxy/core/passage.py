@@ -22,9 +22,8 @@ class Destination(NamedTuple):
 
 
 def request_head(
-    head: bytes,
+    head: headers.Head,
     line: headers.RequestLine,
-    fields: headers.Fields,
     destination: Destination,
     *,
     invited: bool,
@@ -35,44 +34,44 @@ def request_head(
     `invited`: the proxy itself has answered `Expect: 100-continue`. `spliced_length`: the length of
     a body that now asks for usage, None for one that goes on as it came.
     """
-    cuts = headers.removals(fields, (*headers.HOP_BY_HOP, *destination.own_names))
-    if b"connection" in fields:
-        cuts += headers.nominated(head, fields)
+    lines, fields = head.lines, head.fields
+    if b"connection" in fields and (names := headers.nominated(fields)):
+        lines = headers.without(lines, names)
     if invited:
-        cuts += headers.removals(fields, (b"expect",))
-    if destination.own_prefixes:
-        cuts += headers.removals(
-            fields, [name for name in fields if name.startswith(destination.own_prefixes)]
-        )
+        lines = headers.without(lines, (b"expect",))
     if spliced_length is not None:
-        cuts += _cuts_for_splice(head, fields, spliced_length)
+        lines = _spliced(lines, fields, spliced_length)
     target = line.target if line.target == b"*" else destination.base_path + line.target
     first_line = b"%b %b HTTP/1.1" % (line.method, target)
-    host = fields.get(b"host")
-    if host is None:
+    if b"host" not in fields:
         first_line += b"\r\nHost: " + destination.authority
-    else:
-        cuts.append(headers.replaced(head, host[0], destination.authority))
-    cuts.append((0, line.end, first_line))
-    edited = headers.edited(head, cuts)
-    if b"upgrade" in fields and wants_websocket(line, fields):
-        return edited[:-2] + _SWITCH + b"\r\n"
-    return edited
+    switch = _SWITCH if b"upgrade" in fields and wants_websocket(line, fields) else b""
+    return headers.joined(first_line, _to(destination.authority, lines), switch)
 
 
-def _cuts_for_splice(head: bytes, fields: headers.Fields, length: int) -> list[headers.Cut]:
+def _to(authority: bytes, lines: list[bytes]) -> list[bytes]:
+    """Return the lines with the upstream's name; most clients put `Host` first."""
+    for index, line in enumerate(lines):
+        if line[:5].lower() == b"host:":
+            return [*lines[:index], line[:5] + b" " + authority, *lines[index + 1 :]]
+    return lines
+
+
+def _spliced(lines: list[bytes], fields: headers.Fields, length: int) -> list[bytes]:
     """Give the length of the spliced body, and ask for an answer that can be read at once."""
-    cuts: list[headers.Cut] = []
     if b"content-length" in fields:
-        cuts.append(headers.replaced(head, fields[b"content-length"][0], b"%d" % length))
-    codings = fields.get(b"accept-encoding")
-    if codings:
-        cuts.append(headers.replaced(head, codings[0], b"identity"))
-        cuts += [(field.start, field.end, b"") for field in codings[1:]]
-    else:
-        end = len(head) - 4
-        cuts.append((end, end, b"\r\nAccept-Encoding: identity"))
-    return cuts
+        lines = headers.replaced(lines, b"content-length", b"%d" % length)
+    if b"accept-encoding" not in fields:
+        return [*lines, b"Accept-Encoding: identity"]
+    asked = False
+    kept = []
+    for line in lines:
+        if headers.name_of(line) != b"accept-encoding":
+            kept.append(line)
+        elif not asked:
+            asked = True
+            kept += headers.replaced([line], b"accept-encoding", b"identity")
+    return kept
 
 
 def request_trailers(
@@ -97,15 +96,14 @@ def wants_websocket(line: headers.RequestLine, fields: headers.Fields) -> bool:
 
 
 def answer_head(
-    head: bytes,
-    fields: headers.Fields,
-    *,
-    without: tuple[bytes, ...] = (),
-    added: bytes = b"",
+    head: headers.Head, *, without: tuple[bytes, ...] = (), added: bytes = b""
 ) -> bytes:
     """Return an answer's head for the client, less some more fields, with whole lines added."""
-    cuts = headers.removals(fields, (*headers.HOP_BY_HOP, *without))
-    if b"connection" in fields:
-        cuts += headers.nominated(head, fields)
-    edited = headers.edited(head, cuts) if cuts else head
-    return edited[:-2] + added + b"\r\n" if added else edited
+    lines = head.lines
+    if b"connection" in head.fields and (names := headers.nominated(head.fields)):
+        lines = headers.without(lines, names)
+    elif not without and not added and head.passes_whole():
+        return head.raw
+    if without:
+        lines = headers.without(lines, without)
+    return headers.joined(head.first_line, lines, added)

@@ -28,7 +28,7 @@ def read(*lines: bytes, names: AttributionFields = FIELDS) -> Attribution:
     """Return the attribution of a request with these lines."""
     head = b"POST / HTTP/1.1\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
     pattern = request_pattern(names.names, names.metadata_prefixes)
-    return from_headers(pattern.fields(head), names)
+    return from_headers(pattern.read(head).fields, names)
 
 
 def test_the_three_headers_are_read() -> None:
