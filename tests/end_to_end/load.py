@@ -48,9 +48,9 @@ class Load:
         imitation.asked.clear()
         imitation.answered.clear()
 
-    async def run(self, calls: int, *, clients: int = 16) -> None:
+    async def run(self, calls: int, *, clients: int = 16, first: int = 0) -> None:
         """Make the calls; a client that loses its connection goes on with another one."""
-        self._waiting = list(reversed(range(calls)))
+        self._waiting = list(reversed(range(first, first + calls)))
         async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as tasks:
             for _ in range(clients):
                 tasks.create_task(self._work())

@@ -118,3 +118,34 @@ async def until_rows(dsn: str, count: int, *, seconds: float = 60) -> None:
     finally:
         await connection.close()
     assert found == count
+
+
+class Postgres:
+    """A Postgres in a process of its own, which a test starts and stops while its loop runs."""
+
+    _PROGRAM = (
+        "import sys; from pathlib import Path; from proxy.embedded import EmbeddedPostgres;"
+        "server = EmbeddedPostgres(Path(sys.argv[1]), settings={'fsync': 'off'});"
+        "print(server.start(), flush=True); sys.stdin.read(); server.stop()"
+    )
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> str:
+        """Return its DSN, which is the same at every start."""
+        pipe = asyncio.subprocess.PIPE
+        command = (sys.executable, "-c", self._PROGRAM, str(self._directory))
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+        self._process = process
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            return (await process.stdout.readline()).decode().strip()
+
+    async def stop(self) -> None:
+        """Stop it, and wait until it is gone."""
+        process, self._process = self._process, None
+        if process is not None:
+            async with asyncio.timeout(60):
+                await process.communicate(b"")  # the end of its input
