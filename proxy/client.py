@@ -186,11 +186,12 @@ class ClientLink(asyncio.Protocol):
         self.exchange = None
         self._end()
 
-    def break_off(self) -> None:
-        """End the link behind what was sent, with a reset: a clean end might look complete."""
+    def break_off(self, *, reset: bool) -> None:
+        """End the link behind what was sent; with a reset where a clean end would look complete."""
         self.exchange = None
         self.closing = True
-        self._end_with_reset()
+        if reset:
+            self._end_with_reset()
         if self.transport.get_extra_info("sslcontext") is None:
             self.transport.close()
         else:  # a close would say that all has been sent

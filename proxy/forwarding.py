@@ -94,6 +94,7 @@ class Exchange:
         "_attribution",
         "_close_after",
         "_connecting",
+        "_ends_with_link",
         "_facts",
         "_first_byte_us",
         "_head",
@@ -146,6 +147,7 @@ class Exchange:
         self._spliced = False
         self._reframed: Reframed | None = None
         self._close_after = not request.keeps_alive
+        self._ends_with_link = False  # the end of the link is the end of the answer
         self._switched = False
         self._over = False
 
@@ -422,7 +424,7 @@ class Exchange:
         outcome = Outcome.TIMEOUT if timed_out else Outcome.UPSTREAM_ERROR
         if self.answering:
             self._end(outcome, error_type=error.type)
-            self._link.break_off()
+            self._link.break_off(reset=self._ends_with_link)
             return
         self._end(outcome, error_type=error.type, status=error.status)
         line, link = self._request.line, self._link
@@ -452,7 +454,7 @@ class Exchange:
     def switched(self, head: bytes, rest: bytes) -> None:
         """Become a tunnel: a 101 leaves as it came."""
         self._switched = True
-        self._close_after = True
+        self._close_after = self._ends_with_link = True
         self.answering = True
         self._first_byte_us = self._relay.now_us() - self._started_us
         self._link.write(head + rest)
@@ -519,6 +521,7 @@ class Exchange:
     def _settle_the_end(self, head: AnswerHead, body: Reframed | None) -> None:
         """Find out whether the client's link ends with this answer."""
         ends = head.length == framing.UNTIL_CLOSE if body is None else body.closes
+        self._ends_with_link = ends
         unread = self._link.request_incomplete and not head.keeps_alive
         if ends or unread or self._link.closing:
             self._close_after = True

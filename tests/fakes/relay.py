@@ -2,11 +2,13 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from structlog.testing import capture_logs
 
 from proxy.app import Worker
 from proxy.core.model import Closing, Opening, Record
@@ -24,6 +26,12 @@ class Running:
     port: int
     journal: Path
     lines: list[dict[str, object]]
+    logged: Sequence[Mapping[str, Any]]
+
+    @property
+    def faults(self) -> list[BaseException]:
+        """Return the faults of our own that were logged."""
+        return [entry["exc_info"] for entry in self.logged if "exc_info" in entry]
 
     @property
     def url(self) -> str:
@@ -60,9 +68,9 @@ class Running:
 
 @asynccontextmanager
 async def running_worker(
-    directory: Path, upstream_url: str, **settings: Any
+    directory: Path, upstream_url: str, *, faults: int = 0, **settings: Any
 ) -> AsyncIterator[Running]:
-    """Run a worker until the block ends, then drain it."""
+    """Run a worker until the block ends, then drain it; no more faults than told may be logged."""
     chosen = await asyncio.to_thread(
         Settings,
         data_dir=directory,
@@ -79,12 +87,16 @@ async def running_worker(
         chosen, journal=journal, name="w", log_call=lambda facts: lines.append({**facts})
     )
     task = asyncio.get_running_loop().create_task(worker.run(listener))
-    try:
-        yield Running(worker, port, directory / "journal", lines)
-    finally:
-        worker.stop()
-        await task
-        await asyncio.to_thread(journal.close)
+    with capture_logs() as logged:
+        running = Running(worker, port, directory / "journal", lines, logged)
+        try:
+            yield running
+        finally:
+            worker.stop()
+            await task
+            await asyncio.to_thread(journal.close)
+    if len(running.faults) != faults:
+        raise running.faults[0]
 
 
 class Wire:

@@ -44,6 +44,11 @@ class Call:
         self.writer.write(data)
         await self.writer.drain()
 
+    @property
+    def chunked(self) -> bool:
+        """Whether the body came in chunks."""
+        return (self.header("transfer-encoding") or b"").lower() == b"chunked"
+
     def close(self) -> None:
         """Close the connection cleanly."""
         self.writer.close()
@@ -64,7 +69,7 @@ Script = Callable[[Call], Awaitable[None]]
 
 async def answer_plainly(call: Call) -> None:
     """Send a small JSON answer."""
-    await call.send(PLAIN)
+    await call.send(PLAIN.removesuffix(b"{}") if call.head.startswith(b"HEAD ") else PLAIN)
 
 
 def answering(*parts: bytes, pause: float = 0.0, close: bool = False) -> Script:
@@ -126,12 +131,14 @@ class Upstream:
         self._tasks.add(task)
         self.connections += 1
         number = self.connections
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             try:
                 while not writer.is_closing():
                     call = await self._read(reader, writer, number)
                     self.calls.append(call)
                     await self.script(call)
+                    if b"close" in (call.header("connection") or b"").lower():
+                        break
             finally:
                 self._tasks.discard(task)
                 writer.close()
@@ -148,7 +155,7 @@ class Upstream:
         return call
 
     async def _read_body(self, call: Call) -> None:
-        if (call.header("transfer-encoding") or b"").lower() == b"chunked":
+        if call.chunked:
             await _read_chunks(call)
             return
         length = call.header("content-length")
