@@ -167,6 +167,6 @@ def _utf8(value: bytes) -> str:
 def _checked(value: str) -> str:
     if len(value) > MAX_ID_CHARACTERS:
         raise _UnreadableError(f"longer than {MAX_ID_CHARACTERS} characters")
-    if _CONTROL.search(value):
+    if not value.isprintable() and _CONTROL.search(value):
         raise _UnreadableError("control characters")
     return value

@@ -195,6 +195,8 @@ def without(lines: Iterable[bytes], names: Container[bytes]) -> list[bytes]:
 
 def nominated(fields: Fields) -> list[bytes]:
     """Return the names that `Connection` takes out of the head (RFC 9110 section 7.6.1)."""
+    if fields.get(b"connection") in _ORDINARY_CONNECTIONS:
+        return []
     return [name for name in tokens(fields, b"connection") if name not in _NOT_NOMINATED]
 
 
@@ -210,6 +212,7 @@ def joined(first_line: bytes, lines: Iterable[bytes], added: bytes = b"") -> byt
     return b"\r\n".join((first_line, *lines)) + b"\r\n" + added + b"\r\n"
 
 
+_ORDINARY_CONNECTIONS = (None, [b"keep-alive"], [b"close"])
 _NOT_NOMINATED = frozenset(  # options of the connection, and what frames the message
     (b"close", b"keep-alive", b"upgrade", b"host", b"content-length", b"transfer-encoding")
 )

@@ -35,7 +35,8 @@ def request_head(
     a body that now asks for usage, None for one that goes on as it came.
     """
     lines, fields = head.lines, head.fields
-    if b"connection" in fields and (names := headers.nominated(fields)):
+    names = headers.nominated(fields)
+    if names:
         lines = headers.without(lines, names)
     if invited:
         lines = headers.without(lines, (b"expect",))
@@ -100,7 +101,8 @@ def answer_head(
 ) -> bytes:
     """Return an answer's head for the client, less some more fields, with whole lines added."""
     lines = head.lines
-    if b"connection" in head.fields and (names := headers.nominated(head.fields)):
+    names = headers.nominated(head.fields)
+    if names:
         lines = headers.without(lines, names)
     elif not without and not added and head.passes_whole():
         return head.raw
