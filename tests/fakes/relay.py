@@ -10,12 +10,13 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from proxy.app import Worker
+from proxy.app import LogCall, Worker
 from proxy.core.model import Closing, Opening, Record
 from proxy.core.records import scan
 from proxy.journal import JournalWriter
 from proxy.listening import open_sockets
 from proxy.settings import Address, Settings
+from tests.fakes.upstream import reset
 
 
 @dataclass(slots=True)
@@ -68,7 +69,12 @@ class Running:
 
 @asynccontextmanager
 async def running_worker(
-    directory: Path, upstream_url: str, *, faults: int = 0, **settings: Any
+    directory: Path,
+    upstream_url: str,
+    *,
+    faults: int = 0,
+    log_call: LogCall | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
     """Run a worker until the block ends, then drain it; no more faults than told may be logged."""
     chosen = await asyncio.to_thread(
@@ -84,7 +90,10 @@ async def running_worker(
     listener = open_sockets(chosen.listen, 1, setting="METER_LISTEN")[0]
     port = int(listener.getsockname()[1])
     worker = Worker(
-        chosen, journal=journal, name="w", log_call=lambda facts: lines.append({**facts})
+        chosen,
+        journal=journal,
+        name="w",
+        log_call=log_call or (lambda facts: lines.append({**facts})),
     )
     task = asyncio.get_running_loop().create_task(worker.run(listener))
     with capture_logs() as logged:
@@ -162,8 +171,8 @@ class Wire:
             await self.writer.wait_closed()
 
     def reset(self) -> None:
-        """Drop the connection."""
-        self.writer.transport.abort()
+        """Drop the connection with a reset."""
+        reset(self.writer)
 
 
 async def roundtrip(port: int, request: bytes) -> bytes:

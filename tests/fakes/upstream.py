@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -55,13 +57,20 @@ class Call:
 
     def reset(self) -> None:
         """Drop the connection with a reset."""
-        self.writer.transport.abort()
+        reset(self.writer)
 
     async def gone(self) -> None:
         """Wait until the other side has gone."""
         with suppress(ConnectionError):
             while await self.reader.read(65536):
                 pass
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Drop a connection with a reset, whatever is on its way."""
+    link = writer.get_extra_info("socket")
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 Script = Callable[[Call], Awaitable[None]]

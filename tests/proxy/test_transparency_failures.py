@@ -1,0 +1,342 @@
+"""What breaks on one side is seen on the other, at once, as what it is; each call has one row."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.core.model import Closing
+from tests.fakes.relay import Running, Wire, roundtrip, running_worker
+from tests.fakes.upstream import Call, Upstream, answer_plainly, answering
+
+GET = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+UPLOAD = b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+STARTS = {
+    "length": OK + b"Content-Length: 9\r\n\r\nabc",
+    "chunked": CHUNKED,
+    "in a chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\nabc",
+    "until close": OK + b"\r\nabc",
+}
+
+
+async def drop(call: Call) -> None:
+    """Close without an answer."""
+    call.close()
+
+
+async def reset(call: Call) -> None:
+    """Reset without an answer."""
+    call.reset()
+
+
+async def wait(call: Call) -> None:
+    """Answer nothing until the other side goes."""
+    await call.gone()
+
+
+async def closed_once(worker: Running, outcome: str) -> Closing:
+    """Wait for the one closing, and look at its outcome."""
+    closing = await worker.closing()
+    await asyncio.sleep(0.02)
+    assert len(worker.closings()) == 1
+    assert closing.outcome == outcome
+    return closing
+
+
+@pytest.mark.parametrize("script", [drop, reset], ids=["closed", "reset"])
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "reused"])
+async def test_an_upstream_that_drops_a_call(tmp_path: Path, script: object, *, used: bool) -> None:
+    """It is told as 502, and the call is not made twice."""
+    async with Upstream() as upstream, running_worker(tmp_path, upstream.url) as worker:
+        wire = await Wire.to(worker.port)
+        if used:
+            await wire.send(GET)
+            await wire.answer()
+        upstream.calls.clear()
+        upstream.script = script  # type: ignore[assignment]
+        await wire.send(GET)
+        head, body = await wire.answer()
+        assert head.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+        assert b"\r\nX-Meter-Error: upstream_disconnected\r\n" in head
+        assert b'"type":"upstream_disconnected"' in body
+        assert len(upstream.calls) == 1
+        upstream.script = answer_plainly
+        await wire.send(GET)
+        assert (await wire.answer())[1] == b"{}"
+        await wire.close()
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+@pytest.mark.parametrize("end", [drop, reset], ids=["closed", "reset"])
+async def test_an_answer_that_breaks_off_is_seen_to(
+    tmp_path: Path, start: bytes, end: object
+) -> None:
+    """What came is passed on; a connection that ends cleanly must not make it look complete."""
+    go = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        await call.send(start)
+        await go.wait()
+        await end(call)  # type: ignore[operator]
+
+    complete = b"\r\n\r\nabc" in start and b"Content" not in start and end is drop
+    async with (
+        asyncio.timeout(10),
+        Upstream(script) as upstream,
+        running_worker(tmp_path, upstream.url) as worker,
+    ):
+        wire = await Wire.to(worker.port)
+        await wire.send(GET)
+        await wire.until(b"abc")
+        go.set()
+        if start == STARTS["until close"] and end is reset:
+            with pytest.raises(ConnectionResetError):
+                await wire.rest()
+        else:
+            assert await wire.rest() in (b"", b"\r\n")
+        await wire.close()
+        closing = await closed_once(worker, "ok" if complete else "upstream_error")
+        assert closing.status == 200
+
+
+@pytest.mark.parametrize("start", [b"", CHUNKED], ids=["before the head", "in mid-body"])
+async def test_an_upstream_that_goes_silent(tmp_path: Path, start: bytes) -> None:
+    """It is told as 504, or broken off."""
+    settings: dict[str, Any] = {"upstream_idle_timeout_seconds": 0.3}
+
+    async def script(call: Call) -> None:
+        await call.send(start)
+        await call.gone()
+
+    async with (
+        asyncio.timeout(10),
+        Upstream(script) as upstream,
+        running_worker(tmp_path, upstream.url, **settings) as worker,
+    ):
+        wire = await Wire.to(worker.port)
+        await wire.send(GET)
+        if start:
+            assert await wire.rest() == start
+        else:
+            head, body = await wire.answer()
+            assert head.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
+            assert b'"type":"upstream_timeout"' in body
+        await wire.close()
+        closing = await closed_once(worker, "timeout")
+        assert closing.error_type == "upstream_timeout"
+
+
+async def test_an_upstream_that_is_not_there(tmp_path: Path) -> None:
+    """It is told as 502 that names where nobody was."""
+    async with running_worker(tmp_path, "http://127.0.0.1:9") as worker:
+        answer = await roundtrip(
+            worker.port, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        )
+        assert answer.startswith(b"HTTP/1.1 502 ")
+        assert b"cannot connect to 127.0.0.1:9" in answer
+        assert (await closed_once(worker, "upstream_error")).error_type == "upstream_unreachable"
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("when", ["uploading", "waiting", "streaming"])
+async def test_a_client_that_leaves_cancels_its_call(tmp_path: Path, how: str, when: str) -> None:
+    """The upstream sees it soon, and never takes half a request for a whole one."""
+    arrived, gone = asyncio.Event(), asyncio.Event()
+
+    async def script(call: Call) -> None:
+        arrived.set()
+        if when == "streaming":
+            while not gone.is_set():
+                await call.send(b"3\r\nabc\r\n" if call.connection < 0 else CHUNKED)
+                call.connection = -1
+                if call.reader.at_eof():
+                    break
+                await asyncio.sleep(0.01)
+        await call.gone()
+        gone.set()
+
+    async def head(call: Call) -> None:
+        await script(call)
+
+    async with (
+        asyncio.timeout(10),
+        Upstream(script, on_head=head if when == "uploading" else None) as upstream,
+        running_worker(tmp_path, upstream.url) as worker,
+    ):
+        wire = await Wire.to(worker.port)
+        await wire.send(UPLOAD + b"x" * 1000 if when == "uploading" else GET)
+        await arrived.wait()
+        if when == "streaming":
+            await wire.until(b"abc")
+        if how == "reset":
+            wire.reset()
+        else:
+            wire.writer.close()
+        if when == "streaming":
+            await closed_once(worker, "client_disconnected")
+            gone.set()
+        else:
+            await gone.wait()
+        closing = await closed_once(worker, "client_disconnected")
+        assert closing.status == (200 if when == "streaming" else None)
+
+
+async def test_a_client_that_leaves_before_there_is_a_connection(tmp_path: Path) -> None:
+    """The connection is kept for the next call."""
+    async with Upstream() as upstream, running_worker(tmp_path, upstream.url) as worker:
+        wire = await Wire.to(worker.port)
+        wire.writer.write(GET)
+        wire.reset()
+        other = await Wire.to(worker.port)
+        await other.send(GET)
+        assert (await other.answer())[1] == b"{}"
+        await other.close()
+        outcomes = {closing.outcome for closing in await worker.wait_for_closings(1)}
+        assert outcomes <= {"ok", "client_disconnected"}
+
+
+@pytest.mark.parametrize("close", [True, False], ids=["and closes", "and reads on"])
+async def test_an_answer_before_the_body_was_read(tmp_path: Path, *, close: bool) -> None:
+    """A refused upload: the refusal reaches the client, and the rest of the body is nobody's."""
+    refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig"
+    if close:
+        refusal = refusal.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+    async def refuse(call: Call) -> None:
+        await call.send(refusal)
+        if close:
+            call.close()
+        else:
+            await call.gone()
+
+    async with (
+        asyncio.timeout(20),
+        Upstream(on_head=refuse, read_body=False) as upstream,
+        running_worker(tmp_path, upstream.url) as worker,
+    ):
+        upstream.script = wait
+        wire = await Wire.to(worker.port)
+        await wire.send(UPLOAD + b"x" * 1_000_000)
+        head, body = await wire.answer()
+        assert (head[:13], body) == (b"HTTP/1.1 413 ", b"big")
+        assert (b"Connection: close" in head) is close
+        upstream.on_head, upstream.script = None, answer_plainly
+        rest = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+        await wire.send(rest + b"x" * (9_000_000 - len(rest)) + GET * (not close))
+        assert (await wire.rest() if close else (await wire.answer())[1]) == b"{}"[
+            : 2 * (not close)
+        ]
+        await wire.close()
+        assert (await worker.wait_for_closings(1))[0].status == 413
+        assert all(b"smuggled" not in call.head for call in upstream.calls)
+
+
+@pytest.mark.parametrize("refused", [True, False], ids=["refused", "invited"])
+async def test_a_body_waits_for_the_upstreams_invitation(tmp_path: Path, *, refused: bool) -> None:
+    """Expect: 100-continue is between client and upstream."""
+    answer = b"HTTP/1.1 417 No\r\nContent-Length: 2\r\n\r\nno"
+    invite = answering(answer if refused else b"HTTP/1.1 100 Continue\r\n\r\n")
+    request = (
+        b"POST /v1/files HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    )
+    async with (
+        asyncio.timeout(10),
+        Upstream(on_head=invite, read_body=not refused) as upstream,
+        running_worker(tmp_path, upstream.url) as worker,
+    ):
+        if refused:
+            upstream.script = wait
+        wire = await Wire.to(worker.port)
+        await wire.send(request)
+        if refused:
+            assert await wire.answer() == (answer[:-2], b"no")
+        else:
+            assert await wire.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
+            await wire.send(b"12345")
+            assert (await wire.answer())[1] == b"{}"
+            assert upstream.calls[0].body == b"12345"
+            assert upstream.calls[0].header("expect") == b"100-continue"
+        await wire.close()
+        assert len(await worker.wait_for_closings(1)) == 1
+
+
+@pytest.mark.parametrize("part", ["head", "body", "held body"])
+async def test_a_client_that_goes_silent(tmp_path: Path, part: str) -> None:
+    """A request that does not arrive in time is told as 408."""
+    settings: dict[str, Any] = {
+        "client_head_timeout_seconds": 0.3,
+        "client_idle_timeout_seconds": 0.3,
+    }
+    request = {"head": GET[:-2], "body": UPLOAD + b"x"}.get(
+        part, UPLOAD.replace(b"files", b"chat/completions") + b"{"
+    )
+    async with (
+        asyncio.timeout(10),
+        Upstream() as upstream,
+        running_worker(tmp_path, upstream.url, **settings) as worker,
+    ):
+        answer = await roundtrip(worker.port, request)
+        assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert b'"type":"request_timeout"' in answer
+        assert upstream.calls == []
+        outcomes = [closing.outcome for closing in worker.closings()]
+        assert outcomes == (["timeout"] if part == "body" else [])
+
+
+async def test_a_client_that_does_not_take_its_answer(tmp_path: Path) -> None:
+    """It is left after a while, and the upstream with it."""
+    endless = answering(OK + b"Content-Length: 100000000\r\n\r\n" + b"x" * 50_000_000)
+    async with (
+        asyncio.timeout(10),
+        Upstream(endless) as upstream,
+        running_worker(tmp_path, upstream.url, client_idle_timeout_seconds=0.3) as worker,
+    ):
+        wire = await Wire.to(worker.port)
+        wire.reader._transport.pause_reading()  # type: ignore[attr-defined]  # noqa: SLF001
+        wire.writer.write(GET)
+        await closed_once(worker, "client_disconnected")
+        wire.reset()
+
+
+async def test_an_idle_client_is_closed(tmp_path: Path) -> None:
+    """After the time that is set."""
+    async with (
+        asyncio.timeout(10),
+        Upstream() as upstream,
+        running_worker(tmp_path, upstream.url, client_idle_timeout_seconds=0.2) as worker,
+    ):
+        wire = await Wire.to(worker.port)
+        await wire.send(GET)
+        await wire.answer()
+        assert await wire.rest() == b""
+        await wire.close()
+
+
+async def test_a_fault_of_our_own_ends_one_call(tmp_path: Path) -> None:
+    """It is logged once, the call has its one closing, and the worker goes on."""
+    lines: list[Mapping[str, object]] = []
+
+    def log_call(facts: Mapping[str, object]) -> None:
+        lines.append(facts)
+        if len(lines) == 1:
+            raise ValueError("a fault")
+
+    async with (
+        asyncio.timeout(10),
+        Upstream() as upstream,
+        running_worker(tmp_path, upstream.url, faults=1, log_call=log_call) as worker,
+    ):
+        wire = await Wire.to(worker.port)
+        await wire.send(GET)
+        assert len(await wire.rest()) < 300
+        await wire.close()
+        assert len(worker.closings()) == 1
+        wire = await Wire.to(worker.port)
+        await wire.send(GET)
+        assert (await wire.answer())[1] == b"{}"
+        await wire.close()
+        assert len(worker.closings()) == 2
