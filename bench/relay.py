@@ -14,9 +14,19 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-from targets import BENCH, OTHERS, fixed_upstream, free_port, openai_meter, pinned, plain_nginx, process
+from targets import (
+    BENCH,
+    OTHERS,
+    fixed_upstream,
+    free_port,
+    openai_meter,
+    pinned,
+    plain_nginx,
+    process,
+)
 
 TICKS = os.sysconf("SC_CLK_TCK")
 Row = dict[str, float]
@@ -48,7 +58,15 @@ def wrk(port: int, connections: int, seconds: int) -> Row:
     """Load with wrk; return calls/s, calls, latency in microseconds and failures."""
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     command = pinned(
-        OTHERS, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", BENCH / "post.lua", url
+        OTHERS,
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--latency",
+        "-s",
+        BENCH / "post.lua",
+        url,
     )
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     calls = float(re.search(r"(\d+) requests in", output)[1])  # type: ignore[index]
@@ -79,12 +97,6 @@ def streams(port: int, count: int, events: int) -> Row:
     return dict(json.loads(output))
 
 
-def rows_recorded(run: Path) -> int:
-    """Return what the recorder says that it has committed."""
-    state = json.loads((run / "data" / "recorder.json").read_text())
-    return int(state.get("rows", state.get("inserted", -1)))
-
-
 def median_table(title: str, results: dict[str, list[Row]], columns: list[str]) -> None:
     """Print medians with least and greatest values, and the ratio to nginx of the same rounds."""
     print(f"\n{title}\n")
@@ -96,10 +108,14 @@ def median_table(title: str, results: dict[str, list[Row]], columns: list[str]) 
         cells = []
         for column in columns:
             values = [row[column] for row in rows if column in row]
-            cells.append(
-                f"{statistics.median(values):,.1f} ({min(values):,.1f}–{max(values):,.1f})" if values else "–"
-            )
+            cells.append(_cell(values))
         print(f"| {name} | {statistics.median(ratios):.2f} | " + " | ".join(cells) + " |")
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return "-"
+    return f"{statistics.median(values):,.1f} ({min(values):,.1f}-{max(values):,.1f})"
 
 
 def calls(options: argparse.Namespace, run: Path, **settings: str) -> None:
@@ -114,8 +130,8 @@ def calls(options: argparse.Namespace, run: Path, **settings: str) -> None:
             for _ in range(options.rounds):
                 for name, (port, pid) in targets.items():
                     wrk(port, connections, 1)
-                    row = with_cpu(pid, "calls", lambda p=port: wrk(p, connections, seconds))  # type: ignore[misc]
-                    results[name].append(row)
+                    load = partial(wrk, port, connections, seconds)
+                    results[name].append(with_cpu(pid, "calls", load))
             median_table(
                 f"1 kB calls, {connections} connections, closed loop",
                 results,
@@ -142,8 +158,8 @@ def streaming(options: argparse.Namespace, run: Path, **settings: str) -> None:
         results: dict[str, list[Row]] = {name: [] for name in targets}
         for _ in range(options.rounds):
             for name, (port, pid) in targets.items():
-                work = lambda p=port: streams(p, options.streams, options.events)  # type: ignore[misc] # noqa: E731
-                results[name].append(with_cpu(pid, "chunks", work))
+                load = partial(streams, port, options.streams, options.events)
+                results[name].append(with_cpu(pid, "chunks", load))
         median_table(
             f"{options.streams} streams x {options.events} chunks, 20 ms apart (cpu_us: per chunk)",
             results,

@@ -64,7 +64,7 @@ class Paced(asyncio.Protocol):
             self.transport.write(HEAD)
             self._streams[self] = self._count
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         """Forget the stream."""
         self._streams.pop(self, None)
 
@@ -118,7 +118,7 @@ class Reader(asyncio.Protocol):
         if text.endswith(b"0\r\n\r\n"):
             self.done.set()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         """Stop waiting."""
         self.done.set()
 
@@ -128,9 +128,10 @@ async def measure(port: int, streams: int, deadline_seconds: float) -> dict[str,
     loop = asyncio.get_running_loop()
     delays: list[int] = []
     readers = [Reader(delays, asyncio.Event()) for _ in range(streams)]
+    waiting = iter(readers)
     async with asyncio.timeout(deadline_seconds):
-        for reader in readers:
-            await loop.create_connection(lambda r=reader: r, "127.0.0.1", port)  # type: ignore[misc]
+        for _ in readers:
+            await loop.create_connection(lambda: next(waiting), "127.0.0.1", port)
         for reader in readers:
             await reader.done.wait()
     ordered = sorted(delays)

@@ -1,4 +1,4 @@
-"""What is measured: nothing in between, nginx as a plain reverse proxy, openai-meter with everything on."""
+"""What is measured: nothing in between, nginx as a plain reverse proxy, openai-meter, all on."""
 
 import json
 import os
@@ -41,14 +41,30 @@ ANSWER = json.dumps(
 _COMMON = """
 worker_processes 1; daemon off; pid {run}/{name}.pid; error_log {run}/{name}.log crit;
 events {{ worker_connections 16384; }}
-http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s; client_body_temp_path {run}/{name}-body; proxy_temp_path {run}/{name}-proxy;
-fastcgi_temp_path {run}/f; uwsgi_temp_path {run}/u; scgi_temp_path {run}/s; client_max_body_size 0; {server} }}
+http {{
+  access_log off; keepalive_requests 100000000; keepalive_timeout 600s; client_max_body_size 0;
+  client_body_temp_path {run}/{name}-body; proxy_temp_path {run}/{name}-proxy;
+  fastcgi_temp_path {run}/f; uwsgi_temp_path {run}/u; scgi_temp_path {run}/s;
+  {server}
+}}
 """
-_UPSTREAM = """server {{ listen 127.0.0.1:{port} backlog=4096 reuseport; default_type application/json;
-add_header x-request-id req_0123456789abcdef; add_header openai-processing-ms 12; location / {{ return 200 '{answer}'; }} }}"""
-_PROXY = """upstream up {{ server 127.0.0.1:{upstream}; keepalive 2048; keepalive_requests 100000000; }}
-server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection "";
-proxy_buffering off; proxy_request_buffering off; proxy_read_timeout 600s; }} }}"""
+_UPSTREAM = """
+server {{
+  listen 127.0.0.1:{port} backlog=4096 reuseport; default_type application/json;
+  add_header x-request-id req_0123456789abcdef; add_header openai-processing-ms 12;
+  location / {{ return 200 '{answer}'; }}
+}}
+"""
+_PROXY = """
+upstream up {{ server 127.0.0.1:{upstream}; keepalive 2048; keepalive_requests 100000000; }}
+server {{
+  listen 127.0.0.1:{port} backlog=4096;
+  location / {{
+    proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection "";
+    proxy_buffering off; proxy_request_buffering off; proxy_read_timeout 600s;
+  }}
+}}
+"""
 
 
 def free_port() -> int:
@@ -95,7 +111,8 @@ def nginx(name: str, server: str, port: int, core: int, run: Path) -> Iterator[i
     """Run nginx with one server; give the pid of its worker."""
     configuration = run / f"{name}.conf"
     configuration.write_text(_COMMON.format(run=run, name=name, server=server))
-    command = pinned(core, shutil.which("nginx") or "/usr/sbin/nginx", "-p", run, "-c", configuration)
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    command = pinned(core, program, "-p", run, "-c", configuration)
     with process(command, port) as running:
         yield _child_of(running.pid)
 
@@ -140,9 +157,12 @@ def openai_meter(upstream: int, run: Path, **settings: str) -> Iterator[tuple[in
         **settings,
     }
     command = pinned(OTHERS, sys.executable, "-m", "proxy", "serve")
-    with (run / "meter.log").open("ab") as log, process(
-        command, port, env=environment, stdout=log, stderr=log, cwd=BENCH.parent
-    ) as running:
+    with (
+        (run / "meter.log").open("ab") as log,
+        process(
+            command, port, env=environment, stdout=log, stderr=log, cwd=BENCH.parent
+        ) as running,
+    ):
         pid = _worker_of(running.pid, port)
         for task in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), {UNDER_TEST})

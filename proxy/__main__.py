@@ -34,12 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+_NO_DRAIN = (
+    "METER_ON_DISCONNECT=drain is not there yet: a call whose client hangs up is cancelled, "
+    "and its row says that its usage is unavailable"
+)
+
+
 def _serve(options: argparse.Namespace) -> None:
     from proxy.supervisor import serve  # noqa: PLC0415 - no other command needs it
 
     settings = _settings(options)
     for name in unknown_variables(os.environ):
         sys.stderr.write(f"openai-meter: {name} is no setting, it changes nothing\n")
+    if settings.on_disconnect == "drain":
+        sys.stderr.write(f"openai-meter: {_NO_DRAIN}\n")
     log = logs.configure(settings.log_format, process="supervisor", threaded=False)
     serve(settings)
     log.close()
@@ -145,9 +153,10 @@ def _add(
 
 
 def _default(setting: str) -> str:
-    default = Settings.model_fields[setting].get_default()
-    if default is None or default == () or default is False:
-        return ""
+    field = Settings.model_fields[setting]
+    default = field.get_default()
+    if default is None or default == () or default is False or field.default_factory is not None:
+        return ""  # nothing, or made when it is needed: the description says how
     shown = ", ".join(default) if isinstance(default, tuple) else default
     return f" (default: {shown})"
 

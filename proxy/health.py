@@ -7,7 +7,6 @@ the one that happened to be asked: each worker leaves a snapshot there about onc
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -18,6 +17,7 @@ from typing_extensions import override
 from proxy.client import ClientLink
 from proxy.errors import FramingError
 from proxy.framing import Request, Trailers
+from proxy.heartbeat import FILE_NAME, State
 from proxy.replies import error_answer, plain_answer
 
 PREFIX = b"/_meter/"
@@ -104,16 +104,16 @@ class Health:
             if snapshot.worker != own.worker:
                 yield snapshot
 
-    def _recorder(self) -> dict[str, Any]:
+    def _recorder(self) -> State | None:
         try:
-            found = msgspec.json.decode((self._directory.parent / "recorder.json").read_bytes())
+            text = (self._directory.parent / FILE_NAME).read_bytes()
+            return msgspec.json.decode(text, type=State)
         except (OSError, msgspec.DecodeError):
-            return {}
-        return found if isinstance(found, dict) else {}
+            return None
 
 
 class _Collected(Collector):
-    def __init__(self, snapshots: list[Snapshot], recorder: dict[str, Any]) -> None:
+    def __init__(self, snapshots: list[Snapshot], recorder: State | None) -> None:
         self._snapshots = snapshots
         self._recorder = recorder
 
@@ -136,11 +136,22 @@ class _Collected(Collector):
             for one in self._snapshots:
                 gauge.add_metric([one.worker], value(one))
             yield gauge
-        for name, value in sorted(self._recorder.items()):
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                yield GaugeMetricFamily(
-                    f"openai_meter_recorder_{name}", "As the recorder states it.", value=value
-                )
+        if self._recorder is not None:
+            yield from _told_by(self._recorder)
+
+
+def _told_by(recorder: State) -> Iterator[Metric]:
+    """Return what the recorder says of itself; a heartbeat that stands still is a dead one."""
+    yield GaugeMetricFamily(
+        "openai_meter_recorder_heartbeat_timestamp_seconds",
+        "When the recorder last said anything.",
+        value=recorder.time.timestamp(),
+    )
+    for name, value in sorted(msgspec.structs.asdict(recorder).items()):
+        if isinstance(value, int | float):
+            yield GaugeMetricFamily(
+                f"openai_meter_recorder_{name}", "As the recorder states it.", value=value
+            )
 
 
 _Reading = tuple[str, str, Callable[[Snapshot], float]]
