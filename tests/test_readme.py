@@ -74,7 +74,7 @@ def test_every_attribution_header_is_there() -> None:
 
 async def test_every_metric_is_there(tmp_path: Path) -> None:
     """The table has what a worker shows, the recorder's numbers included."""
-    await asyncio.to_thread(publish, State(time=EPOCH), tmp_path)
+    await asyncio.to_thread(publish, State(time=EPOCH, database_reachable=True), tmp_path)
     async with (
         Upstream() as upstream,
         running_worker(tmp_path, upstream.url) as running,
