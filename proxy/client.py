@@ -7,6 +7,7 @@ the exchange before it is over.
 
 import asyncio
 import re
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -287,7 +288,9 @@ class ClientLink(asyncio.Protocol):
         if self.active:
             self.active = False
             self._since = now
-        if self._lingering:
+        if self.reading_paused and _was_reset(self.transport):
+            self.transport.abort()  # nobody would hear of it as long as nothing is read
+        elif self._lingering:
             if self.idle_seconds(now) > LINGER_SECONDS or (
                 now - self._ending_since > MAX_LINGER_SECONDS
             ):
@@ -392,3 +395,10 @@ class ClientLink(asyncio.Protocol):
             trailers, self._trailers = self._trailers, []
             exchange.request_end(trailers)
         return rest
+
+
+def _was_reset(transport: asyncio.Transport) -> bool:
+    """Tell whether the peer has reset the connection; an error is reported unasked."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket"), 0)
+    return bool(poll.poll(0))

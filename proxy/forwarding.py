@@ -306,7 +306,8 @@ class Exchange:
 
     def _forward_whole(self, body: bytes, trailers: framing.Trailers) -> None:
         self._learn()
-        if self._operation.splices and b"content-encoding" not in self._request.fields:
+        reads = self._facts is not _NO_FACTS and b"content-encoding" not in self._request.fields
+        if reads and self._operation.splices:
             spliced = splice_include_usage(body)
             if spliced is not None:
                 self._spliced = True

@@ -59,6 +59,14 @@ class Running:
         """Wait for one closing, and return it."""
         return (await self.wait_for_closings(1))[0]
 
+    async def closed_once(self, outcome: str) -> Closing:
+        """Wait for the one closing, and look at its outcome."""
+        closing = await self.closing()
+        await asyncio.sleep(0.02)
+        assert len(await asyncio.to_thread(self.closings)) == 1
+        assert closing.outcome == outcome
+        return closing
+
     async def wait_for_closings(self, count: int) -> list[Closing]:
         """Wait until the journal holds so many closings."""
         async with asyncio.timeout(10):

@@ -107,6 +107,7 @@ class Upstream:
     connections: int = 0
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     @property
     def port(self) -> int:
@@ -133,11 +134,15 @@ class Upstream:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._writers:
+            self._writers.pop().transport.abort()
+        await asyncio.sleep(0.001)  # so that the connections are gone before the loop is
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._writers.append(writer)
         self.connections += 1
         number = self.connections
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
