@@ -5,7 +5,7 @@ of HTTP/1.0, which knows no chunks, gets a body that ends with the connection.
 """
 
 from proxy import framing
-from proxy.core import headers
+from proxy.core import headers, passage
 from proxy.core.encoding import Decoder, decoder_for
 from proxy.core.splicing import UsageStripper
 from proxy.errors import UpstreamProtocolError
@@ -83,6 +83,24 @@ def reframed(
     if head.length == framing.CHUNKED and not chunked:
         return Reframed(head, stripper=None, decoder=None, chunked=False)
     return None
+
+
+def ends_with_link(head: AnswerHead, body: Reframed | None) -> bool:
+    """Tell whether the end of the client's connection is the end of the answer."""
+    return head.length == framing.UNTIL_CLOSE if body is None else body.closes
+
+
+def client_head(
+    head: AnswerHead, body: Reframed | None, *, close: bool, minor_version: int
+) -> bytes:
+    """Return the head for the client, with what its own connection and the new framing need."""
+    added = b"" if body is None else body.added
+    if close:
+        added += b"Connection: close\r\n"
+    elif minor_version == 0 or head.line.minor_version == 0:
+        added += b"Connection: keep-alive\r\n"
+    without = () if body is None else body.without
+    return passage.answer_head(head.head, without=without, added=added)
 
 
 def _is_stream(head: AnswerHead) -> bool:

@@ -19,6 +19,7 @@ import msgspec
 import structlog
 import uvloop
 
+from proxy.accounting import Books, Counts
 from proxy.client import ClientLink
 from proxy.client import Exchange as LinkExchange
 from proxy.client import Limits as LinkLimits
@@ -28,7 +29,7 @@ from proxy.core.identity import tails, uuid7
 from proxy.core.passage import Destination
 from proxy.durability import replace_file
 from proxy.errors import ConfigurationError, MeterError
-from proxy.forwarding import Counts, Exchange, Limits, Relay
+from proxy.forwarding import Exchange, Limits, Relay
 from proxy.framing import Request
 from proxy.health import PREFIX, Health, Snapshot
 from proxy.journal import JournalWriter
@@ -176,20 +177,23 @@ class Worker:
                 own_names=fields.names,
                 own_prefixes=fields.metadata_prefixes,
             ),
-            journal=self._journal,
-            fields=fields,
+            books=Books(
+                journal=self._journal,
+                fields=fields,
+                counts=self._counts,
+                upstream=address.host,
+                worker=self._name,
+                event_bytes=settings.max_event_bytes,
+                new_id=self._new_id,
+                now_us=lambda: time.perf_counter_ns() // 1000,
+                log_call=self._log_call,
+            ),
             limits=Limits(
                 upstream_idle_seconds=settings.upstream_idle_timeout_seconds,
                 client_idle_seconds=settings.client_idle_timeout_seconds,
                 held_bytes=settings.max_held_bytes,
-                event_bytes=settings.max_event_bytes,
             ),
-            counts=self._counts,
-            worker=self._name,
             require_user=settings.require_user,
-            new_id=self._new_id,
-            now_us=lambda: time.perf_counter_ns() // 1000,
-            log_call=self._log_call,
         )
         self._health = Health(
             snapshot=self._snapshot, status_directory=self._status_directory, spawn=self._spawn

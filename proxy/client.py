@@ -23,6 +23,7 @@ from proxy.framing import Request
 from proxy.replies import error_answer
 
 LINGER_SECONDS = 5.0  # how long the rest of a refused request may pause
+INVALID_FRAMING = "invalid_request_framing"
 MAX_LINGER_SECONDS = 30.0  # and how long it may go on
 _BLANK_LINES = re.compile(rb"(?:\r\n)+")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -74,32 +75,6 @@ class Exchange(Protocol):
 
 class ClientLink(asyncio.Protocol):
     """One connection from a client."""
-
-    __slots__ = (
-        "_begin",
-        "_buffer",
-        "_chunks",
-        "_ending_since",
-        "_head_since",
-        "_length",
-        "_limits",
-        "_lingering",
-        "_links",
-        "_pattern",
-        "_refused",
-        "_report_fault",
-        "_searched",
-        "_since",
-        "_trailers",
-        "_tunnel",
-        "active",
-        "closing",
-        "exchange",
-        "half_closed",
-        "reading_paused",
-        "transport",
-        "writing_paused",
-    )
 
     def __init__(
         self,
@@ -348,7 +323,7 @@ class ClientLink(asyncio.Protocol):
             if answering:
                 self.drop()
                 return
-        self.refuse(error, status=error.status, error_type="invalid_request_framing")
+        self.refuse(error, status=error.status, error_type=INVALID_FRAMING)
 
     def _take_head(self, data: bytes) -> bytes:
         """Take a request's head, with what is here of its body; return what follows."""

@@ -90,25 +90,6 @@ class Caller(Protocol):
 class UpstreamLink(asyncio.Protocol):
     """One connection to the upstream; at most one call at a time."""
 
-    __slots__ = (
-        "_buffer",
-        "_chunks",
-        "_head_only",
-        "_interim",
-        "_keep_alive",
-        "_length",
-        "_may_switch",
-        "_pool",
-        "_searched",
-        "_tunnel",
-        "active",
-        "caller",
-        "idle_since",
-        "reading_paused",
-        "request_sent",
-        "transport",
-    )
-
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
         self.caller: Caller | None = None

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -141,32 +142,29 @@ async def test_an_error_of_our_own_is_journalled_before_it_is_told(tmp_path: Pat
 
 
 @asynccontextmanager
-async def worker_process(directory: Path, upstream_url: str, port: int) -> AsyncIterator[int]:
-    """Run a worker as a process of its own, and return its process id."""
+async def worker_process(directory: Path, upstream_url: str) -> AsyncIterator[tuple[int, int]]:
+    """Run a worker as a process of its own, and return its process id and its port."""
     environment = {name: value for name, value in os.environ.items() if name[:6] != "METER_"}
     environment |= {
         "METER_UPSTREAM_URL": upstream_url,
         "METER_DATA_DIR": str(directory),
-        "METER_LISTEN": f"127.0.0.1:{port}",
         "METER_DRAIN_SECONDS": "1",
     }
+    listener = socket.create_server(("127.0.0.1", 0))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "proxy", "proxy", env=environment, stdout=asyncio.subprocess.DEVNULL
+        sys.executable,
+        *("-m", "proxy", "proxy", "--listen-fd", str(listener.fileno())),
+        env=environment,
+        pass_fds=(listener.fileno(),),
+        stdout=asyncio.subprocess.DEVNULL,
     )
+    port = int(listener.getsockname()[1])
+    listener.close()
     try:
-        yield process.pid
+        yield process.pid, port
     finally:
         process.terminate()
         await asyncio.wait_for(process.wait(), 20)
-
-
-async def connected(port: int) -> Wire:
-    """Connect as soon as somebody listens."""
-    while True:
-        try:
-            return await Wire.to(port)
-        except ConnectionRefusedError:
-            await asyncio.sleep(0.05)
 
 
 def peak_megabytes(pid: int) -> int:
@@ -187,24 +185,26 @@ async def test_memory_does_not_grow_with_bodies(tmp_path: Path, path: bytes) -> 
         for _ in range(200):
             await call.send(bytes(MEGABYTE))
 
-    async with asyncio.timeout(60), Upstream(read_body=False) as upstream:
-        port = upstream.port + 1 if upstream.port < 65_000 else upstream.port - 1
-        async with worker_process(tmp_path, upstream.url, port) as pid:
-            wire = await connected(port)
-            await wire.send(GET)
-            await wire.answer()
-            before = peak_megabytes(pid)
-            upstream.script = flood
-            head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" % path
-            await wire.send(head + b"Content-Length: %d\r\n\r\n" % (100 * MEGABYTE))
-            for _ in range(100):
-                await wire.send(bytes(MEGABYTE))
-            await wire.head()
-            await asyncio.sleep(0.5)
-            for _ in range(200):
-                await wire.exactly(MEGABYTE)
-            assert peak_megabytes(pid) - before < 60
-            await wire.close()
+    async with (
+        asyncio.timeout(60),
+        Upstream(read_body=False) as upstream,
+        worker_process(tmp_path, upstream.url) as (pid, port),
+    ):
+        wire = await Wire.to(port)
+        await wire.send(GET)
+        await wire.answer()
+        before = peak_megabytes(pid)
+        upstream.script = flood
+        head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" % path
+        await wire.send(head + b"Content-Length: %d\r\n\r\n" % (100 * MEGABYTE))
+        for _ in range(100):
+            await wire.send(bytes(MEGABYTE))
+        await wire.head()
+        await asyncio.sleep(0.5)
+        for _ in range(200):
+            await wire.exactly(MEGABYTE)
+        assert peak_megabytes(pid) - before < 60
+        await wire.close()
 
 
 async def test_a_slow_upstream_holds_the_client_back(tmp_path: Path) -> None:
