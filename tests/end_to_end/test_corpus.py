@@ -43,7 +43,7 @@ def _report(lines: Sequence[str]) -> None:
     assert not lines, f"{len(lines)} differences:\n" + "\n".join(lines)
 
 
-@pytest.mark.parametrize("way", [Way.PLAIN, Way.GZIP, Way.CUT])
+@pytest.mark.parametrize("way", [Way.PLAIN, *replay.CODERS, Way.CUT])
 async def test_bytes_and_sums_are_as_recorded(
     way: Way, corpus_path: Path, tmp_path: Path, database: str
 ) -> None:

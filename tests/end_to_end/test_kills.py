@@ -5,7 +5,7 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from tests.end_to_end.imitation import Imitation, imitating
@@ -117,6 +117,27 @@ async def test_nothing_survives_the_supervisor_but_the_calls(open_directory: Pat
             await until_recorded(dsn, upstream.asked)
             outcomes = await check_ledger(dsn, upstream.asked, load)
     assert "interrupted" not in outcomes.values()
+    assert not processes_of(open_directory)
+
+
+async def test_all_at_once_leaves_nothing_but_the_journal(open_directory: Path) -> None:
+    """Every process is killed in the same moment; what they knew is in the ledger after a start."""
+    async with _loaded(open_directory, "--workers=2") as (running, upstream, load):
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            tasks.create_task(load.run(CALLS, clients=CLIENTS))
+            await load.progress(CALLS // 3)
+            load.stop()
+            for pid in processes_of(open_directory):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await running.stop(signal.SIGKILL)
+        async with serving(open_directory, upstream.url) as again:
+            dsn = _embedded_dsn(again)
+            await until_recorded(dsn, upstream.asked)
+            outcomes = await check_ledger(dsn, upstream.asked, load)
+    interrupted = {call for call, outcome in outcomes.items() if outcome == "interrupted"}
+    assert interrupted
+    assert interrupted <= load.failed.keys()
     assert not processes_of(open_directory)
 
 

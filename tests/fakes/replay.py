@@ -11,13 +11,17 @@ import gzip
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import brotli
+import zstandard
 
 from tests.fakes.upstream import Call, Script
 
@@ -41,8 +45,19 @@ class Way(StrEnum):
 
     PLAIN = "plain"
     GZIP = "gzip"
+    DEFLATE = "deflate"
+    BROTLI = "br"
+    ZSTD = "zstd"
     CUT = "cut"
     TOLD = "told"
+
+
+CODERS: Mapping[Way, Callable[[bytes], bytes]] = {
+    Way.GZIP: partial(gzip.compress, mtime=0),
+    Way.DEFLATE: zlib.compress,
+    Way.BROTLI: partial(brotli.compress, quality=1),
+    Way.ZSTD: zstandard.compress,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +132,9 @@ def answer(exchange: Exchange, way: Way) -> list[bytes]:
     body = exchange.body
     if way is Way.TOLD and exchange.is_asked_for_usage and exchange.is_stream:
         body = told(body)
-    if way is Way.GZIP:
-        fields.append(("Content-Encoding", "gzip"))
-        body = gzip.compress(body, mtime=0)
+    if way in CODERS:
+        fields.append(("Content-Encoding", way))
+        body = CODERS[way](body)
     if way is Way.CUT or exchange.is_stream:
         fields.append(("Transfer-Encoding", "chunked"))
         pieces = cut(body, chance) if way is Way.CUT else body.splitlines(keepends=True)
