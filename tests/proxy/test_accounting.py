@@ -1,0 +1,169 @@
+"""Each call has one opening and one closing, with what was seen of it."""
+
+import re
+from collections.abc import Mapping
+
+import pytest
+
+from proxy import framing
+from proxy.accounting import Account, Books, Counts
+from proxy.core.attribution import AttributionFields
+from proxy.core.headers import request_pattern
+from proxy.core.model import Closing, Opening, Outcome, Record
+
+NAMES = AttributionFields()
+PATTERN = request_pattern(NAMES.names, NAMES.metadata_prefixes)
+OK = framing.judged_answer(
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nx-request-id: r\r\n\r\n", head_only=False
+)
+ANSWER = b'{"id":"c","model":"m-1","usage":{"prompt_tokens":1,"completion_tokens":2}}'
+
+
+class Pages:
+    """A journal in memory, and a clock that goes on by a millisecond a look."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.lines: list[Mapping[str, object]] = []
+        self.now = 0
+        self.counts = Counts(by_outcome={})
+
+    def append(self, record: Record) -> bool:
+        """Keep a record."""
+        self.records.append(record)
+        return True
+
+    def clock(self) -> int:
+        """Return the next millisecond."""
+        self.now += 1000
+        return self.now
+
+    def account(self, lines: bytes = b"", *, path: bytes = b"/v1/chat/completions") -> Account:
+        """Return the account of a call."""
+        raw = b"POST %b HTTP/1.1\r\nHost: x\r\n%bContent-Length: 9\r\n\r\n" % (path, lines)
+        books = Books(
+            journal=self,
+            fields=NAMES,
+            counts=self.counts,
+            upstream="api.example",
+            worker="w",
+            event_bytes=1000,
+            new_id=lambda: bytes(16),
+            now_us=self.clock,
+            log_call=self.lines.append,
+        )
+        return Account(books, framing.judged_request(raw, PATTERN))
+
+    def closing(self) -> Closing:
+        """Return the one closing."""
+        opening, closing = self.records
+        assert isinstance(opening, Opening)
+        assert isinstance(closing, Closing)
+        return closing
+
+
+def test_a_call_from_beginning_to_end() -> None:
+    """What the journal, the counts and the log hold of it."""
+    pages = Pages()
+    account = pages.account(b"X-Meter-User: ada\r\n")
+    assert pages.counts.in_flight == 1
+    account.request_part(b'{"model":"m","user":"bob"}')
+    account.learn()
+    account.open()
+    account.answer_begins(OK)
+    account.answer_part(ANSWER)
+    account.close(Outcome.OK)
+    account.close(Outcome.INTERRUPTED)
+    closing = pages.closing()
+    assert (closing.outcome, closing.status, closing.response_model) == ("ok", 200, "m-1")
+    assert (closing.opening.user_id, closing.opening.request_model) == ("ada", "m")
+    assert closing.usage == b'{"prompt_tokens":1,"completion_tokens":2}'
+    assert (closing.upstream_request_id, closing.error_type) == ("r", None)
+    assert (closing.time_to_first_byte_us, closing.latency_us) == (1000, 2000)
+    assert (closing.request_body_bytes, closing.response_body_bytes) == (26, len(ANSWER))
+    assert (pages.counts.calls, pages.counts.in_flight) == (1, 0)
+    assert pages.counts.by_outcome == {"ok": 1}
+    assert [line["outcome"] for line in pages.lines] == ["ok"]
+
+
+def test_a_call_that_was_never_opened_has_no_row() -> None:
+    """Nothing was sent upstream, so there is nothing to account for."""
+    pages = Pages()
+    pages.account().close(Outcome.CLIENT_DISCONNECTED)
+    assert pages.records == []
+    assert (pages.counts.calls, pages.counts.in_flight) == (0, 0)
+
+
+def test_what_is_learnt_late_completes_the_opening() -> None:
+    """A streamed request is opened before its body is there."""
+    pages = Pages()
+    account = pages.account(path=b"/v1/responses")
+    account.open()
+    account.request_part(b'{"model":"m","metadata":{"a":"b"},"safety_identifier":"eve"}')
+    account.close(Outcome.CLIENT_DISCONNECTED)
+    closing = pages.closing()
+    assert (closing.status, closing.time_to_first_byte_us) == (None, None)
+    assert (closing.opening.request_model, closing.opening.user_id) == ("m", "eve")
+    assert closing.opening.metadata == {"a": "b"}
+
+
+def test_an_error_answer_makes_an_upstream_error() -> None:
+    """Whether by its status or by what it says."""
+    pages = Pages()
+    account = pages.account()
+    account.open()
+    head = framing.judged_answer(b"HTTP/1.1 429 No\r\n\r\n", head_only=False)
+    account.answer_begins(head)
+    account.answer_part(b'{"error":{"type":"tokens"}}')
+    account.close(Outcome.OK)
+    assert pages.closing().outcome == "upstream_error"
+
+
+def test_an_answer_of_the_proxys_own_is_noted_as_that() -> None:
+    """With its status and its type."""
+    pages = Pages()
+    account = pages.account()
+    account.open()
+    account.close(Outcome.TIMEOUT, error_type="upstream_timeout", status=504)
+    closing = pages.closing()
+    assert (closing.outcome, closing.error_type, closing.status) == (
+        "timeout",
+        "upstream_timeout",
+        504,
+    )
+
+
+def test_a_tunnel_is_a_101() -> None:
+    """Its bytes are counted both ways."""
+    pages = Pages()
+    account = pages.account()
+    account.open()
+    account.tunnel_begins()
+    account.request_part(b"12")
+    account.answer_part(b"123")
+    account.close(Outcome.OK)
+    closing = pages.closing()
+    assert (closing.status, closing.outcome) == (101, "ok")
+    assert (closing.request_body_bytes, closing.response_body_bytes) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "reads"),
+    [(b"", True), (b"application/json; charset=utf-8", True), (b"multipart/form-data", False)],
+)
+def test_which_bodies_are_read(content_type: bytes, *, reads: bool) -> None:
+    """JSON, and what does not say what it is."""
+    line = b"Content-Type: " + content_type + b"\r\n" if content_type else b""
+    assert Pages().account(line).reads is reads
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (b"", "names no user: send x-meter-user"),
+        (b"X-Meter-User: \xff\r\n", r"cannot be read \(x-meter-user: not UTF-8\)"),
+    ],
+)
+def test_a_call_without_a_user_is_told_what_it_lacks(lines: bytes, expected: str) -> None:
+    """And never the value that could not be read."""
+    assert re.search(expected, Pages().account(lines).what_is_missing())
