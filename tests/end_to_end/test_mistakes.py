@@ -1,8 +1,10 @@
 """What cannot work is said in one line, with exit status 2, and nothing has been changed."""
 
 import asyncio
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,23 @@ async def test_a_bad_change_of_prices_changes_nothing(open_directory: Path, data
         await running.until_calls_are(2)
     assert any(place in line for line in running.lines)
     assert len(await ledger_rows(database)) == 2
+
+
+async def test_calls_wait_for_prices_that_can_be_read(open_directory: Path, database: str) -> None:
+    """A recorder that starts with a broken pricing file prices nothing wrongly: rows come later."""
+    file = open_directory / "prices.yaml"
+    spoilt, place = await asyncio.to_thread(_spoilt)
+    await asyncio.to_thread(lambda: shutil.copyfile(resource("pricing.yaml"), file))
+    flags = ("--pricing-file", str(file), "--database-url", database)
+    async with imitating() as upstream, serving(open_directory, upstream.url, *flags) as running:
+        assert await running.call() == 200
+        await running.until_calls_are(1)
+        await asyncio.to_thread(file.write_text, spoilt)
+        os.kill(running.members()["recorder"], signal.SIGKILL)
+        assert await running.call() == 200
+        await running.until(
+            lambda: any(f"openai-meter: {file}, {place}" in line for line in running.lines)
+        )
+        assert len(await ledger_rows(database)) == 1
+        await asyncio.to_thread(lambda: shutil.copyfile(resource("pricing.yaml"), file))
+        await running.until_calls_are(2)
