@@ -169,6 +169,9 @@ class Exchange:
         """Look whether something has taken too long; called about once a second."""
         link, up = self._link, self._up
         limits = self._relay.limits
+        if self._account.over:  # a fault has ended it, and nobody told the client
+            link.drop()
+            return
         if link.half_closed and not self.answering:
             if link.idle_seconds(now) > HALF_CLOSED_SECONDS:
                 self.client_gone()
@@ -184,7 +187,6 @@ class Exchange:
             return
         silent = up is not None and now - self._up_since > limits.upstream_idle_seconds
         if silent and not (self._switched and client_idle <= limits.upstream_idle_seconds):
-            self._abort_upstream()
             limit = limits.upstream_idle_seconds
             self.upstream_lost(UpstreamTimeoutError(f"nothing from the upstream for {limit:g} s"))
 
@@ -197,8 +199,6 @@ class Exchange:
         error = ClientTimeoutError()
         self._account.close(Outcome.TIMEOUT, error_type=error.type, status=error.status)
         self._link.refuse(error, status=error.status, error_type=error.type)
-
-    # How it goes up.
 
     def _must_hold(self) -> bool:
         account = self._account
