@@ -76,12 +76,15 @@ CREATE TABLE IF NOT EXISTS user_api_usage (
     response_bytes bigint,
     corrects uuid,
     recorded_at timestamptz NOT NULL DEFAULT now(),
+    tool_cost_usd numeric(20, 12),
+    list_cost_usd numeric(20, 12),
+    billed_units jsonb,
     PRIMARY KEY (created_at, event_id),
 
     CONSTRAINT usage_source_is_known CHECK (
         usage_source IN (
             'reported',    -- the provider's own usage object
-            'estimated',   -- counted by us, because the answer did not reach its end
+            'estimated',   -- counted by us, because the answer does not say
             'unavailable'  -- neither: token counts are NULL
         )
     ),
@@ -116,14 +119,14 @@ CREATE TABLE IF NOT EXISTS user_api_usage (
         OR cost_usd = 0
         OR (price_id IS NOT NULL AND catalog_version IS NOT NULL)
     ),
-    -- Unknown is NULL, never 0.
-    CONSTRAINT unavailable_usage_is_null CHECK (
+    -- Unknown is NULL, never 0: unless the price list says that such calls are free.
+    CONSTRAINT unavailable_usage_is_null_or_free CHECK (
         usage_source <> 'unavailable'
         OR (
             prompt_tokens IS NULL
             AND completion_tokens IS NULL
             AND total_tokens IS NULL
-            AND cost_usd IS NULL
+            AND (cost_usd IS NULL OR (cost_usd = 0 AND price_id IS NOT DISTINCT FROM 'free'))
         )
     ),
     -- All of a key of an index or a rollup has to fit into an index entry, that is 2,704 bytes.
@@ -136,6 +139,33 @@ CREATE TABLE IF NOT EXISTS user_api_usage (
         AND octet_length(response_id) <= 512
     )
 ) PARTITION BY RANGE (created_at);
+
+-- Ledgers from before there were tool fees and free calls. What is stored already satisfies the
+-- wider check, so that it need not be read again.
+ALTER TABLE user_api_usage
+    ADD COLUMN IF NOT EXISTS tool_cost_usd numeric(20, 12),
+    ADD COLUMN IF NOT EXISTS list_cost_usd numeric(20, 12),
+    ADD COLUMN IF NOT EXISTS billed_units jsonb;
+DO $do$
+BEGIN
+    IF EXISTS (
+        SELECT
+        FROM pg_constraint
+        WHERE conrelid = 'user_api_usage'::regclass AND conname = 'unavailable_usage_is_null'
+    ) THEN
+        ALTER TABLE user_api_usage DROP CONSTRAINT unavailable_usage_is_null;
+        ALTER TABLE user_api_usage ADD CONSTRAINT unavailable_usage_is_null_or_free CHECK (
+            usage_source <> 'unavailable'
+            OR (
+                prompt_tokens IS NULL
+                AND completion_tokens IS NULL
+                AND total_tokens IS NULL
+                AND (cost_usd IS NULL OR (cost_usd = 0 AND price_id IS NOT DISTINCT FROM 'free'))
+            )
+        ) NOT VALID;
+    END IF;
+END
+$do$;
 
 COMMENT ON TABLE user_api_usage IS
     'One row for every request sent upstream. Only grows: a correction is a row of its own.';
@@ -176,13 +206,13 @@ COMMENT ON COLUMN user_api_usage.audio_prompt_tokens IS
 COMMENT ON COLUMN user_api_usage.audio_completion_tokens IS
     'Audio tokens, a part of completion_tokens.';
 COMMENT ON COLUMN user_api_usage.cost_usd IS
-    'List cost in USD: list unit prices × quantities. NULL: not priced.';
+    'Cost in USD, tool_cost_usd included: unit prices × quantities. NULL: not priced.';
 COMMENT ON COLUMN user_api_usage.price_id IS
     'The entry of the price catalogue that made the cost; see price_rate.';
 COMMENT ON COLUMN user_api_usage.catalog_version IS
     'The version of the price catalogue that made the cost; see price_rate.';
 COMMENT ON COLUMN user_api_usage.unpriced_reason IS
-    'Why there is no cost: unknown_model, unknown_tier, unknown_rate, …';
+    'Why there is no cost, or not all of it: unknown_model, unknown_tool_fee, …';
 COMMENT ON COLUMN user_api_usage.usage_source IS
     'How the token counts are known: reported, estimated or unavailable.';
 COMMENT ON COLUMN user_api_usage.usage_problem IS
@@ -219,6 +249,12 @@ COMMENT ON COLUMN user_api_usage.corrects IS
     'event_id of the row that this one corrects; its counts and cost are then differences.';
 COMMENT ON COLUMN user_api_usage.recorded_at IS
     'When the row was inserted; later than created_at by the length of the call, or of an outage.';
+COMMENT ON COLUMN user_api_usage.tool_cost_usd IS
+    'Fees of hosted tools, a part of cost_usd. 0: none was used. NULL: not known.';
+COMMENT ON COLUMN user_api_usage.list_cost_usd IS
+    'cost_usd before any negotiated price.';
+COMMENT ON COLUMN user_api_usage.billed_units IS
+    'What is billed by the unit: a list of component, quantity and price_id (null: no price).';
 
 
 -- 3. Partitions ----------------------------------------------------------------------------------
@@ -326,9 +362,12 @@ CREATE TABLE IF NOT EXISTS usage_by_quarter_hour (
     cost_usd numeric,
     first_call timestamptz NOT NULL,
     last_call timestamptz NOT NULL,
+    tool_cost_usd numeric,
     CONSTRAINT usage_by_quarter_hour_key
     UNIQUE NULLS NOT DISTINCT (bucket, endpoint, model, service_tier, operation_name)
 ) WITH (fillfactor = 70);
+
+ALTER TABLE usage_by_quarter_hour ADD COLUMN IF NOT EXISTS tool_cost_usd numeric;
 
 COMMENT ON TABLE usage_by_quarter_hour IS
     'Sums by quarter of an hour (UTC), endpoint, model, service tier and kind of call.';
@@ -339,13 +378,15 @@ COMMENT ON COLUMN usage_by_quarter_hour.calls IS
 COMMENT ON COLUMN usage_by_quarter_hour.errors IS
     'Calls whose outcome is neither ok nor client_disconnected.';
 COMMENT ON COLUMN usage_by_quarter_hour.unpriced_calls IS
-    'Calls whose usage is known, reported or estimated, but which have no cost.';
+    'Calls whose usage is known, reported or estimated, but not their cost, or not all of it.';
 COMMENT ON COLUMN usage_by_quarter_hour.estimated_calls IS
     'Calls whose usage is estimated.';
 COMMENT ON COLUMN usage_by_quarter_hour.unavailable_calls IS
-    'Calls whose usage is unknown; they have no tokens and no cost.';
+    'Calls whose usage is unknown; they have no tokens and no cost. Free calls are none of them.';
 COMMENT ON COLUMN usage_by_quarter_hour.cost_usd IS
     'Sum of the costs that are known, in USD. NULL: none is.';
+COMMENT ON COLUMN usage_by_quarter_hour.tool_cost_usd IS
+    'Sum of the fees of hosted tools that are known, in USD, a part of cost_usd.';
 
 -- For everything by user, by day, by month: the day is the one of the report time zone.
 CREATE TABLE IF NOT EXISTS usage_by_user_day (
@@ -369,9 +410,12 @@ CREATE TABLE IF NOT EXISTS usage_by_user_day (
     cost_usd numeric,
     first_call timestamptz NOT NULL,
     last_call timestamptz NOT NULL,
+    tool_cost_usd numeric,
     CONSTRAINT usage_by_user_day_key
     UNIQUE NULLS NOT DISTINCT (day, user_id, endpoint, model)
 ) WITH (fillfactor = 70);
+
+ALTER TABLE usage_by_user_day ADD COLUMN IF NOT EXISTS tool_cost_usd numeric;
 
 COMMENT ON TABLE usage_by_user_day IS
     'Sums by day, user, endpoint and model; columns as in usage_by_quarter_hour.';
@@ -393,8 +437,11 @@ CREATE TABLE IF NOT EXISTS usage_by_month (
     total_tokens bigint,
     cost_usd numeric,
     first_call timestamptz NOT NULL,
-    last_call timestamptz NOT NULL
+    last_call timestamptz NOT NULL,
+    tool_cost_usd numeric
 ) WITH (fillfactor = 50);
+
+ALTER TABLE usage_by_month ADD COLUMN IF NOT EXISTS tool_cost_usd numeric;
 
 COMMENT ON TABLE usage_by_month IS
     'Sums of everything by month (UTC); columns as in usage_by_quarter_hour.';
@@ -436,10 +483,14 @@ BEGIN
             WHERE corrects IS NULL AND outcome NOT IN ('ok', 'client_disconnected')
         ),
         count(*) FILTER (
-            WHERE corrects IS NULL AND cost_usd IS NULL AND usage_source <> 'unavailable'
+            WHERE corrects IS NULL
+                AND usage_source <> 'unavailable'
+                AND (cost_usd IS NULL OR unpriced_reason IS NOT NULL)
         ),
         count(*) FILTER (WHERE corrects IS NULL AND usage_source = 'estimated'),
-        count(*) FILTER (WHERE corrects IS NULL AND usage_source = 'unavailable'),
+        count(*) FILTER (
+            WHERE corrects IS NULL AND usage_source = 'unavailable' AND cost_usd IS NULL
+        ),
         sum(prompt_tokens),
         sum(completion_tokens),
         sum(total_tokens),
@@ -450,7 +501,8 @@ BEGIN
         sum(audio_completion_tokens),
         sum(cost_usd),
         min(created_at),
-        max(created_at)
+        max(created_at),
+        sum(tool_cost_usd)
     FROM user_api_usage
     GROUP BY 1, 2, 3, 4, 5;
 
@@ -466,10 +518,14 @@ BEGIN
             WHERE corrects IS NULL AND outcome NOT IN ('ok', 'client_disconnected')
         ),
         count(*) FILTER (
-            WHERE corrects IS NULL AND cost_usd IS NULL AND usage_source <> 'unavailable'
+            WHERE corrects IS NULL
+                AND usage_source <> 'unavailable'
+                AND (cost_usd IS NULL OR unpriced_reason IS NOT NULL)
         ),
         count(*) FILTER (WHERE corrects IS NULL AND usage_source = 'estimated'),
-        count(*) FILTER (WHERE corrects IS NULL AND usage_source = 'unavailable'),
+        count(*) FILTER (
+            WHERE corrects IS NULL AND usage_source = 'unavailable' AND cost_usd IS NULL
+        ),
         sum(prompt_tokens),
         sum(completion_tokens),
         sum(total_tokens),
@@ -480,7 +536,8 @@ BEGIN
         sum(audio_completion_tokens),
         sum(cost_usd),
         min(created_at),
-        max(created_at)
+        max(created_at),
+        sum(tool_cost_usd)
     FROM user_api_usage
     GROUP BY 1, 2, 3, 4;
 
@@ -496,7 +553,8 @@ BEGIN
         sum(total_tokens),
         sum(cost_usd),
         min(first_call),
-        max(last_call)
+        max(last_call),
+        sum(tool_cost_usd)
     FROM usage_by_quarter_hour
     GROUP BY 1;
 END
@@ -587,7 +645,10 @@ SELECT
     request_bytes,
     response_bytes,
     corrects,
-    recorded_at
+    recorded_at,
+    tool_cost_usd,
+    list_cost_usd,
+    billed_units
 FROM user_api_usage;
 
 CREATE OR REPLACE VIEW quarter_hours AS
@@ -612,7 +673,8 @@ SELECT
     audio_completion_tokens,
     cost_usd,
     first_call,
-    last_call
+    last_call,
+    tool_cost_usd
 FROM usage_by_quarter_hour;
 
 CREATE OR REPLACE VIEW user_days AS
@@ -636,7 +698,8 @@ SELECT
     audio_completion_tokens,
     cost_usd,
     first_call,
-    last_call
+    last_call,
+    tool_cost_usd
 FROM usage_by_user_day;
 
 -- One row for each user, over all time.
@@ -658,7 +721,8 @@ SELECT
     sum(audio_completion_tokens)::bigint AS audio_completion_tokens,
     sum(cost_usd) AS cost_usd,
     min(first_call) AS first_call,
-    max(last_call) AS last_call
+    max(last_call) AS last_call,
+    sum(tool_cost_usd) AS tool_cost_usd
 FROM usage_by_user_day
 GROUP BY user_id;
 
@@ -682,7 +746,8 @@ SELECT
     sum(audio_completion_tokens)::bigint AS audio_completion_tokens,
     sum(cost_usd) AS cost_usd,
     min(first_call) AS first_call,
-    max(last_call) AS last_call
+    max(last_call) AS last_call,
+    sum(tool_cost_usd) AS tool_cost_usd
 FROM usage_by_user_day
 GROUP BY 1, user_id;
 
@@ -706,7 +771,8 @@ SELECT
     sum(audio_completion_tokens)::bigint AS audio_completion_tokens,
     sum(cost_usd) AS cost_usd,
     min(first_call) AS first_call,
-    max(last_call) AS last_call
+    max(last_call) AS last_call,
+    sum(tool_cost_usd) AS tool_cost_usd
 FROM usage_by_user_day
 GROUP BY endpoint;
 
@@ -730,7 +796,8 @@ SELECT
     sum(audio_completion_tokens)::bigint AS audio_completion_tokens,
     sum(cost_usd) AS cost_usd,
     min(first_call) AS first_call,
-    max(last_call) AS last_call
+    max(last_call) AS last_call,
+    sum(tool_cost_usd) AS tool_cost_usd
 FROM usage_by_user_day
 GROUP BY day;
 
@@ -748,7 +815,8 @@ SELECT
     max(last_call) AS last_call,
     (SELECT value FROM meter_settings WHERE name = 'report_timezone') AS report_timezone,
     EXISTS (SELECT FROM user_api_usage_default) AS default_partition_holds_rows,
-    (SELECT max(applied_at) FROM schema_applied) AS schema_applied_at
+    (SELECT max(applied_at) FROM schema_applied) AS schema_applied_at,
+    sum(tool_cost_usd) AS tool_cost_usd
 FROM usage_by_month;
 
 CREATE OR REPLACE VIEW prices AS

@@ -62,6 +62,12 @@ class NoTokenCountError(UnpricedError):
     reason = "no_token_count"
 
 
+class UnknownToolFeeError(UnpricedError):
+    """What a hosted tool has cost cannot be told; the cost is that of the tokens alone."""
+
+    reason = "unknown_tool_fee"
+
+
 class UsageError(MeterError):
     """A usage object contradicts itself or is not one."""
 

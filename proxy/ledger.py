@@ -42,7 +42,8 @@ WITH inserted AS (
         audio_completion_tokens, cost_usd, price_id, catalog_version, unpriced_reason,
         usage_source, usage_problem, status, outcome, error_type, stream, latency_ms,
         time_to_first_byte_ms, upstream_request_id, response_id, metadata, attribution_problem,
-        raw_usage, retry_count, request_bytes, response_bytes
+        raw_usage, retry_count, request_bytes, response_bytes, tool_cost_usd, list_cost_usd,
+        billed_units
     )
     SELECT *  -- what unnest makes of the parameters, in the order of the columns above
     FROM unnest(
@@ -52,14 +53,16 @@ WITH inserted AS (
         $18::bigint[], $19::numeric[], $20::text[], $21::text[], $22::text[], $23::text[],
         $24::text[], $25::smallint[], $26::text[], $27::text[], $28::boolean[],
         $29::integer[], $30::integer[], $31::text[], $32::text[], $33::jsonb[],
-        $34::text[], $35::jsonb[], $36::integer[], $37::bigint[], $38::bigint[]
+        $34::text[], $35::jsonb[], $36::integer[], $37::bigint[], $38::bigint[],
+        $39::numeric[], $40::numeric[], $41::jsonb[]
     )
     ORDER BY 2, 1
     ON CONFLICT (created_at, event_id) DO NOTHING
     RETURNING
         created_at, user_id, endpoint, model, service_tier, operation_name, usage_source, outcome,
         prompt_tokens, completion_tokens, total_tokens, cached_tokens, cache_write_tokens,
-        reasoning_tokens, audio_prompt_tokens, audio_completion_tokens, cost_usd
+        reasoning_tokens, audio_prompt_tokens, audio_completion_tokens, cost_usd, tool_cost_usd,
+        unpriced_reason
 ),
 by_quarter_hour AS (
     INSERT INTO usage_by_quarter_hour AS kept
@@ -68,13 +71,16 @@ by_quarter_hour AS (
         endpoint, model, service_tier, operation_name,
         count(*),
         count(*) FILTER (WHERE outcome NOT IN ('ok', 'client_disconnected')),
-        count(*) FILTER (WHERE cost_usd IS NULL AND usage_source <> 'unavailable'),
+        count(*) FILTER (
+            WHERE usage_source <> 'unavailable'
+                AND (cost_usd IS NULL OR unpriced_reason IS NOT NULL)
+        ),
         count(*) FILTER (WHERE usage_source = 'estimated'),
-        count(*) FILTER (WHERE usage_source = 'unavailable'),
+        count(*) FILTER (WHERE usage_source = 'unavailable' AND cost_usd IS NULL),
         sum(prompt_tokens), sum(completion_tokens), sum(total_tokens),
         sum(cached_tokens), sum(cache_write_tokens), sum(reasoning_tokens),
         sum(audio_prompt_tokens), sum(audio_completion_tokens),
-        sum(cost_usd), min(created_at), max(created_at)
+        sum(cost_usd), min(created_at), max(created_at), sum(tool_cost_usd)
     FROM inserted
     GROUP BY 1, 2, 3, 4, 5
     ORDER BY 1, 2, 3, 4, 5
@@ -95,7 +101,8 @@ by_quarter_hour AS (
             known_sum(kept.audio_completion_tokens, excluded.audio_completion_tokens),
         cost_usd = known_sum(kept.cost_usd, excluded.cost_usd),
         first_call = least(kept.first_call, excluded.first_call),
-        last_call = greatest(kept.last_call, excluded.last_call)
+        last_call = greatest(kept.last_call, excluded.last_call),
+        tool_cost_usd = known_sum(kept.tool_cost_usd, excluded.tool_cost_usd)
 ),
 by_user_day AS (
     INSERT INTO usage_by_user_day AS kept
@@ -107,13 +114,16 @@ by_user_day AS (
         user_id, endpoint, model,
         count(*),
         count(*) FILTER (WHERE outcome NOT IN ('ok', 'client_disconnected')),
-        count(*) FILTER (WHERE cost_usd IS NULL AND usage_source <> 'unavailable'),
+        count(*) FILTER (
+            WHERE usage_source <> 'unavailable'
+                AND (cost_usd IS NULL OR unpriced_reason IS NOT NULL)
+        ),
         count(*) FILTER (WHERE usage_source = 'estimated'),
-        count(*) FILTER (WHERE usage_source = 'unavailable'),
+        count(*) FILTER (WHERE usage_source = 'unavailable' AND cost_usd IS NULL),
         sum(prompt_tokens), sum(completion_tokens), sum(total_tokens),
         sum(cached_tokens), sum(cache_write_tokens), sum(reasoning_tokens),
         sum(audio_prompt_tokens), sum(audio_completion_tokens),
-        sum(cost_usd), min(created_at), max(created_at)
+        sum(cost_usd), min(created_at), max(created_at), sum(tool_cost_usd)
     FROM inserted
     GROUP BY 1, 2, 3, 4
     ORDER BY 1, 2, 3, 4
@@ -134,7 +144,8 @@ by_user_day AS (
             known_sum(kept.audio_completion_tokens, excluded.audio_completion_tokens),
         cost_usd = known_sum(kept.cost_usd, excluded.cost_usd),
         first_call = least(kept.first_call, excluded.first_call),
-        last_call = greatest(kept.last_call, excluded.last_call)
+        last_call = greatest(kept.last_call, excluded.last_call),
+        tool_cost_usd = known_sum(kept.tool_cost_usd, excluded.tool_cost_usd)
 ),
 by_month AS (
     INSERT INTO usage_by_month AS kept
@@ -142,10 +153,13 @@ by_month AS (
         date_trunc('month', created_at AT TIME ZONE 'UTC')::date,
         count(*),
         count(*) FILTER (WHERE outcome NOT IN ('ok', 'client_disconnected')),
-        count(*) FILTER (WHERE cost_usd IS NULL AND usage_source <> 'unavailable'),
+        count(*) FILTER (
+            WHERE usage_source <> 'unavailable'
+                AND (cost_usd IS NULL OR unpriced_reason IS NOT NULL)
+        ),
         count(*) FILTER (WHERE usage_source = 'estimated'),
-        count(*) FILTER (WHERE usage_source = 'unavailable'),
-        sum(total_tokens), sum(cost_usd), min(created_at), max(created_at)
+        count(*) FILTER (WHERE usage_source = 'unavailable' AND cost_usd IS NULL),
+        sum(total_tokens), sum(cost_usd), min(created_at), max(created_at), sum(tool_cost_usd)
     FROM inserted
     GROUP BY 1
     ORDER BY 1
@@ -158,7 +172,8 @@ by_month AS (
         total_tokens = known_sum(kept.total_tokens, excluded.total_tokens),
         cost_usd = known_sum(kept.cost_usd, excluded.cost_usd),
         first_call = least(kept.first_call, excluded.first_call),
-        last_call = greatest(kept.last_call, excluded.last_call)
+        last_call = greatest(kept.last_call, excluded.last_call),
+        tool_cost_usd = known_sum(kept.tool_cost_usd, excluded.tool_cost_usd)
 )
 SELECT count(*) FROM inserted
 """

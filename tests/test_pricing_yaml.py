@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from proxy.core.model import Cost, Usage
+from proxy.core.operations import REGISTRY
+from proxy.core.pricelist import read_catalog
 from proxy.core.usage import read_usage
 from proxy.errors import (
     NoPricePeriodError,
@@ -19,7 +21,7 @@ from proxy.errors import (
     UnknownUpliftError,
     UnpricedError,
 )
-from proxy.pricefile import load_price_book
+from proxy.pricefile import load_price_book, read_document
 
 BOOK = load_price_book(Path(__file__).parents[1] / "pricing.yaml")
 KINDS = {"chat.completions", "completions", "responses", "embeddings"}
@@ -240,7 +242,18 @@ def test_the_shipped_rates_are_whole_picodollars_under_unique_names() -> None:
     """numeric(20,12) holds each of them, and the pair of price_id and component is a key."""
     rates = list(BOOK.rates())
     assert len({(rate.price_id, rate.component) for rate in rates}) == len(rates)
-    assert all(rate.list_unit_price.as_tuple().exponent == -12 for rate in rates)
+    by_the_minute = {"audio_second", "session_second"}
+    whole = [rate for rate in rates if rate.component not in by_the_minute]
+    assert all(rate.list_unit_price.as_tuple().exponent == -12 for rate in whole)
+
+
+def test_free_calls_are_known_by_the_names_of_operations() -> None:
+    """A misspelled name would be a call that is never free; a charged one must not be listed."""
+    document = read_document((Path(__file__).parents[1] / "pricing.yaml").read_bytes())
+    free = read_catalog(document).free
+    operations = {o.name: o for patterns in REGISTRY.values() for o in patterns.values()}
+    assert free - operations.keys() == {"organization"}
+    assert not any(operations[name].reads_usage for name in free & operations.keys())
 
 
 def recorded(path: Path) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import asyncpg
@@ -14,7 +15,7 @@ from proxy.database import prepare
 from proxy.embedded import EmbeddedPostgres
 from proxy.ledger import Ledger
 from tests.conftest import at
-from tests.fakes.rows import ledger_row
+from tests.fakes.rows import ledger_row, unavailable_row
 
 OF_THE_DATABASE = {"corrects", "recorded_at"}  # not made from a call
 VIEWS = {
@@ -28,6 +29,18 @@ VIEWS = {
     "ledger_status": "calls",
     "prices": "catalog_version",
 }
+ROLLUPS = ("usage_by_quarter_hour", "usage_by_user_day", "usage_by_month")
+DATA = Path(__file__).parent / "data"
+OLD_ROWS = """
+INSERT INTO user_api_usage (
+    event_id, created_at, user_id, api_path, operation_name, upstream, usage_source, outcome,
+    prompt_tokens, cost_usd, price_id, catalog_version
+)
+VALUES
+    (gen_random_uuid(), now(), 'ada', '/', 'chat', 'x', 'reported', 'ok', 5, 0.5, 'p', 'c'),
+    (gen_random_uuid(), '2001-01-01Z', 'bob', '/', 'x', 'x', 'unavailable', 'ok', NULL, NULL,
+    NULL, NULL)
+"""
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 
 
@@ -270,3 +283,59 @@ async def test_the_owner_need_not_be_an_administrator(server: str, rights: str) 
     assert await ledger.set_report_timezone()
     assert (await ledger.insert([ledger_row(1), ledger_row(1)])).inserted == 1
     await ledger.close()
+
+
+async def test_a_ledger_from_before_tool_fees_is_brought_up_to_date(
+    empty_database: str, database: str
+) -> None:
+    """Its rows and sums stay; the new columns and the wider check are there, as in a new one."""
+    old = await asyncpg.connect(empty_database)
+    await old.execute((DATA / "schema_before_tool_fees.sql").read_text(encoding="utf-8"))
+    await old.execute(OLD_ROWS)
+    await old.execute("SELECT rebuild_rollups()")
+    before = await old.fetch("SELECT * FROM usage_by_user_day ORDER BY user_id")
+    assert await prepare(empty_database)
+    after = await old.fetch("SELECT * FROM usage_by_user_day ORDER BY user_id")
+    assert [tuple(row) for row in after] == [(*row, None) for row in before]
+    assert len(before) == 2
+
+    ledger = Ledger(empty_database, report_timezone="UTC")
+    free = {"cost_usd": Decimal(0), "price_id": "free", "catalog_version": "1"}
+    rows = [
+        ledger_row(1, tool_cost_usd=Decimal("0.02"), billed_units=b"[]"),
+        unavailable_row(2, **free),
+        unavailable_row(3, **free, created_at=datetime(1999, 1, 1, tzinfo=UTC)),
+    ]
+    assert (await ledger.insert(rows)).inserted == 3
+    await ledger.close()
+    sums = await old.fetchrow("SELECT calls, unavailable_calls, tool_cost_usd FROM ledger_status")
+    assert sums is not None
+    assert tuple(sums) == (5, 1, Decimal("0.02"))
+    kept = await old.fetch("SELECT * FROM usage_by_user_day ORDER BY day, user_id")
+    await old.execute("SELECT rebuild_rollups()")
+    assert await old.fetch("SELECT * FROM usage_by_user_day ORDER BY day, user_id") == kept
+
+    new = await asyncpg.connect(database)
+    for relation in ("user_api_usage", "user_api_usage_default", *ROLLUPS, *VIEWS):
+        assert await columns(old, relation) == await columns(new, relation)
+    checks = "SELECT conname FROM pg_constraint WHERE contype = 'c' ORDER BY 1"
+    assert set(await old.fetch(checks)) == set(await new.fetch(checks))
+    await old.close()
+    await new.close()
+
+
+async def test_a_cost_of_which_a_part_is_unknown_is_not_taken_for_complete(
+    connection: asyncpg.Connection, database: str
+) -> None:
+    """And a free call is not taken for one whose usage is missing."""
+    ledger = Ledger(database, report_timezone="UTC")
+    free = {"cost_usd": Decimal(0), "price_id": "free", "catalog_version": "1"}
+    rows = [ledger_row(1, unpriced_reason="unknown_tool_fee"), unavailable_row(2, **free)]
+    assert (await ledger.insert(rows)).inserted == 2
+    await ledger.close()
+    query = "SELECT calls, unpriced_calls, unavailable_calls FROM ledger_status"
+    for _ in range(2):
+        found = await connection.fetchrow(query)
+        assert found is not None
+        assert tuple(found) == (2, 1, 0)
+        await connection.execute("SELECT rebuild_rollups()")

@@ -6,6 +6,7 @@ A reader has the two verbs of a meter and writes what it finds into one `Finding
 from collections.abc import Callable
 from typing import Protocol
 
+from proxy.core.counting import Counter
 from proxy.core.findings import Findings, read_members
 from proxy.core.mending import UNREADABLE
 from proxy.core.scanning import BodyKeeper
@@ -40,10 +41,13 @@ class NoReader:
 class JsonReader:
     """Reads one JSON object."""
 
-    __slots__ = ("_findings", "_keeper", "feed")
+    __slots__ = ("_count", "_findings", "_keeper", "feed")
 
-    def __init__(self, findings: Findings, *, max_body_bytes: int) -> None:
+    def __init__(
+        self, findings: Findings, *, max_body_bytes: int, count: Counter | None = None
+    ) -> None:
         self._findings = findings
+        self._count = count
         self._keeper = BodyKeeper(max_bytes=max_body_bytes)
         self.feed = self._keeper.feed
 
@@ -55,8 +59,12 @@ class JsonReader:
             findings.problem = TOO_LARGE
             return
         try:
-            findings.note(read_members(body.removeprefix(BOM)))
+            body = body.removeprefix(BOM)
+            members = read_members(body)
+            findings.note(members)
             findings.complete = True
+            if self._count is not None:
+                findings.units = self._count(body, members, is_condensed=self._keeper.is_condensed)
         except UNREADABLE as exc:
             findings.problem = TRUNCATED if "truncated" in str(exc) else NOT_JSON
 
@@ -91,10 +99,11 @@ def reader_for(
     *,
     max_event_bytes: int,
     max_body_bytes: int,
+    count: Counter | None = None,
 ) -> Reader | None:
     """Return what reads an answer of this type; None where nothing can be read of it."""
     if "json" in content_type:
-        return JsonReader(findings, max_body_bytes=max_body_bytes)
+        return JsonReader(findings, max_body_bytes=max_body_bytes, count=count)
 
     def stream() -> Reader:
         dialect = DIALECTS.get(api_type, Chunks)(findings)
@@ -104,4 +113,8 @@ def reader_for(
         return stream()
     if content_type:
         return None
-    return UnlabelledReader(lambda: JsonReader(findings, max_body_bytes=max_body_bytes), stream)
+
+    def json() -> Reader:
+        return JsonReader(findings, max_body_bytes=max_body_bytes, count=count)
+
+    return UnlabelledReader(json, stream)

@@ -25,6 +25,8 @@ INPUT_COMPONENTS = (
 OUTPUT_COMPONENTS = ("output", "audio_output", "image_output")
 COMPONENTS = INPUT_COMPONENTS + OUTPUT_COMPONENTS
 DEFAULT_TIER = "default"
+TOOLS_PRICE_ID = "tools"
+FREE_PRICE_ID = "free"
 _DATE = re.compile(r"-[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DATE_LENGTH = len("-2026-11-22")
 
@@ -103,6 +105,14 @@ class Contract:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """What a hosted tool costs by the unit, in USD; `models` are those that this price is for."""
+
+    unit_prices: Mapping[str, Decimal] = field(default_factory=dict)  # by component
+    models: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
     """All that a pricing file says. Contracts are in order of time."""
 
@@ -114,7 +124,9 @@ class Catalog:
     aliases: Mapping[str, str] = field(default_factory=dict)
     deployments: Mapping[str, Deployment] = field(default_factory=dict)
     contracts: tuple[Contract, ...] = ()
-    fees: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)  # of hosted tools
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    free: frozenset[str] = frozenset()  # operations
+    default_models: Mapping[str, str] = field(default_factory=dict)  # operation → model
 
 
 class Names:

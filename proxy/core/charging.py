@@ -2,31 +2,43 @@
 
 Pure, so that a record gives the same row however often it is replayed. What the provider did not
 say stays None; a cost that cannot be known stays None and the row says why. An answer that failed
-is not charged, whatever it says about usage.
+is not charged, whatever it says about usage. Where an answer counts no tokens and its model is
+billed by images, characters or seconds, these are counted from the call and marked as estimated.
 """
 
+from collections.abc import Iterable
+from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from proxy.core.catalog import COMPONENTS, FREE_PRICE_ID
+from proxy.core.fees import tool_cost
 from proxy.core.model import (
+    BilledUnit,
     Closing,
     Cost,
     LedgerRow,
     Opening,
     Outcome,
+    ToolCost,
     Usage,
     UsageSource,
     created_at,
 )
 from proxy.core.operations import operation_of
-from proxy.core.pricing import PriceBook
-from proxy.core.usage import read_usage
-from proxy.errors import UnpricedError, UsageError
+from proxy.core.pricing import NOTHING, PriceBook
+from proxy.core.units import estimated_units
+from proxy.core.usage import itemised, read_usage
+from proxy.errors import UnknownToolFeeError, UnpricedError, UsageError
 
 _CONTRADICTORY = "contradictory_usage"
 _FIRST_ERROR_STATUS = 400
+_SUCCESS = range(200, 300)
+_ANSWERED = {Outcome.OK, Outcome.CLIENT_DISCONNECTED, Outcome.TIMEOUT}
+_UNPRICED_TOOLS = ToolCost(cost_usd=None, list_cost_usd=None)
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 _NAME_OCTETS = 512  # what schema.sql lets into an index
 _TIER_OCTETS = 64
 
@@ -39,6 +51,9 @@ class _Reading(NamedTuple):
     cost: Cost | None = None
     unpriced_reason: str | None = None
     problem: str | None = None
+    tools: ToolCost = _UNPRICED_TOOLS
+    units: tuple[BilledUnit, ...] = ()
+    model: str | None = None  # where neither answer nor request names it
 
 
 def charge(record: Closing, book: PriceBook) -> LedgerRow:
@@ -53,19 +68,76 @@ def interrupted(opening: Opening) -> LedgerRow:
 
 
 def _reading(record: Closing, book: PriceBook) -> _Reading:
-    if record.usage is None or (record.status or 0) >= _FIRST_ERROR_STATUS:
+    if book.is_free(record.opening.operation_name):
+        return _free(book)
+    if (record.status or 0) >= _FIRST_ERROR_STATUS:
         return _Reading(problem=record.usage_problem)
+    if record.usage is None:
+        return _estimated(record, book) or _Reading(problem=record.usage_problem)
+    return _reported(record, record.usage, book)
+
+
+def _reported(record: Closing, raw: bytes, book: PriceBook) -> _Reading:
     try:
-        usage = read_usage(record.usage)
+        usage = itemised(read_usage(raw), record.opening.operation_name)
     except UsageError as exc:
         return _Reading(unpriced_reason=_CONTRADICTORY, problem=str(exc))
-    reported = _Reading(usage, UsageSource.REPORTED, problem=_problem(record, usage))
+    reported = _Reading(
+        usage, UsageSource.REPORTED, problem=_problem(record, usage), tools=tool_cost(record, book)
+    )
     try:
-        return reported._replace(cost=_cost(record, usage, book))
+        return _with_tools(reported._replace(cost=_cost(record, usage, book)), record)
     except UnpricedError as exc:
         return reported._replace(unpriced_reason=exc.reason)
     except UsageError as exc:
         return reported._replace(unpriced_reason=_CONTRADICTORY, problem=str(exc))
+
+
+def _free(book: PriceBook) -> _Reading:
+    """Return what is known of a call that costs nothing, because the price list says so."""
+    cost = Cost(
+        cost_usd=NOTHING,
+        price_id=FREE_PRICE_ID,
+        catalog_version=book.catalog_version,
+        lines=(),
+    )
+    return _Reading(cost=cost, tools=ToolCost(cost_usd=NOTHING, list_cost_usd=NOTHING))
+
+
+def _with_tools(reading: _Reading, record: Closing) -> _Reading:
+    """Say so where tools were used and their fees are not known: the sum is not complete."""
+    if reading.tools.cost_usd is not None or record.answer_units is None:
+        return reading
+    return reading._replace(unpriced_reason=UnknownToolFeeError.reason)
+
+
+def _estimated(record: Closing, book: PriceBook) -> _Reading | None:
+    """Return what a call costs that is billed by the unit; None: it is not, or nobody knows."""
+    opening = record.opening
+    quantities = estimated_units(opening.operation_name, record.request_units, record.answer_units)
+    if quantities is None or record.status not in _SUCCESS or record.outcome not in _ANSWERED:
+        return None
+    named = record.response_model or opening.request_model
+    named = named or operation_of(opening.method, opening.api_path).deployment
+    model = named or book.default_model(opening.operation_name)
+    nothing = ToolCost(cost_usd=NOTHING, list_cost_usd=NOTHING)
+    estimated = _Reading(
+        source=UsageSource.ESTIMATED, tools=nothing, model=None if named else model
+    )
+    try:
+        cost = book.unit_cost(
+            quantities,
+            model=model,
+            upstream=opening.upstream,
+            at=created_at(opening.event_id),
+        )
+    except UnpricedError as exc:
+        units = tuple(
+            BilledUnit(component=component, quantity=quantity, price_id=None)
+            for component, quantity in quantities.items()
+        )
+        return estimated._replace(unpriced_reason=exc.reason, units=units)
+    return estimated._replace(cost=cost) if cost else None
 
 
 def _problem(record: Closing, usage: Usage) -> str | None:
@@ -89,7 +161,8 @@ def _cost(record: Closing, usage: Usage, book: PriceBook) -> Cost:
 
 
 def _row(record: Closing, reading: _Reading, tier: str | None) -> LedgerRow:
-    opening, usage, cost = record.opening, reading.usage, reading.cost
+    opening, usage, cost, tools = record.opening, reading.usage, reading.cost, reading.tools
+    model = record.response_model or opening.request_model or reading.model
     reported = reading.source is UsageSource.REPORTED
     body_bytes = record.request_body_bytes
     return LedgerRow(
@@ -100,7 +173,7 @@ def _row(record: Closing, reading: _Reading, tier: str | None) -> LedgerRow:
         api_path=opening.api_path,
         operation_name=opening.operation_name,
         upstream=opening.upstream,
-        model=_fitting(record.response_model or opening.request_model, _NAME_OCTETS),
+        model=_fitting(model, _NAME_OCTETS),
         request_model=_fitting(opening.request_model, _NAME_OCTETS),
         service_tier=_fitting(tier, _TIER_OCTETS),
         prompt_tokens=usage.input_tokens,
@@ -111,7 +184,7 @@ def _row(record: Closing, reading: _Reading, tier: str | None) -> LedgerRow:
         reasoning_tokens=usage.reasoning_output_tokens,
         audio_prompt_tokens=usage.audio_input_tokens,
         audio_completion_tokens=usage.audio_output_tokens,
-        cost_usd=cost.cost_usd if cost else None,
+        cost_usd=cost.cost_usd + (tools.cost_usd or 0) if cost else None,
         price_id=cost.price_id if cost else None,
         catalog_version=cost.catalog_version if cost else None,
         unpriced_reason=reading.unpriced_reason,
@@ -131,7 +204,28 @@ def _row(record: Closing, reading: _Reading, tier: str | None) -> LedgerRow:
         retry_count=opening.retry_count,
         request_bytes=opening.request_bytes if body_bytes is None else body_bytes,
         response_bytes=record.response_body_bytes,
+        tool_cost_usd=tools.cost_usd,
+        list_cost_usd=_list_cost(cost) + (tools.list_cost_usd or 0) if cost else None,
+        billed_units=_json_of((*_units(cost), *reading.units, *tools.units)),
     )
+
+
+def _list_cost(cost: Cost) -> Decimal:
+    """Return the cost before any contract."""
+    return sum((line.amount for line in cost.lines), NOTHING)
+
+
+def _units(cost: Cost | None) -> Iterable[BilledUnit]:
+    """Yield what a cost is made of beside tokens, which have columns of their own."""
+    for line in cost.lines if cost else ():
+        if line.component not in COMPONENTS and cost:
+            yield BilledUnit(
+                component=line.component, quantity=line.quantity, price_id=cost.price_id
+            )
+
+
+def _json_of(units: tuple[BilledUnit, ...]) -> bytes | None:
+    return _encode(units) if units else None
 
 
 def _milliseconds(microseconds: int | None) -> int | None:

@@ -8,6 +8,7 @@ whatever their type: an answer with an odd model still has its usage.
 import msgspec
 
 from proxy.core.mending import UNREADABLE, read
+from proxy.core.model import AnswerUnits
 
 NOTHING = {b"", b"null"}
 MAX_TEXT_BYTES = 2048  # of a name or an id with its quotes and escapes
@@ -25,6 +26,9 @@ class Members(msgspec.Struct, gc=False):
     type: msgspec.Raw = msgspec.Raw()
     code: msgspec.Raw = msgspec.Raw()
     response: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+    output: msgspec.Raw = msgspec.Raw()
+    tool_usage: msgspec.Raw = msgspec.Raw()
 
 
 class _OddMembers(msgspec.Struct):
@@ -39,6 +43,9 @@ class _OddMembers(msgspec.Struct):
     type: msgspec.Raw = msgspec.Raw()
     code: msgspec.Raw = msgspec.Raw()
     response: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+    output: msgspec.Raw = msgspec.Raw()
+    tool_usage: msgspec.Raw = msgspec.Raw()
 
 
 _read_members = msgspec.json.Decoder(Members).decode
@@ -78,6 +85,9 @@ def read_members(text: bytes) -> Members:
         type=odd.type,
         code=odd.code,
         response=odd.response,
+        tools=odd.tools,
+        output=odd.output,
+        tool_usage=odd.tool_usage,
     )
 
 
@@ -93,6 +103,7 @@ class Findings(msgspec.Struct, gc=False):
     error_type: str | None = None
     failed: bool = False
     complete: bool = False
+    units: AnswerUnits | None = None
 
     def note(self, answer: Members) -> None:
         """Take over what an answer says, or a chunk of one."""

@@ -1,22 +1,26 @@
 """Read from the bytes that pass by what a charge needs: `feed(chunk)` looks, `finish()` tells.
 
-`RequestMeter` reads the client's JSON, `AnswerMeter` the upstream's JSON or event stream, each from
-a copy that it decodes itself. Nothing here raises into the relay: whatever the bytes, a fault
-becomes a problem, a constant phrase. Usage is handed on as the bytes that came; it is read where it
-is priced.
+`RequestMeter` reads the client's JSON or form, `AnswerMeter` the upstream's JSON or event stream,
+each from a copy that it decodes itself. Nothing here raises into the relay: whatever the bytes, a
+fault becomes a problem, a constant phrase. Usage is handed on as the bytes that came; it is read
+where it is priced.
 """
-
-from typing import Any
 
 import msgspec
 
 from proxy.core import encoding
-from proxy.core.answers import NOT_JSON, TOO_LARGE, TRUNCATED, NoReader, Reader, reader_for
-from proxy.core.findings import Findings, name_of, text_of
-from proxy.core.mending import UNREADABLE, read
+from proxy.core.answers import NOT_JSON, TRUNCATED, NoReader, Reader, reader_for
+from proxy.core.asking import FORM_FIELDS, RequestFacts, facts_of_form, facts_of_json
+from proxy.core.counting import counter_for
+from proxy.core.durations import AudioProbe
+from proxy.core.findings import Findings
+from proxy.core.mending import UNREADABLE
+from proxy.core.model import AnswerUnits
+from proxy.core.multipart import FormReader, boundary_of
 from proxy.core.operations import Operation
 from proxy.core.scanning import BodyKeeper
-from proxy.core.sse import BOM
+
+__all__ = ["AnswerMeter", "Observation", "RequestFacts", "RequestMeter"]
 
 MAX_BODY_BYTES = 1 << 20  # of an answer that is kept whole; a larger one is condensed
 ERROR_STATUS = 400
@@ -26,18 +30,8 @@ UNKNOWN_ENCODING = "unknown_content_encoding"
 NO_USAGE = "no_usage_in_answer"
 DEFERRED = "usage_deferred"
 FAULT = "meter_fault"
-
-
-class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What the body of a request says; None where it says nothing that can be read."""
-
-    model: str | None = None
-    stream: bool | None = None
-    service_tier: str | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
-    metadata: dict[str, Any] | None = None
-    problem: str | None = None  # why the body could not be read
+FORMS = {"images", "audio"}  # api_types
+HEARS = {"audio.transcriptions", "audio.translations"}  # a file whose length may be billed
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -52,124 +46,83 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     error_type: str | None = None
     failed: bool = False  # the answer is an error, although its status may be 200
     complete: bool = False  # the answer came to its own end
-
-
-class _Request(msgspec.Struct, gc=False):
-    model: str | None = None
-    stream: bool | None = False
-    service_tier: str | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
-    metadata: dict[str, Any] | None = None
-
-
-class _OddRequest(msgspec.Struct):
-    model: msgspec.Raw = msgspec.Raw()
-    stream: msgspec.Raw = msgspec.Raw()
-    service_tier: msgspec.Raw = msgspec.Raw()
-    user: msgspec.Raw = msgspec.Raw()
-    safety_identifier: msgspec.Raw = msgspec.Raw()
-    metadata: msgspec.Raw = msgspec.Raw()
-
-
-_read_request = msgspec.json.Decoder(_Request).decode
-_read_odd_request = msgspec.json.Decoder(_OddRequest).decode
-_read_value = msgspec.json.Decoder().decode
-TRUTHS = {b"true": True, b"false": False, b"": False, b"null": False}
+    units: AnswerUnits | None = None  # what is billed beside tokens; None: nobody has looked
 
 
 class RequestMeter:
-    """Read what a client asks for from its JSON body; other bodies say nothing."""
+    """Read what a client asks for, from its JSON or its form; other bodies say nothing."""
 
-    __slots__ = ("_decoder", "_keeper", "_problem")
+    __slots__ = ("_decoder", "_form", "_keeper", "_operation", "_probe", "_problem", "_read")
 
     def __init__(
         self, operation: Operation, *, content_type: str, content_encoding: str, max_bytes: int
     ) -> None:
-        del operation  # multipart bodies will differ by it
-        reads = not content_type or "json" in content_type.lower()
-        self._keeper = BodyKeeper(max_bytes=max_bytes) if reads else None
-        self._decoder = encoding.decoder_for(content_encoding) if content_encoding else None
+        self._operation = operation
+        self._keeper: BodyKeeper | None = None
+        self._form: FormReader | None = None
+        self._probe: AudioProbe | None = None
+        self._decoder: encoding.Decoder | None = None
         self._problem: str | None = None
-        if content_encoding and self._decoder is None:
-            self._stop(UNKNOWN_ENCODING)
+        if not content_type or "json" in content_type.lower():
+            self._keeper = BodyKeeper(max_bytes=max_bytes)
+            self._read = self._keeper.feed
+        elif operation.api_type in FORMS and "multipart/form-data" in content_type.lower():
+            self._expect_form(content_type)
+        else:
+            self._read = _ignore
+            return
+        if content_encoding:
+            self._decoder = encoding.decoder_for(content_encoding)
+            if self._decoder is None:
+                self._stop(UNKNOWN_ENCODING)
+
+    @property
+    def reads_json(self) -> bool:
+        """Whether the body is JSON, as far as is known: only such a body can be spliced."""
+        return self._keeper is not None
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes."""
-        if self._keeper is None:
-            return
         try:
-            self._keeper.feed(chunk if self._decoder is None else self._decoder.feed(chunk))
+            self._read(chunk if self._decoder is None else self._decoder.feed(chunk))
         except Exception:  # noqa: BLE001 (metering never fails a call)
             self._stop(FAULT)
 
     def finish(self) -> RequestFacts:
         """Return what the body said."""
-        if self._keeper is None:
-            return RequestFacts(problem=self._problem)
         try:
             if self._decoder is not None:
                 self._decoder.finish()
                 if self._decoder.problem is not None:
                     return RequestFacts(problem=self._decoder.problem)
-            return _facts(self._keeper.finish())
+            if self._keeper is not None:
+                return facts_of_json(self._keeper.finish(), self._operation)
+            if self._form is not None:
+                self._form.finish()
+                return facts_of_form(self._form, self._probe)
         except Exception as exc:  # noqa: BLE001 (metering never fails a call)
             return RequestFacts(problem=NOT_JSON if isinstance(exc, UNREADABLE) else FAULT)
+        return RequestFacts(problem=self._problem)
+
+    def _expect_form(self, content_type: str) -> None:
+        if self._operation.name in HEARS:
+            self._probe = AudioProbe()
+        self._form = FormReader(
+            boundary_of(content_type),
+            names=FORM_FIELDS,
+            file_name=b"file",
+            show=self._probe.feed if self._probe is not None else None,
+        )
+        self._read = self._form.feed
 
     def _stop(self, problem: str) -> None:
-        self._keeper = None
+        self._keeper = self._form = self._decoder = None
+        self._read = _ignore
         self._problem = problem
 
 
-def _facts(body: bytes | None) -> RequestFacts:
-    if body is None:
-        return RequestFacts(problem=TOO_LARGE)
-    if not body:
-        return RequestFacts()
-    body = body.removeprefix(BOM)
-    try:
-        request = read(_read_request, body)
-    except (msgspec.ValidationError, UnicodeDecodeError):
-        return _odd_facts(read(_read_odd_request, body))
-    return RequestFacts(
-        model=name_of(request.model),
-        stream=bool(request.stream),
-        service_tier=name_of(request.service_tier),
-        user=request.user,
-        safety_identifier=request.safety_identifier,
-        metadata=request.metadata,
-    )
-
-
-def _odd_facts(request: _OddRequest) -> RequestFacts:
-    """Return what can be taken of a request with a member of an unexpected type."""
-    return RequestFacts(
-        model=text_of(request.model),
-        stream=TRUTHS.get(bytes(request.stream)),
-        service_tier=text_of(request.service_tier),
-        user=_person(request.user),
-        safety_identifier=_person(request.safety_identifier),
-        metadata=_object(request.metadata),
-    )
-
-
-def _person(raw: msgspec.Raw) -> str | None:
-    """Return who is meant, however odd: attribution judges it, and says why it was refused."""
-    value = _value(raw)
-    return value if isinstance(value, str) else None
-
-
-def _object(raw: msgspec.Raw) -> dict[str, Any] | None:
-    value = _value(raw)
-    return value if isinstance(value, dict) else None
-
-
-def _value(raw: msgspec.Raw) -> object:
-    value = bytes(raw)
-    try:
-        return read(_read_value, value) if value else None
-    except UNREADABLE:  # not UTF-8
-        return None
+def _ignore(chunk: bytes) -> None:
+    """Look away."""
 
 
 class AnswerMeter:
@@ -197,15 +150,19 @@ class AnswerMeter:
             self._findings.complete = True  # nothing is looked for, so nothing is missed
             return
         decoder = encoding.decoder_for(content_encoding) if content_encoding else None
+        content_type = content_type.lower()
         reader = reader_for(
             self._findings,
             operation.api_type,
-            content_type.lower(),
+            content_type,
             max_event_bytes=max_event_bytes,
             max_body_bytes=max_body_bytes,
+            count=counter_for(operation) if self._charged else None,
         )
         if content_encoding and decoder is None:
             self._problem = UNKNOWN_ENCODING
+        elif reader is None and self._charged and operation.api_type == "audio":
+            self._findings.complete = True  # sound, or text: nothing else is to be found in it
         elif reader is None:
             self._problem = NOT_JSON
         else:
@@ -240,6 +197,7 @@ class AnswerMeter:
             error_type=found.error_type,
             failed=found.failed or self._status >= ERROR_STATUS,
             complete=found.complete,
+            units=found.units,
         )
 
     def _usage_problem(self) -> str | None:

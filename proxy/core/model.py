@@ -66,6 +66,31 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=Tr
     worker: str | None = None
 
 
+class RequestUnits(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
+    """What a request asks for that is billed by another unit than the token. Never content."""
+
+    images: int | None = None  # how many
+    size: str | None = None  # of an image: 1024x1024
+    quality: str | None = None  # of an image
+    characters: int | None = None  # of the text to be spoken
+    audio_seconds: float | None = None  # how long the uploaded file plays
+
+
+class AnswerUnits(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
+    """What an answer tells of things that are billed beside its tokens, or instead of them."""
+
+    images: int | None = None  # how many it holds
+    audio_seconds: float | None = None  # how long the audio plays that was heard
+    web_searches: int = 0  # searches, not pages opened
+    web_search_tool: str | None = None  # the type of the tool: web_search, web_search_preview, …
+    file_searches: int = 0
+    containers: tuple[str, ...] = ()  # the size of each: 1g, 4g, …
+    image_calls: int = 0  # of the image_generation tool
+    image_model: str | None = None  # that this tool uses
+    image_usage: bytes | None = None  # tool_usage.image_gen as it came (JSON)
+    is_partial: bool = False  # too large to be counted in full
+
+
 class Closing(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True, tag=2):
     """What is known when an exchange is over. With its opening inside it makes a row by itself."""
 
@@ -86,6 +111,8 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=Tr
     time_to_first_byte_us: int | None = None
     request_body_bytes: int | None = None
     response_body_bytes: int | None = None
+    request_units: RequestUnits | None = None
+    answer_units: AnswerUnits | None = None  # None: nobody has looked
 
 
 Record = Opening | Closing
@@ -112,6 +139,7 @@ class Usage:
     reasoning_output_tokens: int | None = None
     audio_output_tokens: int | None = None
     image_output_tokens: int | None = None
+    audio_seconds: Decimal | None = None  # where audio is billed by its length
     unknown_members: tuple[str, ...] = ()  # numeric members with a count that no rule covers
 
 
@@ -119,10 +147,28 @@ class Usage:
 class PriceLine:
     """One factor of a sum: component × unit price = amount."""
 
-    component: str  # input, cached_input, cache_write, output, audio_input, …
-    quantity: int
-    list_unit_price: Decimal  # USD per token
+    component: str  # input, cached_input, output, audio_second, image/standard/1024x1024, …
+    quantity: int | Decimal
+    list_unit_price: Decimal  # USD per token, or whatever the component counts
     amount: Decimal  # USD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BilledUnit:
+    """What a row bills by the unit, and where its price stands; None: it has none."""
+
+    component: str  # audio_second, image/standard/1024x1024, web_search, …
+    quantity: int | Decimal
+    price_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCost:
+    """What the hosted tools of one answer cost; None: that is not known."""
+
+    cost_usd: Decimal | None
+    list_cost_usd: Decimal | None
+    units: tuple[BilledUnit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +223,9 @@ class LedgerRow:
     retry_count: int | None
     request_bytes: int | None
     response_bytes: int | None
+    tool_cost_usd: Decimal | None = None
+    list_cost_usd: Decimal | None = None
+    billed_units: bytes | None = None  # JSON
 
 
 def created_at(event_id: bytes) -> datetime:

@@ -44,6 +44,25 @@ CHARGED: tuple[tuple[str, str, Operation], ...] = (
     ("POST", "responses", RESPONSES),
     ("POST", "embeddings", EMBEDDINGS),
     ("POST", "engines/*/embeddings", EMBEDDINGS),
+    *(
+        (
+            "POST",
+            path,
+            Operation(
+                name=path.replace("/", "."), api_type=path.partition("/")[0], reads_usage=True
+            ),
+        )
+        for path in (
+            "responses/compact",
+            "decisions",
+            "images/generations",
+            "images/edits",
+            "images/variations",
+            "audio/speech",
+            "audio/transcriptions",
+            "audio/translations",
+        )
+    ),
 )
 
 # Method, path behind the mount, name; the first segment of the path is the api_type.
@@ -58,16 +77,8 @@ NAMED: tuple[tuple[str, str, str], ...] = (
     ("DELETE", "responses/*", "responses.delete"),
     ("POST", "responses/*/cancel", "responses.cancel"),
     ("GET", "responses/*/input_items", "responses.input_items"),
-    ("POST", "responses/compact", "responses.compact"),
     ("POST", "responses/input_tokens", "responses.input_tokens"),
-    ("POST", "decisions", "decisions"),
     ("POST", "moderations", "moderations"),
-    ("POST", "images/generations", "images.generations"),
-    ("POST", "images/edits", "images.edits"),
-    ("POST", "images/variations", "images.variations"),
-    ("POST", "audio/speech", "audio.speech"),
-    ("POST", "audio/transcriptions", "audio.transcriptions"),
-    ("POST", "audio/translations", "audio.translations"),
     ("GET", "realtime", "realtime.connect"),
     ("POST", "realtime", "realtime.calls"),
     ("POST", "realtime/calls", "realtime.calls"),

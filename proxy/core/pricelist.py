@@ -1,11 +1,10 @@
 """What a pricing document may say, and the catalogue that it makes.
 
 Beside the form of each value its meaning is checked: whatever is referred to exists, a spelling
-means one tier, a host has one surcharge, and no component falls back to itself. The fees of
-hosted tools are read and kept; no sum contains them yet.
+means one tier, a host has one surcharge, and no component falls back to itself.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from decimal import Decimal
 
 from proxy.core.catalog import (
@@ -15,6 +14,7 @@ from proxy.core.catalog import (
     Contract,
     Deployment,
     Names,
+    Tool,
     Uplift,
 )
 from proxy.core.document import Value
@@ -26,6 +26,8 @@ _SECTIONS = (
     "tier_names",
     "rate_fallback",
     "uplifts",
+    "free",
+    "default_models",
     "tools",
     "models",
     "aliases",
@@ -42,6 +44,7 @@ _TOOL_CHECKS = {
     "free_gigabytes": Value.count,
     "sources": Value.texts,
 }
+_THOUSAND_CALLS = "thousand_calls"
 _NONE = Value(0, "map")
 _EMPTY = Value(0, "seq")
 
@@ -61,7 +64,9 @@ def read_catalog(document: Value) -> Catalog:
         tier_names=tier_names,
         fallback=_fallback(sections.get("rate_fallback", _NONE)),
         uplifts=_uplifts(sections.get("uplifts", _NONE), models),
-        fees=_fees(sections.get("tools", _NONE), models),
+        tools=_tools(sections.get("tools", _NONE), models),
+        free=frozenset(sections.get("free", _EMPTY).texts()),
+        default_models=_aliases(sections.get("default_models", _NONE), names),
         aliases=_aliases(sections.get("aliases", _NONE), names),
         deployments=_deployments(sections.get("azure_deployments", _NONE), names),
         contracts=_contracts(sections.get("contract", _EMPTY), models),
@@ -92,17 +97,26 @@ def _fallback(section: Value) -> dict[str, str]:
     return fallback
 
 
-def _fees(section: Value, models: Collection[str]) -> dict[str, Mapping[str, Decimal]]:
-    fees: dict[str, Mapping[str, Decimal]] = {}
-    for tool, value in section.members().items():
+def _tools(section: Value, models: Collection[str]) -> dict[str, Tool]:
+    tools: dict[str, Tool] = {}
+    for name, value in section.members().items():
         members = value.members(_TOOL, ("sources",))
-        _known_models(members.get("models", _EMPTY), models)
-        for name, check in _TOOL_CHECKS.items():
-            if name in members:
-                check(members[name])
-        amounts = members.get("fees", _NONE).members()
-        fees[tool] = {per: amount.amount() for per, amount in amounts.items()}
-    return fees
+        for check, way in _TOOL_CHECKS.items():
+            if check in members:
+                way(members[check])
+        fees = members.get("fees", _NONE).members()
+        tools[name] = Tool(
+            unit_prices=dict(_fee(name, per, fee) for per, fee in fees.items()),
+            models=_known_models(members.get("models", _EMPTY), models),
+        )
+    return tools
+
+
+def _fee(tool: str, per: str, fee: Value) -> tuple[str, Decimal]:
+    """Return component and price of a unit: a call goes by the tool's name alone."""
+    if per == _THOUSAND_CALLS:
+        return tool, fee.amount().scaleb(-3)
+    return f"{tool}/{per}", fee.amount()
 
 
 def _uplifts(section: Value, models: Collection[str]) -> tuple[Uplift, ...]:

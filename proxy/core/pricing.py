@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from proxy.core.catalog import DEFAULT_TIER, Catalog, Contract, Deployment, Entry, Names
+from proxy.core.catalog import (
+    DEFAULT_TIER,
+    FREE_PRICE_ID,
+    TOOLS_PRICE_ID,
+    Catalog,
+    Contract,
+    Deployment,
+    Entry,
+    Names,
+)
 from proxy.core.model import Cost, PriceLine, Usage
 from proxy.core.tariffs import PriceTable, Tariff, grained, surcharge_name, tariffs
 from proxy.errors import (
@@ -21,13 +30,14 @@ from proxy.errors import (
     UnknownModelError,
     UnknownRateError,
     UnknownTierError,
+    UnknownToolFeeError,
     UnknownUpliftError,
     UsageError,
 )
 
 _LARGEST_COUNT = 10**12  # tokens; products stay within the 28 digits of decimal arithmetic
 _LARGEST_COST = Decimal(10**8)  # USD; what numeric(20,12) cannot hold any more
-_NOTHING = Decimal("0.000000000000")
+NOTHING = Decimal("0.000000000000")
 _AZURE_DOMAINS = (".azure.com", ".azure.us", ".azure.cn")
 
 
@@ -40,8 +50,13 @@ class PriceRate:
     list_unit_price: Decimal
 
 
-def decompose(usage: Usage) -> dict[str, int]:
+Quantities = Mapping[str, int | Decimal]
+
+
+def decompose(usage: Usage) -> Quantities:
     """Split usage into components that share no token; those without tokens are left out."""
+    if usage.input_tokens is None and usage.audio_seconds is not None:
+        return _whole({"audio_second": usage.audio_seconds})
     if usage.input_tokens is None:
         raise NoTokenCountError
     cached = usage.cache_read_input_tokens or 0
@@ -68,6 +83,11 @@ def decompose(usage: Usage) -> dict[str, int]:
         "image_output": image_output,
     }
     return {component: count for component, count in counts.items() if count}
+
+
+def _whole(quantities: Mapping[str, Decimal]) -> Quantities:
+    """Return whole numbers where they are; nothing is left out."""
+    return {c: int(n) if n == n.to_integral_value() else n for c, n in quantities.items() if n}
 
 
 def _rest(name: str, whole: int, parts: int) -> int:
@@ -114,6 +134,40 @@ class PriceBook:
         table = _table(tariff, (tier, usage.input_tokens or 0, operation, surcharge), entry)
         return self._charge(table, decompose(usage), self._contract(entry, at))
 
+    def unit_cost(
+        self, quantities: Quantities, *, model: str | None, upstream: str, at: datetime
+    ) -> Cost | None:
+        """Return what images, characters or seconds cost; None where the model bills tokens."""
+        entry = self._entry(model, None, self._served(None, model, upstream))
+        tariff = self._tariff(entry, at)
+        if not tariff.has_units:
+            return None
+        host = upstream.lower().partition(":")[0]
+        surcharge = self._surcharge(entry, self._served(None, model, host), host)
+        table = _table(tariff, (DEFAULT_TIER, 0, "", surcharge), entry)
+        return self._charge(table, quantities, self._contract(entry, at))
+
+    def tool_price(self, component: str) -> Decimal:
+        """Return the price of one use of a hosted tool, in USD."""
+        tool = self._catalog.tools.get(component.partition("/")[0])
+        price = tool.unit_prices.get(component) if tool else None
+        if price is None:
+            raise UnknownToolFeeError(f"no fee is known for {component!r}")
+        return price
+
+    def is_tool_for(self, tool: str, model: str | None) -> bool:
+        """Tell whether a tool has its price with this model."""
+        entry, found = self._names.find(model), self._catalog.tools.get(tool)
+        return entry is not None and found is not None and entry.model_id in found.models
+
+    def is_free(self, operation_name: str) -> bool:
+        """Tell whether calls of this kind cost nothing."""
+        return operation_name in self._catalog.free
+
+    def default_model(self, operation_name: str) -> str | None:
+        """Return the model of a request that names none, where one is known."""
+        return self._catalog.default_models.get(operation_name)
+
     def tier(self, service_tier: str) -> str:
         """Return the tier that a spelling stands for; one that nobody listed stays as it is."""
         return self._catalog.tier_names.get(service_tier, service_tier)
@@ -124,6 +178,13 @@ class PriceBook:
             for price_id, table in self._price_ids(entry):
                 for component, price in table.unit_prices.items():
                     yield PriceRate(price_id=price_id, component=component, list_unit_price=price)
+        for tool in self._catalog.tools.values():
+            for component, price in tool.unit_prices.items():
+                yield PriceRate(
+                    price_id=TOOLS_PRICE_ID, component=component, list_unit_price=grained(price)
+                )
+        if self._catalog.free:
+            yield PriceRate(price_id=FREE_PRICE_ID, component="call", list_unit_price=NOTHING)
 
     def _price_ids(self, entry: Entry) -> Iterator[tuple[str, PriceTable]]:
         factors = {c.factor for c in self._catalog.contracts if c.concerns(entry.model_id)}
@@ -171,11 +232,9 @@ class PriceBook:
         contracts = reversed(self._catalog.contracts)
         return next((c for c in contracts if c.covers(entry.model_id, at)), None)
 
-    def _charge(
-        self, table: PriceTable, quantities: Mapping[str, int], contract: Contract | None
-    ) -> Cost:
+    def _charge(self, table: PriceTable, quantities: Quantities, contract: Contract | None) -> Cost:
         lines = tuple(_line(table, component, n) for component, n in quantities.items())
-        list_cost = sum((line.amount for line in lines), _NOTHING)
+        list_cost = sum((line.amount for line in lines), NOTHING)
         cost = grained(list_cost * contract.factor) if contract else list_cost
         if cost >= _LARGEST_COST:
             raise UsageError(f"the usage costs {cost} USD; expected less than {_LARGEST_COST}")
@@ -204,10 +263,10 @@ def _table(tariff: Tariff, wanted: tuple[str, int, str, str], entry: Entry) -> P
     return table
 
 
-def _line(table: PriceTable, component: str, quantity: int) -> PriceLine:
+def _line(table: PriceTable, component: str, quantity: int | Decimal) -> PriceLine:
     price = table.unit_prices.get(component)
     if price is None:
-        raise UnknownRateError(f"{table.price_id} has no rate for {quantity} tokens {component}")
+        raise UnknownRateError(f"{table.price_id} has no rate for {quantity} × {component}")
     amount = grained(quantity * price)
     return PriceLine(component=component, quantity=quantity, list_unit_price=price, amount=amount)
 

@@ -195,6 +195,11 @@ class BodyKeeper:
             self._condenser.feed(b"".join(self._kept))
             self._kept.clear()
 
+    @property
+    def is_condensed(self) -> bool:
+        """Whether large members may be gone."""
+        return self._condenser is not None
+
     def finish(self) -> bytes | None:
         """Return the body, condensed where it was large; None: even so it was too large."""
         if self._condenser is None:

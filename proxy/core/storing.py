@@ -159,4 +159,7 @@ COLUMNS: Mapping[str, Callable[[Any], object]] = {
     "retry_count": _count(_MAX_INTEGER),
     "request_bytes": _count(_MAX_BIGINT),
     "response_bytes": _count(_MAX_BIGINT),
+    "tool_cost_usd": _cost,
+    "list_cost_usd": _cost,
+    "billed_units": _json,
 }

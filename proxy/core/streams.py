@@ -8,6 +8,7 @@ dialect and a line in `DIALECTS`.
 from collections.abc import Callable
 from typing import Protocol
 
+from proxy.core.counting import tools_used
 from proxy.core.findings import NOTHING, Findings, Members, read_members, text_of
 from proxy.core.mending import UNREADABLE
 from proxy.core.sse import SseEvent, SseFramer, parse, split
@@ -15,6 +16,13 @@ from proxy.core.sse import SseEvent, SseFramer, parse, split
 NOT_JSON = "event_is_not_json"
 EVENT_TOO_LARGE = "event_too_large"
 TERMINAL = {"response.completed", "response.incomplete", "response.failed"}
+FINAL = {
+    "image_generation.completed",
+    "image_edit.completed",
+    "speech.audio.done",
+    "transcript.text.done",
+}
+END_SIGNS = (b'"usage"', b".completed", b".done", b"[DONE]", b"error")
 
 
 class Dialect(Protocol):
@@ -64,15 +72,42 @@ class Lifecycle:
         if _is_error(event, members):
             findings.note_error(members)
         elif bytes(members.response).startswith(b"{"):
-            findings.note(read_members(bytes(members.response)))
-            findings.complete = findings.complete or kind in TERMINAL
-            findings.failed = findings.failed or kind == "response.failed"
+            response = bytes(members.response)
+            answer = read_members(response)
+            findings.note(answer)
+            if kind in TERMINAL:
+                findings.complete = True
+                findings.failed = findings.failed or kind == "response.failed"
+                findings.units = tools_used(response, answer, is_condensed=False)
+
+
+class Deliveries:
+    """Images and audio: pieces of one thing, and a last event with its usage."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+
+    def matters(self, block: bytes) -> bool:
+        """Say yes to usage, errors and the end; pieces may be megabytes large."""
+        return any(sign in block for sign in END_SIGNS)
+
+    def note(self, event: SseEvent, members: Members) -> None:
+        """Take over the usage at the end, or an error."""
+        findings = self._findings
+        if _is_error(event, members):
+            findings.note_error(members)
+            return
+        kind = text_of(members.type) or event.name.decode("ascii", "replace")
+        findings.note(members)
+        findings.complete = findings.complete or kind in FINAL
 
 
 DIALECTS: dict[str, Callable[[Findings], Dialect]] = {  # by api_type
     "chat_completions": Chunks,
     "completions": Chunks,
     "responses": Lifecycle,
+    "images": Deliveries,
+    "audio": Deliveries,
 }
 
 

@@ -22,6 +22,12 @@ from proxy.core.catalog import (
     Rates,
 )
 
+# What a unit of the price list counts, under the component's own name, and how many make the unit.
+_COUNTED = {
+    "audio_minute": ("audio_second", 60),
+    "session_minute": ("session_second", 60),
+    "million_characters": ("character", 1_000_000),
+}
 GRAIN = Decimal("0.000000000001")  # USD; what the ledger's numeric(20,12) can tell apart
 _EVER = datetime.min.replace(tzinfo=UTC)
 
@@ -45,6 +51,7 @@ class Tariff:
     tiers: frozenset[str]
     long_context_above: int | None
     operations: frozenset[str]  # those with rates of their own
+    has_units: bool  # something else than tokens is priced
     tables: Mapping[TableKey, PriceTable]
 
 
@@ -83,14 +90,17 @@ def _tariff(
         context = "long" if is_long else "short"
         for surcharge, factor in surcharges.items():
             segments = (f"{entry.model_id}@{began}", tier, context, operation, surcharge)
+            units = period.units if tier == DEFAULT_TIER else {}
+            unit_prices = {**_unit_prices(rates, fallback, factor), **dict(_counted(units, factor))}
             tables[tier, is_long, operation, surcharge] = PriceTable(
-                "/".join(filter(None, segments)), _unit_prices(rates, fallback, factor)
+                "/".join(filter(None, segments)), unit_prices
             )
     return Tariff(
         start=period.start or _EVER,
         tiers=frozenset((DEFAULT_TIER, *period.tiers)),
         long_context_above=period.long_context.above if period.long_context else None,
         operations=frozenset(period.operations),
+        has_units=bool(period.units),
         tables=tables,
     )
 
@@ -131,6 +141,14 @@ def _unit_prices(
     """Return USD per token of every component that has a rate, its own or one it falls back to."""
     found = {component: _rate(component, rates, fallback) for component in COMPONENTS}
     return {c: _unit_price(rate * factor) for c, rate in found.items() if rate is not None}
+
+
+def _counted(units: Mapping[str, Decimal], factor: Decimal) -> Iterator[tuple[str, Decimal]]:
+    """Yield the price of a second, a character, an image, … as components are counted."""
+    for unit, price in units.items():
+        component, number = _COUNTED.get(unit, (unit, 1))
+        unit_price = price * factor / number
+        yield component, grained(unit_price) if grained(unit_price) == unit_price else unit_price
 
 
 def _rate(component: str, rates: Rates, fallback: Mapping[str, str]) -> Decimal | None:

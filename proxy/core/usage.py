@@ -2,12 +2,14 @@
 
 Chat and completions say prompt and completion, Responses and images say input and output,
 assistants and transcriptions spell `prompt_token_details` and `input_token_details` without an s: a
-table knows all spellings. Members that no rule covers are tolerated (Azure adds
-`latency_checkpoint`); those that count tokens are named in `unknown_members`, so that no sum is
-made without them in silence.
+table knows all spellings. Whisper counts seconds. Members that no rule covers are tolerated (Azure
+adds `latency_checkpoint`); those that count tokens are named in `unknown_members`, so that no sum
+is made without them in silence.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -16,6 +18,7 @@ from proxy.core.model import Usage
 from proxy.errors import UsageError
 
 COUNT_LIMIT = 2**53  # what every JSON reader can hold exactly
+SECONDS_LIMIT = 10**9
 
 INSIDE = None  # a part of its total that has no price of its own
 Rules = Mapping[str, "str | Rules | None"]  # the field that a member fills, or rules for its parts
@@ -74,10 +77,20 @@ def read_usage(raw: bytes) -> Usage:
         raise UsageError(f"The usage is a {type(members).__name__}, expected an object.")
     counts: dict[str, int] = {}
     unknown: list[str] = []
+    seconds = _seconds(members)
     _read(members, MEMBERS, "", counts, unknown)
-    if counts.keys().isdisjoint(TOTALS.values()):
+    if seconds is None and counts.keys().isdisjoint(TOTALS.values()):
         raise UsageError(f"The usage counts no tokens; its members are {sorted(members)}.")
-    return Usage(**counts, unknown_members=tuple(unknown))
+    return Usage(**counts, audio_seconds=seconds, unknown_members=tuple(unknown))
+
+
+def itemised(usage: Usage, operation_name: str) -> Usage:
+    """Return the usage with its output as what this operation makes, where it does not say."""
+    if operation_name.startswith("images.") and usage.image_output_tokens is None:
+        return replace(usage, image_output_tokens=usage.output_tokens)
+    if operation_name == "audio.speech" and usage.audio_output_tokens is None:
+        return replace(usage, audio_output_tokens=usage.output_tokens)
+    return usage
 
 
 def _read(
@@ -97,6 +110,16 @@ def _read(
         count = _count(where, value)
         if rule is not INSIDE and counts.setdefault(rule, count) != count:
             raise UsageError(f"{where} is {count}, but {rule} was already {counts[rule]}.")
+
+
+def _seconds(members: Mapping[str, Any]) -> Decimal | None:
+    """Return the length of the audio in a usage that counts no tokens: {"type": "duration", …}."""
+    if members.get("type") != "duration":
+        return None
+    seconds: Any = members.get("seconds")
+    if type(seconds) not in {int, float} or not 0 <= seconds < SECONDS_LIMIT:
+        raise UsageError(f"seconds is {seconds!r:.40}, expected a number of seconds.")
+    return Decimal(str(seconds)).normalize()
 
 
 def _object(where: str, value: object) -> Mapping[str, Any]:

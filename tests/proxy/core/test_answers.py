@@ -3,7 +3,9 @@
 import pytest
 
 from proxy.core.answers import reader_for
+from proxy.core.counting import tools_used
 from proxy.core.findings import Findings
+from proxy.core.model import AnswerUnits
 
 JSON = b'{"id":"c1","model":"m","usage":{"prompt_tokens":1}}'
 STREAM = b'data: {"id":"c1","model":"m","usage":{"prompt_tokens":1}}\n\ndata: [DONE]\n\n'
@@ -78,3 +80,26 @@ def test_a_large_body_is_read_for_its_small_members() -> None:
 def test_an_answer_without_a_byte_says_nothing() -> None:
     """It is not complete either."""
     assert not read("").complete
+
+
+@pytest.mark.parametrize("content_type", ["application/json", ""])
+def test_what_is_billed_beside_tokens_is_counted(content_type: str) -> None:
+    """Where somebody counts; large members are not there to be counted."""
+    large = b'{"tools":[{"type":"file_search"}],"output":[' + b'{"x":"y"},' * 60_000 + b"1]}"
+    small = b'{"tools":[{"type":"file_search"}],"output":[{"type":"file_search_call"}]}'
+    counted = []
+    for body in (small, large):
+        findings = Findings()
+        reader = reader_for(
+            findings,
+            "responses",
+            content_type,
+            max_event_bytes=1 << 17,
+            max_body_bytes=1 << 17,
+            count=tools_used,
+        )
+        assert reader is not None
+        reader.feed(body)
+        reader.finish()
+        counted.append(findings.units)
+    assert counted == [AnswerUnits(file_searches=1), AnswerUnits(is_partial=True)]

@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -5,10 +6,10 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from proxy.core.catalog import Catalog, Deployment, Entry, Period
+from proxy.core.catalog import Catalog, Contract, Deployment, Entry, Period, Tool
 from proxy.core.charging import charge, interrupted
-from proxy.core.model import Closing, LedgerRow, Opening
-from proxy.core.pricing import PriceBook
+from proxy.core.model import AnswerUnits, Closing, LedgerRow, Opening, RequestUnits
+from proxy.core.pricing import NOTHING, PriceBook
 
 SENT = datetime(2026, 11, 22, 12, 0, 0, 123_000, tzinfo=UTC)
 EVENT_ID = int(SENT.timestamp() * 1000).to_bytes(6, "big") + bytes.fromhex("70008000000000000001")
@@ -19,11 +20,27 @@ PERIOD = Period(
     rates={"input": Decimal(2), "cached_input": Decimal(1), "output": Decimal(8)},
     tiers={"priority": Decimal(2)},
 )
+HEARD = Period(units={"audio_minute": Decimal("0.006")})
+PAINTED = Period(units={"image/standard/1024x1024": Decimal("0.02")})
 BOOK = PriceBook(
     Catalog(
         version="7",
-        entries=(Entry(model_id="m", names=("m", "m-1"), periods=(PERIOD,)),),
+        entries=(
+            Entry(model_id="m", names=("m", "m-1"), periods=(PERIOD,)),
+            Entry(model_id="hears", names=("hears",), periods=(HEARD,)),
+            Entry(model_id="paints", names=("paints",), periods=(PAINTED,)),
+        ),
+        contracts=(
+            Contract(
+                factor=Decimal("0.5"),
+                start=datetime(2026, 1, 1, tzinfo=UTC),
+                models=frozenset({"hears"}),
+            ),
+        ),
         tier_names={"auto": "default", "fast": "priority"},
+        tools={"web_search": Tool(unit_prices={"web_search": Decimal("0.01")})},
+        free=frozenset({"models.list"}),
+        default_models={"images.edits": "paints"},
         deployments={"chat": Deployment(model="m")},
     ),
     "7+abc",
@@ -105,6 +122,9 @@ def test_a_call_becomes_a_row_with_its_cost() -> None:
         retry_count=1,
         request_bytes=900,
         response_bytes=5_000,
+        tool_cost_usd=Decimal(0),
+        list_cost_usd=Decimal("0.000296"),
+        billed_units=None,
     )
 
 
@@ -229,3 +249,117 @@ def test_an_absurd_name_is_made_to_fit_its_column(name: str, stored: str) -> Non
     row = row_of(opening=msgspec.structs.replace(OPENING, request_model=name), response_model=None)
     assert (row.model, row.request_model) == (stored, stored)
     assert row.unpriced_reason == "unknown_model"
+
+
+# What is billed by another unit than the token.
+
+
+def row_as(
+    operation_name: str, model: str | None, path: str = "/v1/x", **changes: object
+) -> LedgerRow:
+    """Charge a call of another kind, without usage unless it is given."""
+    opening = msgspec.structs.replace(
+        OPENING, operation_name=operation_name, request_model=model, api_path=path
+    )
+    facts: dict[str, object] = {"response_model": None, "usage": None, "opening": opening}
+    return row_of(**(facts | changes))
+
+
+def billed(row: LedgerRow) -> object:
+    """Return what is billed by the unit."""
+    return None if row.billed_units is None else json.loads(row.billed_units)
+
+
+def test_a_free_call_costs_nothing_because_the_price_list_says_so() -> None:
+    """Whatever its answer was; its usage is not there, and not missed."""
+    for status in (200, 404, None):
+        row = row_as("models.list", None, status=status)
+        assert (row.price_id, row.usage_source, row.catalog_version) == (
+            "free",
+            "unavailable",
+            "7+abc",
+        )
+        assert (row.cost_usd, row.tool_cost_usd, row.list_cost_usd) == (NOTHING, NOTHING, NOTHING)
+
+
+def test_seconds_that_are_reported_are_billed_by_the_minute() -> None:
+    """The list cost is the one before the contract."""
+    row = row_as("audio.transcriptions", "hears", usage=b'{"type":"duration","seconds":90}')
+    assert (row.usage_source, row.prompt_tokens) == ("reported", None)
+    assert (row.cost_usd, row.list_cost_usd) == (Decimal("0.0045"), Decimal("0.009"))
+    price_id = "hears@start/default/short/contract-x0.5"
+    assert billed(row) == [{"component": "audio_second", "quantity": 90, "price_id": price_id}]
+
+
+def test_seconds_that_are_heard_are_an_estimate() -> None:
+    """An answer in plain text counts nothing."""
+    units = RequestUnits(audio_seconds=5.2)
+    row = row_as("audio.transcriptions", "hears", request_units=units, usage_problem="no_usage")
+    assert (row.usage_source, row.cost_usd) == ("estimated", Decimal("0.0003"))
+    assert (row.usage_problem, row.prompt_tokens) == (None, None)
+
+
+def test_an_image_is_billed_by_size_and_quality() -> None:
+    """Of the model that the API takes, where nobody names one."""
+    row = row_as("images.edits", None, answer_units=AnswerUnits(images=2))
+    assert (row.usage_source, row.cost_usd, row.model) == ("estimated", Decimal("0.04"), "paints")
+    component = "image/standard/1024x1024"
+    price_id = "paints@start/default/short"
+    assert billed(row) == [{"component": component, "quantity": 2, "price_id": price_id}]
+    named = row_as("images.edits", None, path="/openai/deployments/d/images/edits")
+    assert (named.cost_usd, named.unpriced_reason) == (None, "unknown_model")
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "reason"),
+    [("paints", "9x9", "unknown_rate"), ("nobody", "1024x1024", "unknown_model")],
+)
+def test_units_without_a_price_are_kept(model: str, size: str, reason: str) -> None:
+    """So that the row can still be priced."""
+    row = row_as("images.edits", model, request_units=RequestUnits(size=size))
+    assert (row.usage_source, row.cost_usd, row.unpriced_reason) == ("estimated", None, reason)
+    component = f"image/standard/{size}"
+    assert billed(row) == [{"component": component, "quantity": 1, "price_id": None}]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": 400},
+        {"status": None, "outcome": "timeout"},
+        {"outcome": "upstream_error"},
+        {"opening": msgspec.structs.replace(OPENING, operation_name="images.edits")},
+    ],
+    ids=["refused", "unanswered", "broken", "billed by tokens"],
+)
+def test_nothing_is_estimated_where_nothing_was_delivered(changes: dict[str, object]) -> None:
+    """Nor where tokens are billed and nobody counted them."""
+    row = row_as("images.edits", "paints", **changes)  # type: ignore[arg-type]  # facts
+    assert (row.usage_source, row.cost_usd, row.billed_units) == ("unavailable", None, None)
+
+
+def test_fees_of_tools_are_a_part_of_the_cost() -> None:
+    """And stand beside it, so that tokens alone can be compared."""
+    units = AnswerUnits(web_searches=3, web_search_tool="web_search")
+    row = row_as("responses", "m", usage=USAGE, answer_units=units)
+    assert (row.cost_usd, row.tool_cost_usd) == (Decimal("0.030296"), Decimal("0.03"))
+    assert (row.list_cost_usd, row.unpriced_reason) == (Decimal("0.030296"), None)
+    assert billed(row) == [{"component": "web_search", "quantity": 3, "price_id": "tools"}]
+
+
+def test_a_cost_without_an_unknown_fee_says_that_it_is_not_complete() -> None:
+    """What is known is kept: leaving it out would be further from the truth."""
+    row = row_as("responses", "m", usage=USAGE, answer_units=AnswerUnits(file_searches=1))
+    assert (row.cost_usd, row.tool_cost_usd) == (Decimal("0.000296"), None)
+    assert row.unpriced_reason == "unknown_tool_fee"
+    assert billed(row) == [{"component": "file_search", "quantity": 1, "price_id": None}]
+    nobody_looked = row_as("responses", "m", usage=USAGE)
+    assert (nobody_looked.tool_cost_usd, nobody_looked.unpriced_reason) == (None, None)
+
+
+def test_fees_are_known_where_the_model_is_not() -> None:
+    """The reason is the greater gap."""
+    units = AnswerUnits(web_searches=1, web_search_tool="web_search")
+    row = row_as("responses", "nobody", usage=USAGE, answer_units=units)
+    assert (row.cost_usd, row.unpriced_reason) == (None, "unknown_model")
+    assert row.tool_cost_usd == Decimal("0.01")

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.metering import AnswerMeter, Observation, RequestFacts, RequestMeter
+from proxy.core.model import AnswerUnits, RequestUnits
 from proxy.core.operations import Operation, operation_of
 from proxy.core.usage import read_usage
 
@@ -58,11 +59,16 @@ def observed(
 
 
 def requested(
-    body: bytes, *, content_type: str = JSON, coding: str = "", cuts: list[int] | None = None
+    body: bytes,
+    *,
+    operation: Operation = CHAT,
+    content_type: str = JSON,
+    coding: str = "",
+    cuts: list[int] | None = None,
 ) -> RequestFacts:
     """Return what a meter sees of a request."""
     meter = RequestMeter(
-        CHAT, content_type=content_type, content_encoding=coding, max_bytes=1 << 16
+        operation, content_type=content_type, content_encoding=coding, max_bytes=1 << 16
     )
     for piece in pieces(body, cuts or []):
         meter.feed(piece)
@@ -109,6 +115,7 @@ STREAMS = {
         response_status="completed",
         usage=RESPONSES_USAGE,
         complete=True,
+        units=AnswerUnits(),
     ),
     "responses_incomplete": Observation(
         response_model=SOL,
@@ -117,6 +124,7 @@ STREAMS = {
         response_status="incomplete",
         usage=RESPONSES_USAGE,
         complete=True,
+        units=AnswerUnits(),
     ),
     "responses_failed": Observation(
         response_model=SOL,
@@ -126,6 +134,7 @@ STREAMS = {
         error_type="insufficient_quota",
         failed=True,
         complete=True,
+        units=AnswerUnits(),
     ),
 }
 CODERS: dict[str, Callable[[bytes], bytes]] = {
@@ -352,6 +361,97 @@ def test_why_a_request_says_nothing_is_said(
     """Where there was something to be read."""
     facts = requested(body, content_type=content_type, coding=coding)
     assert facts == RequestFacts(problem=problem)
+
+
+# Forms, images and sound.
+
+IMAGES = operation_of("POST", "/v1/images/edits")
+TRANSCRIPTIONS = operation_of("POST", "/v1/audio/transcriptions")
+SPEECH = operation_of("POST", "/v1/audio/speech")
+WAV = (
+    b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\0\x7d\0\0"
+    + bytes(32_000)
+)
+UPLOAD = (
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + WAV + b"\r\n"
+    b"--x\r\nContent-Disposition: form-data; name=model\r\n\r\nwhisper-1\r\n--x--\r\n"
+)
+FORM = "Multipart/Form-Data; boundary=x"
+
+
+@pytest.mark.parametrize("coding", CODERS)
+@given(cuts=st.lists(st.integers(0, 40_000), max_size=5))
+def test_an_uploaded_form_is_read(coding: str, cuts: list[int]) -> None:
+    """Its model, and how long its file plays; the file itself is not kept."""
+    upload = CODERS[coding](UPLOAD)
+    facts = requested(upload, operation=TRANSCRIPTIONS, content_type=FORM, coding=coding, cuts=cuts)
+    units = RequestUnits(audio_seconds=2.0)
+    assert facts == RequestFacts(model="whisper-1", stream=False, units=units)
+    image = requested(upload, operation=IMAGES, content_type=FORM, coding=coding)
+    assert image == RequestFacts(model="whisper-1", stream=False, units=RequestUnits())
+
+
+@pytest.mark.parametrize(
+    ("operation", "content_type", "coding", "problem"),
+    [
+        (TRANSCRIPTIONS, "multipart/form-data", "", "form_without_boundary"),
+        (TRANSCRIPTIONS, FORM + "y", "", "truncated"),
+        (TRANSCRIPTIONS, FORM, "compress", "unknown_content_encoding"),
+        (TRANSCRIPTIONS, "audio/wav", "compress", None),
+        (operation_of("POST", "/v1/files"), FORM, "", None),
+    ],
+)
+def test_why_a_form_says_nothing_is_said(
+    operation: Operation, content_type: str, coding: str, problem: str | None
+) -> None:
+    """Where it could have mattered: files that are stored are none of our business."""
+    facts = requested(UPLOAD, operation=operation, content_type=content_type, coding=coding)
+    assert (facts.model, facts.problem) == (None, problem)
+
+
+def test_only_json_can_be_spliced() -> None:
+    """The relay asks before it holds a body back."""
+
+    def reads_json(content_type: str, coding: str = "") -> bool:
+        meter = RequestMeter(
+            SPEECH, content_type=content_type, content_encoding=coding, max_bytes=9
+        )
+        return meter.reads_json
+
+    assert [reads_json(kind) for kind in ("", JSON, FORM, "audio/wav")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert not reads_json(JSON, "compress")
+
+
+def test_what_is_spoken_is_counted_in_the_request() -> None:
+    """The answer is sound, and there is nothing to be found in it."""
+    facts = requested(b'{"model":"tts-1","input":"hello"}', operation=SPEECH)
+    assert facts.units == RequestUnits(characters=5)
+    seen = observed(b"\xff\xfb", operation=SPEECH, content_type="audio/mpeg")
+    assert seen == Observation(usage_problem="no_usage_in_answer", complete=True)
+
+
+def test_what_an_answer_holds_is_counted() -> None:
+    """Images, and the seconds of a transcription that has no usage."""
+    assert observed(b'{"data":[{},{}]}', operation=IMAGES).units == AnswerUnits(images=2)
+    heard = observed(b'{"text":"hi","duration":2.5}', operation=TRANSCRIPTIONS)
+    assert heard.units == AnswerUnits(audio_seconds=2.5)
+    refused = observed(b'{"error":{"code":"x"}}', operation=IMAGES, status=400)
+    assert refused.units is None
+
+
+@given(
+    st.lists(st.binary(max_size=9) | st.sampled_from([b"--x", b"\r\n", WAV[:60], UPLOAD[:80]])),
+    st.lists(st.integers(0, 999), max_size=4),
+)
+def test_no_form_makes_a_meter_raise(parts: list[bytes], cuts: list[int]) -> None:
+    """Nor does it get to the last line of defence."""
+    facts = requested(b"".join(parts), operation=TRANSCRIPTIONS, content_type=FORM, cuts=cuts)
+    assert facts.problem != "meter_fault"
 
 
 # Recorded exchanges: the recordings stay where they are.

@@ -14,6 +14,14 @@ CALLS: tuple[tuple[str, str, str, str], ...] = (
     ("POST", "/openai/responses", "responses", "responses"),
     ("POST", "//v1//chat/completions/", "chat", "chat_completions"),
     ("POST", "/backend-api/codex/responses", "responses", "responses"),
+    ("POST", "/v1/responses/compact", "responses.compact", "responses"),
+    ("POST", "/v1/decisions", "decisions", "decisions"),
+    ("POST", "/v1/images/generations", "images.generations", "images"),
+    ("POST", "/openai/deployments/d/images/edits", "images.edits", "images"),
+    ("POST", "/v1/images/variations", "images.variations", "images"),
+    ("POST", "/v1/audio/speech", "audio.speech", "audio"),
+    ("POST", "/v1/audio/transcriptions", "audio.transcriptions", "audio"),
+    ("POST", "/v1/audio/translations", "audio.translations", "audio"),
 )
 
 FREE: tuple[tuple[str, str, str, str], ...] = (
@@ -21,7 +29,6 @@ FREE: tuple[tuple[str, str, str, str], ...] = (
     ("POST", "/v1/responses/resp_1/cancel", "responses.cancel", "responses"),
     ("DELETE", "/v1/responses/resp_1", "responses.delete", "responses"),
     ("GET", "/v1/responses/resp_1/input_items", "responses.input_items", "responses"),
-    ("POST", "/v1/responses/compact", "responses.compact", "responses"),
     ("POST", "/v1/responses/input_tokens", "responses.input_tokens", "responses"),
     ("GET", "/v1/chat/completions", "chat.completions.list", "chat"),
     ("GET", "/v1/chat/completions/c1", "chat.completions.retrieve", "chat"),
@@ -29,8 +36,6 @@ FREE: tuple[tuple[str, str, str, str], ...] = (
     ("GET", "/v1/chat/completions/c1/messages", "chat.completions.messages", "chat"),
     ("GET", "/v1/models", "models.list", "models"),
     ("DELETE", "/v1/models/ft:gpt-4o::abc", "models.delete", "models"),
-    ("POST", "/v1/images/edits", "images.edits", "images"),
-    ("POST", "/v1/audio/transcriptions", "audio.transcriptions", "audio"),
     ("GET", "/v1/realtime", "realtime.connect", "realtime"),
     ("GET", "/v1/files/file-1/content", "files.content", "files"),
     ("GET", "/v1/batches/batch_1", "batches.retrieve", "batches"),

@@ -3,7 +3,7 @@ from decimal import Decimal
 
 import pytest
 
-from proxy.core.catalog import Catalog, Contract, Deployment, Uplift
+from proxy.core.catalog import Catalog, Contract, Deployment, Tool, Uplift
 from proxy.core.pricelist import read_catalog
 from proxy.errors import PriceFileError
 from proxy.pricefile import read_document
@@ -27,7 +27,10 @@ uplifts:
   unclear: {multiplier: x1.10, hosts: [eu.api.openai.com], models: [], unpublished_for: [gpt-9]}
 tools:
   web_search: {fees: {thousand_calls: "10"}, sources: [LL]}
+  box: {fees: {session_1g: "0.03"}, sources: [LL]}
   block: {tokens_per_call: 8000, models: [gpt-9], content_tokens_free: true, sources: []}
+free: [models.list, files.list]
+default_models: {images.edits: gpt-9}
 aliases: {homework: gpt-9-2026-11-01}
 azure_deployments:
   acme/nine: {model: gpt-9, multiplier: x1.05}
@@ -76,7 +79,13 @@ def test_every_section_is_read() -> None:
             unpublished_for=frozenset({"gpt-9"}),
         ),
     )
-    assert catalog.fees == {"web_search": {"thousand_calls": Decimal(10)}, "block": {}}
+    assert catalog.tools == {
+        "web_search": Tool(unit_prices={"web_search": Decimal("0.010")}),
+        "box": Tool(unit_prices={"box/session_1g": Decimal("0.03")}),
+        "block": Tool(models=frozenset({"gpt-9"})),
+    }
+    assert catalog.free == {"models.list", "files.list"}
+    assert catalog.default_models == {"images.edits": "gpt-9"}
     assert catalog.aliases == {"homework": "gpt-9-2026-11-01"}
     assert catalog.deployments == {
         "acme/nine": Deployment(model="gpt-9", factor=Decimal("1.05")),
@@ -120,6 +129,8 @@ def test_every_section_is_read() -> None:
             "line 8: found 'H'; expected a host that no other uplift has",
         ),
         (START + "tools: {t: {sources: [], tokens_per_call: '9'}}", "expected a whole number"),
+        (START + "default_models: {images.edits: gpt-8}", "a model that is priced here"),
+        (START + "free: models.list", "expected a list"),
         (
             START + "aliases: {a: gpt-8}",
             "found 'gpt-8'; expected the name of a model that is priced",

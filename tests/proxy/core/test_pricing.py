@@ -13,6 +13,7 @@ from proxy.core.catalog import (
     Entry,
     LongContext,
     Period,
+    Tool,
     Uplift,
 )
 from proxy.core.model import Cost, PriceLine, Usage
@@ -23,6 +24,7 @@ from proxy.errors import (
     UnknownModelError,
     UnknownRateError,
     UnknownTierError,
+    UnknownToolFeeError,
     UnknownUpliftError,
     UnpricedError,
     UsageError,
@@ -349,3 +351,62 @@ def test_cost_is_additive(one: Usage, other: Usage, tier: str) -> None:
 def test_components_add_up_to_the_totals(usage: Usage) -> None:
     """No token is lost and none is counted twice."""
     assert sum(decompose(usage).values()) == (usage.input_tokens or 0) + (usage.output_tokens or 0)
+
+
+def test_units_have_prices_of_their_own() -> None:
+    """A minute, an image, a character: what was used says how many; others bill tokens."""
+    units = {
+        "audio_minute": Decimal("0.017"),
+        "million_characters": Decimal(15),
+        "image/hd/1x1": Decimal("0.08"),
+    }
+    book = book_of(
+        Entry(model_id="u", names=("u",), periods=(Period(units=units),)),
+        Entry(model_id="t", names=("t",), periods=(Period(rates={"input": Decimal(1)}),)),
+    )
+
+    def cost(quantities: dict[str, int], model: str | None = "u") -> Cost | None:
+        return book.unit_cost(quantities, model=model, upstream="api.openai.com", at=TODAY)
+
+    spoken, minute = cost({"character": 13}), cost({"audio_second": 60})
+    images = cost({"image/hd/1x1": 2})
+    assert spoken is not None
+    assert minute is not None
+    assert images is not None
+    assert (spoken.cost_usd, minute.cost_usd) == (Decimal("0.000195"), Decimal("0.017"))
+    assert (images.cost_usd, images.price_id) == (Decimal("0.16"), "u@start/default/short")
+    assert cost({"character": 13}, "t") is None
+    with pytest.raises(UnknownModelError):
+        cost({"character": 13}, None)
+    with pytest.raises(UnknownRateError):
+        cost({"image/hd/2x2": 1})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "parts"),
+    [("2.5", {"audio_second": Decimal("2.5")}), ("60", {"audio_second": 60}), ("0", {})],
+)
+def test_audio_may_be_billed_by_its_length(seconds: str, parts: dict[str, object]) -> None:
+    """Then there are no tokens."""
+    assert decompose(Usage(audio_seconds=Decimal(seconds))) == parts
+
+
+def test_fees_and_free_calls_are_among_the_rates() -> None:
+    """So that a row that names them can be explained."""
+    book = book_of(
+        tools={"t": Tool(unit_prices={"t": Decimal("0.01")}, models=frozenset({"m"}))},
+        free=frozenset({"models.list"}),
+        default_models={"images.edits": "m"},
+    )
+    assert list(book.rates())[2:] == [
+        PriceRate(price_id="tools", component="t", list_unit_price=Decimal("0.01")),
+        PriceRate(price_id="free", component="call", list_unit_price=Decimal(0)),
+    ]
+    assert (book.tool_price("t"), book.is_tool_for("t", "m")) == (Decimal("0.01"), True)
+    assert (book.is_free("models.list"), book.is_free("chat")) == (True, False)
+    assert (book.default_model("images.edits"), book.default_model("chat")) == ("m", None)
+    assert not book.is_tool_for("u", "m")
+    assert not book.is_tool_for("t", "x")
+    for component in ("t/other", "u"):
+        with pytest.raises(UnknownToolFeeError):
+            book.tool_price(component)

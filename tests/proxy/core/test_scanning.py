@@ -111,3 +111,11 @@ def test_too_many_small_members_are_too_much() -> None:
     """The bound holds also where no single value is large."""
     body = b"{" + b",".join(b'"%d":"abc"' % number for number in range(1000)) + b"}"
     assert kept(body, [500, 600, 5000], max_bytes=400, max_value_bytes=100) is None
+
+
+@pytest.mark.parametrize(("size", "is_condensed"), [(3, False), (300, True)])
+def test_a_large_body_may_have_lost_something(size: int, *, is_condensed: bool) -> None:
+    """Whoever counts in it is told."""
+    keeper = BodyKeeper(max_bytes=200)
+    keeper.feed(b'{"a":"' + b"x" * size + b'"}')
+    assert keeper.is_condensed is is_condensed

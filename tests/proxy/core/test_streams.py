@@ -3,6 +3,7 @@
 import pytest
 
 from proxy.core.findings import Findings
+from proxy.core.model import AnswerUnits
 from proxy.core.streams import DIALECTS, StreamReader
 
 USAGE = b'{"prompt_tokens":1}'
@@ -91,3 +92,44 @@ def test_the_last_event_needs_no_line_end() -> None:
     """What came is read."""
     findings = read("chat_completions", b'data: {"model":"m"}\n\ndata: [DONE]')
     assert (findings.model, findings.complete) == ("m", True)
+
+
+def test_a_finished_response_tells_which_tools_it_used() -> None:
+    """An unfinished one has not used them all."""
+    start = b'data: {"type":"response.created","response":{"tools":[{"type":"web_search"}]}}\n\n'
+    call = b'{"type":"web_search_call","action":{"type":"search"}}'
+    end = (
+        b'data: {"type":"response.incomplete","response":{"tools":[{"type":"web_search"}],'
+        b'"output":[' + call + b"]}}\n\n"
+    )
+    assert read("responses", start).units is None
+    expected = AnswerUnits(web_searches=1, web_search_tool="web_search")
+    assert read("responses", start, end).units == expected
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize(
+    ("api_type", "piece", "final"),
+    [
+        ("images", b"image_generation.partial_image", b"image_generation.completed"),
+        ("images", b"image_edit.partial_image", b"image_edit.completed"),
+        ("audio", b"speech.audio.delta", b"speech.audio.done"),
+        ("audio", b"transcript.text.delta", b"transcript.text.done"),
+    ],
+)
+@pytest.mark.parametrize("named", ["type", "event"])
+def test_images_and_audio_end_with_their_usage(
+    api_type: str, piece: bytes, final: bytes, named: str, line_end: bytes
+) -> None:
+    """Pieces come before, of megabytes; [DONE] behind it in some."""
+    large = b'data: {"type":"' + piece + b'","b64_json":"' + b"A" * 200_000 + b'"}\n\n'
+    usage = b'"b64_json":"AAAA","usage":' + USAGE + b"}\n\n"
+    end = b'data: {"type":"' + final + b'",' + usage
+    if named == "event":
+        end = b"event: " + final + b"\ndata: {" + usage
+    stream = [chunk.replace(b"\n", line_end) for chunk in (large, end)]
+    assert not read(api_type, stream[0]).complete
+    findings = read(api_type, *stream)
+    assert (findings.usage, findings.complete, findings.failed) == (USAGE, True, False)
+    failed = read(api_type, stream[0], b'data: {"error":{"code":"moderation_blocked"}}\n\n')
+    assert (failed.failed, failed.error_type) == (True, "moderation_blocked")

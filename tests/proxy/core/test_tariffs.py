@@ -147,3 +147,26 @@ def test_a_period_without_a_start_is_older_than_any_call() -> None:
     first, second = tariffs(entry, Catalog(version="1", entries=(entry,)))
     assert first.start.year == 1
     assert second.start == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_units_are_priced_by_what_is_counted() -> None:
+    """In no tier but the default one; surcharges apply to them, too."""
+    units = {
+        "audio_minute": Decimal("0.017"),
+        "million_characters": Decimal(15),
+        "image/hd/1x1": Decimal("0.08"),
+    }
+    tariff = tariff_of(
+        Period(units=units, tiers={"batch": Decimal("0.5")}),
+        deployments={"d": Deployment(model="m", factor=Decimal(2))},
+    )
+    by_name = {table.price_id: table.unit_prices for table in tariff.tables.values()}
+    assert by_name["m@start/default/short"] == {
+        "audio_second": Decimal("0.017") / 60,
+        "character": Decimal("0.000015"),
+        "image/hd/1x1": Decimal("0.08"),
+    }
+    assert by_name["m@start/default/short/x2"]["image/hd/1x1"] == Decimal("0.16")
+    assert by_name["m@start/batch/short"] == {}
+    assert tariff.has_units
+    assert not tariff_of(Period(rates=RATES)).has_units

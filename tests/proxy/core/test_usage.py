@@ -1,11 +1,13 @@
 """Usage objects of every API come out in one vocabulary, and nothing is guessed."""
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.model import Usage
-from proxy.core.usage import read_usage
+from proxy.core.usage import itemised, read_usage
 from proxy.errors import UsageError
 
 OBJECTS: dict[str, tuple[str, Usage]] = {
@@ -102,7 +104,10 @@ NOT_USAGE = {
     "no object": b"[1]",
     "null": b"null",
     "nothing counted": b"{}",
-    "seconds, not tokens": b'{"type":"duration","seconds":6}',
+    "no length of audio": b'{"type":"duration"}',
+    "a truth for a length": b'{"type":"duration","seconds":true}',
+    "a negative length": b'{"type":"duration","seconds":-1}',
+    "an absurd length": b'{"type":"duration","seconds":1e300}',
     "only a detail": b'{"prompt_tokens_details":{"cached_tokens":4}}',
     "a negative count": b'{"prompt_tokens":-1}',
     "a fraction": b'{"prompt_tokens":1.5}',
@@ -128,6 +133,35 @@ def test_what_is_no_usage_is_refused(name: str) -> None:
     """A row without a sum is visible; a row with a wrong one is not."""
     with pytest.raises(UsageError):
         read_usage(NOT_USAGE[name])
+
+
+@pytest.mark.parametrize(
+    ("raw", "seconds"), [(b"2", "2"), (b"2.0", "2"), (b"1.70", "1.7"), (b"0", "0")]
+)
+def test_whisper_counts_seconds(raw: bytes, seconds: str) -> None:
+    """They are billed by the minute, and rounded up by whoever bills."""
+    usage = read_usage(b'{"type":"duration","seconds":' + raw + b"}")
+    assert usage == Usage(audio_seconds=Decimal(seconds))
+
+
+@pytest.mark.parametrize(
+    ("operation_name", "field"),
+    [
+        ("images.edits", "image_output_tokens"),
+        ("audio.speech", "audio_output_tokens"),
+        ("chat", None),
+    ],
+)
+def test_output_without_details_is_what_the_operation_makes(
+    operation_name: str, field: str | None
+) -> None:
+    """Usage of images and of speech may come as two totals."""
+    made = {field: 9} if field else {}
+    usage = Usage(input_tokens=1, output_tokens=9)
+    expected = Usage(input_tokens=1, output_tokens=9, **made)  # type: ignore[arg-type]
+    assert itemised(usage, operation_name) == expected
+    told = Usage(input_tokens=1, output_tokens=9, image_output_tokens=4, audio_output_tokens=5)
+    assert itemised(told, operation_name) == told
 
 
 def test_a_refusal_names_the_value_and_what_was_expected() -> None:

@@ -1,0 +1,160 @@
+"""Count in an answer what is billed beside its tokens, or instead of them. Never content.
+
+A response tells of its hosted tools three times: what was allowed (`tools`), what was done (the
+calls in its output) and, since 2026, what is billed (`tool_usage`). The last one is believed where
+it is there. Else a web search is a call whose action is a search (pages opened are free), and a
+container is counted once however often code ran in it; a call that failed is none. Images that the
+tool made are counted in tokens by `tool_usage` alone: without it their price is unknown.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from proxy.core.findings import Members, text_of
+from proxy.core.mending import UNREADABLE
+from proxy.core.model import AnswerUnits
+from proxy.core.operations import Operation
+
+NONE = AnswerUnits()
+UNREAD = AnswerUnits(is_partial=True)
+DEFAULT_CONTAINER = "1g"  # where no memory_limit was asked for
+MAX_COUNT_DIGITS = 6
+TOOL_SIGNS = (b'"web_search', b'"file_search"', b'"code_interpreter"', b'"image_generation"')
+KINDS = ("web_search", "file_search", "code_interpreter", "image_generation")  # how these begin
+
+
+class Counter(Protocol):
+    """Counts in one answer."""
+
+    def __call__(self, answer: bytes, members: Members, *, is_condensed: bool) -> AnswerUnits:
+        """Return what is in the answer; `is_condensed`: large members are gone from it."""
+
+
+class _Item(msgspec.Struct):
+    """A tool that was allowed, or a call of one."""
+
+    type: msgspec.Raw = msgspec.Raw()
+    status: msgspec.Raw = msgspec.Raw()
+    action: msgspec.Raw = msgspec.Raw()
+    model: msgspec.Raw = msgspec.Raw()
+    container: msgspec.Raw = msgspec.Raw()
+    container_id: msgspec.Raw = msgspec.Raw()
+    memory_limit: msgspec.Raw = msgspec.Raw()
+
+
+class _ToolUsage(msgspec.Struct):
+    image_gen: msgspec.Raw = msgspec.Raw()
+    web_search: msgspec.Raw = msgspec.Raw()
+
+
+class _WebSearchUsage(msgspec.Struct):
+    num_requests: msgspec.Raw = msgspec.Raw()
+
+
+class _Media(msgspec.Struct):
+    data: msgspec.Raw = msgspec.Raw()
+    duration: msgspec.Raw = msgspec.Raw()
+
+
+_read_item = msgspec.json.Decoder(_Item).decode
+_read_tool_usage = msgspec.json.Decoder(_ToolUsage).decode
+_read_web_search_usage = msgspec.json.Decoder(_WebSearchUsage).decode
+_read_media = msgspec.json.Decoder(_Media).decode
+_read_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_read_number = msgspec.json.Decoder(float).decode
+
+
+def counter_for(operation: Operation) -> Counter | None:
+    """Return what counts in the answers of an operation; None: there is nothing to count."""
+    if operation.name == "responses":
+        return tools_used
+    return media if operation.api_type in {"images", "audio"} else None
+
+
+def tools_used(answer: bytes, members: Members, *, is_condensed: bool) -> AnswerUnits:
+    """Count what the hosted tools of a response did."""
+    del answer
+    allowed = bytes(members.tools)
+    if allowed == b"[]" or (allowed and not any(sign in allowed for sign in TOOL_SIGNS)):
+        return NONE
+    try:
+        tools, calls = _items(members.tools), _items(members.output)
+        usage = _tool_usage(members.tool_usage)
+        billed = _number_of(usage.web_search)
+    except UNREADABLE:
+        return UNREAD
+    done = [call for call in calls if text_of(call.status) != "failed"]
+    searched = sum(_kind(call) == "web_search_call" and _is_search(call) for call in done)
+    is_lost = is_condensed and not calls
+    return AnswerUnits(
+        web_searches=searched if billed is None else billed,
+        web_search_tool=next((k for k in map(_kind, tools) if k.startswith("web_search")), None),
+        file_searches=sum(_kind(call) == "file_search_call" for call in done),
+        containers=_containers(tools, calls),
+        image_calls=sum(_kind(call) == "image_generation_call" for call in done),
+        image_model=text_of(_tool(tools, "image_generation").model),
+        image_usage=_object(usage.image_gen),
+        is_partial=is_lost and any(_kind(tool).startswith(KINDS) for tool in tools),
+    )
+
+
+def media(answer: bytes, members: Members, *, is_condensed: bool) -> AnswerUnits:
+    """Count images, and the seconds that a transcription says it has heard."""
+    del members, is_condensed  # images that are gone: the request says how many were wanted
+    try:
+        found = _read_media(answer)
+        data = bytes(found.data)
+        seconds = bytes(found.duration).strip(b'"')  # it has come in quotes
+        return AnswerUnits(
+            images=len(_read_list(data)) if data.startswith(b"[") else None,
+            audio_seconds=_read_number(seconds) if seconds else None,
+        )
+    except UNREADABLE:
+        return NONE
+
+
+def _items(raw: msgspec.Raw) -> list[_Item]:
+    text = bytes(raw)
+    if not text.startswith(b"["):
+        return []
+    return [_read_item(item) for item in _read_list(text) if bytes(item).startswith(b"{")]
+
+
+def _tool(tools: list[_Item], kind: str) -> _Item:
+    return next((tool for tool in tools if _kind(tool) == kind), _Item())
+
+
+def _tool_usage(raw: msgspec.Raw) -> _ToolUsage:
+    text = _object(raw)
+    return _read_tool_usage(text) if text else _ToolUsage()
+
+
+def _number_of(web_search: msgspec.Raw) -> int | None:
+    """Return how many searches are billed, None where that is not said."""
+    text = _object(web_search)
+    number = bytes(_read_web_search_usage(text).num_requests) if text else b""
+    return int(number) if number.isdigit() and len(number) <= MAX_COUNT_DIGITS else None
+
+
+def _kind(item: _Item) -> str:
+    return text_of(item.type) or ""
+
+
+def _is_search(call: _Item) -> bool:
+    """Tell searches from pages opened; before there were these, a call had no action."""
+    action = _object(call.action)
+    return action is None or text_of(_read_item(action).type) == "search"
+
+
+def _containers(tools: list[_Item], calls: list[_Item]) -> tuple[str, ...]:
+    """Return the size of each container in which code ran."""
+    used = {text_of(c.container_id) for c in calls if _kind(c) == "code_interpreter_call"} - {None}
+    container = _object(_tool(tools, "code_interpreter").container)
+    size = text_of(_read_item(container).memory_limit) if container else None
+    return (size or DEFAULT_CONTAINER,) * len(used)
+
+
+def _object(raw: msgspec.Raw) -> bytes | None:
+    text = bytes(raw)
+    return text if text.startswith(b"{") else None

@@ -1,0 +1,46 @@
+"""Where an answer counts no tokens, the call itself tells what is billed."""
+
+import pytest
+
+from proxy.core.model import AnswerUnits, RequestUnits
+from proxy.core.units import estimated_units
+
+
+@pytest.mark.parametrize(
+    ("operation_name", "asked", "told", "units"),
+    [
+        ("images.generations", None, None, {"image/standard/1024x1024": 1}),
+        (
+            "images.edits",
+            RequestUnits(images=3, size="512x512", quality="hd"),
+            None,
+            {"image/hd/512x512": 3},
+        ),
+        (
+            "images.variations",
+            RequestUnits(images=3, size="auto", quality="auto"),
+            AnswerUnits(images=2),
+            {"image/standard/1024x1024": 2},
+        ),
+        ("audio.speech", RequestUnits(characters=12), None, {"character": 12}),
+        ("audio.speech", RequestUnits(), None, None),
+        ("audio.transcriptions", RequestUnits(audio_seconds=1.2), None, {"audio_second": 2}),
+        (
+            "audio.translations",
+            RequestUnits(audio_seconds=9.0),
+            AnswerUnits(audio_seconds=5.49),
+            {"audio_second": 6},
+        ),
+        ("audio.translations", None, AnswerUnits(audio_seconds=-1.0), None),
+        ("audio.translations", None, None, None),
+        ("chat", RequestUnits(characters=1), AnswerUnits(images=1), None),
+    ],
+)
+def test_units_are_those_of_answer_and_request(
+    operation_name: str,
+    asked: RequestUnits | None,
+    told: AnswerUnits | None,
+    units: dict[str, int] | None,
+) -> None:
+    """The answer knows better; what nobody says is what the API takes."""
+    assert estimated_units(operation_name, asked, told) == units
