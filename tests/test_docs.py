@@ -18,7 +18,7 @@ import pytest
 
 from proxy.core import model
 from proxy.core.charging import charge
-from proxy.core.model import Closing
+from proxy.core.model import AnswerUnits, Closing, RequestUnits
 from proxy.core.pricing import PriceBook
 from proxy.errors import UnpricedError
 from proxy.ledger import Ledger
@@ -60,6 +60,23 @@ def _used(
     return msgspec.structs.replace(call, **(facts | changes))
 
 
+def _as(
+    operation_name: str, number: int, usage: bytes | None, model_name: str, **changes: object
+) -> Closing:
+    call = _used(number, usage or b"", model_name, **changes)
+    opening = msgspec.structs.replace(call.opening, operation_name=operation_name)
+    return msgspec.structs.replace(call, opening=opening, usage=usage)
+
+
+TOLD = b'{"input_tokens":50,"output_tokens":7,"total_tokens":57}'
+SEARCHED_AND_PAINTED = AnswerUnits(
+    web_searches=3,
+    web_search_tool="web_search_preview",
+    containers=("1g", "4g"),
+    image_calls=1,
+    image_model="gpt-image-1",
+    image_usage=b'{"input_tokens":50,"output_tokens":272,"total_tokens":322}',
+)
 CALLS = (
     _used(1, block(README, "json", "prompt_tokens_details").encode()),
     _used(  # Responses with cache writes, in another tier
@@ -79,6 +96,15 @@ CALLS = (
     _used(4, b'{"prompt_tokens":8,"total_tokens":8}', "text-embedding-3-small"),
     _used(5, b'{"prompt_tokens":8,"completion_tokens":1,"total_tokens":9}', "nobody-knows-it"),
     msgspec.structs.replace(closing(6), usage=None, outcome="client_disconnected"),
+    _as("responses", 7, TOLD, "gpt-4o", answer_units=SEARCHED_AND_PAINTED),
+    _as("responses", 8, TOLD, "gpt-4o", answer_units=AnswerUnits(image_calls=1)),
+    _as("images.edits", 9, b'{"input_tokens":9,"output_tokens":272}', "gpt-image-1"),
+    _as("audio.speech", 10, b'{"input_tokens":9,"output_tokens":99}', "gpt-4o-mini-tts"),
+    _as("audio.transcriptions", 11, b'{"type":"duration","seconds":61}', "whisper-1"),
+    _as("audio.translations", 12, None, "whisper-1", request_units=RequestUnits(audio_seconds=2)),
+    _as("audio.speech", 13, None, "tts-1", request_units=RequestUnits(characters=12)),
+    _as("images.generations", 14, None, "dall-e-3", request_units=RequestUnits(quality="hd")),
+    _as("models.list", 15, None, "gpt-4o"),
 )
 
 
@@ -98,7 +124,7 @@ async def books(database: str, price_books: list[PriceBook]) -> AsyncIterator[Bo
     ledger = Ledger(database, report_timezone="UTC")
     for number, book in enumerate(price_books):
         await ledger.store_prices(book.catalog_version, book.rates())
-        rows = [charge(_numbered(call, 10 * number), book) for call in CALLS]
+        rows = [charge(_numbered(call, 20 * number), book) for call in CALLS]
         assert (await ledger.insert(rows)).inserted == len(CALLS)
     await ledger.close()
     connection = await asyncpg.connect(database)
@@ -141,7 +167,7 @@ async def test_sums_can_be_made_again(books: Books) -> None:
     view, lines, check = (text for text in blocks(LEDGER, "sql") if "charge_line" in text)
     await books.connection.execute(view)
     priced = await books.connection.fetch("SELECT DISTINCT event_id FROM charge_line")
-    assert len(priced) == 8
+    assert len(priced) == 2 * 12
     check = check.replace("2026-11-01", "2026-08-01").replace("2026-12-01", "2026-10-01")
     assert await books.connection.fetch(check) == []
     found = await books.connection.fetch(re.sub(r"[0-9a-f-]{36}", str(books.example), lines))
@@ -195,9 +221,10 @@ async def test_sums_agree_with_rows(books: Books) -> None:
 
 def test_a_price_file_may_look_as_it_is_shown(tmp_path: Path) -> None:
     """The entry is the shipped one, the change a later period, the last sections usable."""
-    entry, changed, sections = blocks(PRICING, "yaml")
+    entry, changed, by_unit, sections = blocks(PRICING, "yaml")
     shipped = resource("pricing.yaml").read_text()
     assert indent(entry, "  ") in shipped
+    assert indent(by_unit, "  ") in shipped
     assert changed.startswith(entry)
     head, _, _ = shipped.partition("# Names of your own")
     path = tmp_path / "pricing.yaml"
