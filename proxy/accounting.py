@@ -1,8 +1,7 @@
 """What is noted of one call: who made it, what it asked for, what came of it, once.
 
 An account looks at bytes that have been passed on; it passes on nothing itself. Its opening is
-written before the upstream sees the request, its closing before the client sees the last byte: one
-`write` to the journal each.
+written before the upstream sees the request, its closing before the client sees the last byte.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,10 +20,13 @@ _NO_FACTS = RequestFacts()
 
 
 class Journal(Protocol):
-    """Where records go; `append` never raises."""
+    """Where records go; nothing here raises."""
 
-    def append(self, record: Record) -> bool:
-        """Write a record and tell whether that worked."""
+    def append(self, record: Record) -> object:
+        """Write a record now."""
+
+    def append_then(self, record: Record, then: Callable[[], None]) -> None:
+        """Write a record soon, and do then what waits for it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class Books:
     metered_body_bytes: int = 1_048_576
     event_bytes: int
     new_id: Callable[[], bytes]
-    now_us: Callable[[], int]  # a monotonic clock, microseconds
+    now_ns: Callable[[], int]  # a monotonic clock
     log_call: Callable[[Mapping[str, object]], None] | None
 
 
@@ -70,7 +72,7 @@ class Account:
         "_request",
         "_request_bytes",
         "_request_meter",
-        "_started_us",
+        "_started_ns",
         "_switched",
         "attribution",
         "operation",
@@ -82,7 +84,7 @@ class Account:
         line, fields = request.line, request.fields
         self._books = books
         self._request = request
-        self._started_us = books.now_us()
+        self._started_ns = books.now_ns()
         books.counts.in_flight += 1
         self.over = False
         self.operation = operation_of(line.method.decode("ascii"), noting.path_of(line.target))
@@ -133,8 +135,8 @@ class Account:
         name = names[0].decode() if names else "user"
         return f"the call names no user: send {name}, or safety_identifier in the body"
 
-    def open(self) -> None:
-        """Write the opening: from here on the call has a row."""
+    def open(self, then: Callable[[], None]) -> None:
+        """Write the opening, then go on: from here on the call has a row."""
         books, (_, line, fields, length) = self._books, self._request
         self._opening = noting.opening_of(
             books.new_id(),
@@ -147,12 +149,12 @@ class Account:
             upstream=books.upstream,
             worker=books.worker,
         )
-        books.journal.append(self._opening)
+        books.journal.append_then(self._opening, then)
 
     def answer_begins(self, head: AnswerHead) -> None:
         """Note the first byte, and get ready to look at the body."""
         self._head = head
-        self._first_byte_us = self._books.now_us() - self._started_us
+        self._first_byte_us = self._elapsed_us()
         self._answer_meter = AnswerMeter(
             self.operation,
             status=head.line.status,
@@ -170,22 +172,42 @@ class Account:
     def tunnel_begins(self) -> None:
         """Note that the answer is a tunnel."""
         self._switched = True
-        self._first_byte_us = self._books.now_us() - self._started_us
+        self._first_byte_us = self._elapsed_us()
 
     def close(
         self, outcome: Outcome, *, error_type: str | None = None, status: int | None = None
     ) -> None:
         """Write the closing, once; `status` is given where the proxy itself has answered."""
+        closing = self._closed(outcome, error_type, status)
+        if closing is not None:
+            self._books.journal.append(closing)
+            self._tell(closing)
+
+    def close_then(self, then: Callable[[], None]) -> None:
+        """Write the closing of a call whose answer is whole, then go on."""
+        closing = self._closed(Outcome.OK, None, None)
+        if closing is None:
+            then()
+        else:
+            self._books.journal.append_then(closing, then)
+            self._tell(closing)
+
+    def _closed(
+        self, outcome: Outcome, error_type: str | None, status: int | None
+    ) -> Closing | None:
+        """Return the closing, None where there was one or nothing was sent upstream."""
         if self.over:
-            return
+            return None
         self.over = True
-        counts = self._books.counts
-        counts.in_flight -= 1
+        self._books.counts.in_flight -= 1
         self.learn()
         if self._opening is None:
-            return  # nothing was sent upstream, so there is nothing to account for
-        closing = self._closing(self._opening, outcome, error_type, status)
-        self._books.journal.append(closing)
+            return None
+        return self._closing(self._opening, outcome, error_type, status)
+
+    def _tell(self, closing: Closing) -> None:
+        """Count the call, and write its line to the log."""
+        counts = self._books.counts
         counts.calls += 1
         counts.by_outcome[closing.outcome] = counts.by_outcome.get(closing.outcome, 0) + 1
         counts.request_bytes += self._request_bytes
@@ -193,6 +215,9 @@ class Account:
         counts.latency_us += closing.latency_us or 0
         if self._books.log_call is not None:
             self._books.log_call(noting.log_line(closing))
+
+    def _elapsed_us(self) -> int:
+        return (self._books.now_ns() - self._started_ns) // 1000
 
     def _closing(
         self, opening: Opening, outcome: Outcome, error_type: str | None, status: int | None
@@ -220,7 +245,7 @@ class Account:
             usage=seen.usage,
             usage_problem=seen.usage_problem,
             error_type=error_type or seen.error_type,
-            latency_us=self._books.now_us() - self._started_us,
+            latency_us=self._elapsed_us(),
             time_to_first_byte_us=self._first_byte_us,
             request_body_bytes=self._request_bytes,
             response_body_bytes=self._answer_bytes,

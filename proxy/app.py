@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 import signal
 import socket
 import ssl
@@ -25,12 +26,13 @@ from proxy.client import Exchange as LinkExchange
 from proxy.client import Limits as LinkLimits
 from proxy.core import headers
 from proxy.core.attribution import AttributionFields
-from proxy.core.identity import tails, uuid7
+from proxy.core.identity import uuid7
 from proxy.core.passage import Destination
 from proxy.durability import replace_file
 from proxy.errors import ConfigurationError, MeterError
 from proxy.forwarding import Exchange, Limits, Relay
 from proxy.framing import Request
+from proxy.grouping import GroupedJournal
 from proxy.health import PREFIX, Health, Snapshot
 from proxy.journal import JournalWriter
 from proxy.listening import BACKLOG, open_sockets
@@ -39,23 +41,20 @@ from proxy.upstream import Address, Pool
 
 SWEEP_SECONDS = 0.5
 SAME_STOP_SECONDS = 0.3  # two requests to stop so close to each other have one cause
-_RANDOM_POOL = 512  # ids made from one reading of the system's randomness
 
 LogCall = Callable[[Mapping[str, object]], None]
 
 
 class IdSource:
-    """Mints UUIDv7 event ids from a clock and the system's randomness."""
+    """Mints UUIDv7 event ids; they need to be unique, not hard to guess."""
 
     def __init__(self, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._clock_ns = clock_ns
-        self._tails: list[bytes] = []
+        self._random_bits = random.Random(os.urandom(32)).getrandbits  # noqa: S311 (as above)
 
     def __call__(self) -> bytes:
         """Return a new id of 16 bytes."""
-        if not self._tails:
-            self._tails = tails(os.urandom(8 * _RANDOM_POOL))
-        return uuid7(self._clock_ns(), self._tails.pop())
+        return uuid7(self._clock_ns(), self._random_bits(62))
 
 
 def run_worker(
@@ -108,6 +107,7 @@ class Worker:
         self._stopped_at = 0.0
         self._hurry = asyncio.Event()
         self._tasks: asyncio.TaskGroup
+        self._grouped: GroupedJournal
         self._relay: Relay
         self._health: Health
 
@@ -132,6 +132,7 @@ class Worker:
             await self._drain()
             for chore in (*chores, *self._spawned):
                 chore.cancel()
+        self._grouped.flush()
         self._relay.pool.close()
         await asyncio.to_thread(self._leave)
 
@@ -156,6 +157,11 @@ class Worker:
             metadata=_lower(settings.metadata_headers),
             metadata_prefixes=_lower(settings.metadata_prefixes),
         )
+        self._grouped = GroupedJournal(
+            self._journal,
+            call_soon=asyncio.get_running_loop().call_soon,
+            report_fault=_report_fault,
+        )
         self._pattern = headers.request_pattern(fields.names, fields.metadata_prefixes)
         self._link_limits = LinkLimits(
             max_head_bytes=settings.max_head_bytes,
@@ -178,14 +184,14 @@ class Worker:
                 own_prefixes=fields.metadata_prefixes,
             ),
             books=Books(
-                journal=self._journal,
+                journal=self._grouped,
                 fields=fields,
                 counts=self._counts,
                 upstream=address.host,
                 worker=self._name,
                 event_bytes=settings.max_event_bytes,
                 new_id=self._new_id,
-                now_us=lambda: time.perf_counter_ns() // 1000,
+                now_ns=time.perf_counter_ns,
                 log_call=self._log_call,
             ),
             limits=Limits(

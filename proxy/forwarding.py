@@ -61,6 +61,7 @@ class Exchange:
         "_held",
         "_held_bytes",
         "_invited",
+        "_last_part",
         "_link",
         "_pending",
         "_reframed",
@@ -83,7 +84,8 @@ class Exchange:
         self._held: list[bytes] | None = None
         self._held_bytes = 0
         self._invited = False  # the client was told to go on, so the upstream need not say it
-        self._pending: list[bytes] = []
+        self._pending: list[bytes] = []  # what waits for the opening or for a connection
+        self._last_part: bytes | None = None  # what waits for the closing
         self._up: UpstreamLink | None = None
         self._up_since = 0.0
         self.answering = False  # bytes of the final answer have gone out
@@ -169,6 +171,8 @@ class Exchange:
         """Look whether something has taken too long; called about once a second."""
         link, up = self._link, self._up
         limits = self._relay.limits
+        if self._last_part is not None:
+            return  # it is about to go out
         if self._account.over:  # a fault has ended it, and nobody told the client
             link.drop()
             return
@@ -255,16 +259,20 @@ class Exchange:
         )
 
     def _forward(self, data: bytes) -> None:
-        """Open, and send the first bytes up."""
-        self._account.open()
+        """Open, and send the first bytes up once that is written."""
+        self._pending.append(data)
+        self._account.open(self._dispatch)
+
+    def _dispatch(self) -> None:
+        if self._account.over:
+            return  # the client has left meanwhile
         if self._lacks_user:
             self._refuse_for_user()
             return
         up = self._relay.pool.take()
         if up is not None:
-            self._attach(up, data)
+            self._attach(up)
             return
-        self._pending.append(data)
         if not self._request_done:
             self._link.pause()
         self._relay.pool.connect(self)
@@ -274,11 +282,12 @@ class Exchange:
         self._account.close(Outcome.REFUSED, error_type=error.type, status=error.status)
         self._link.refuse(error, status=error.status, error_type=error.type)
 
-    def _attach(self, up: UpstreamLink, data: bytes) -> None:
+    def _attach(self, up: UpstreamLink) -> None:
+        pending, self._pending = self._pending, []
         self._up = up
         up.begin(
             self,
-            data,
+            pending[0] if len(pending) == 1 else b"".join(pending),
             head_only=self._request.line.method == b"HEAD",
             may_switch=passage.wants_websocket(self._request.line, self._request.fields),
         )
@@ -302,10 +311,8 @@ class Exchange:
         if self._account.over:
             self._relay.pool.keep(link)
             return
-        data = b"".join(self._pending)
-        self._pending.clear()
         self._link.resume()
-        self._attach(link, data)
+        self._attach(link)
 
     def connect_failed(self, error: RelayError) -> None:
         """Answer that no connection could be made."""
@@ -375,7 +382,14 @@ class Exchange:
             return
         self._up = None
         self._account.answer_part(body)
-        self._account.close(Outcome.OK)
+        self._last_part = out
+        self._account.close_then(self._deliver)
+
+    def _deliver(self) -> None:
+        """Send the last part: the closing is written."""
+        out, self._last_part = self._last_part, None
+        if self._link.exchange is not self:
+            return  # the client has left meanwhile
         if out:
             self._link.write(out)
         self._link.finished(close=self._close_after)

@@ -49,13 +49,8 @@ class Request(NamedTuple):
 
     @property
     def keeps_alive(self) -> bool:
-        """Whether the client wants the link to stay (RFC 9112 section 9.3)."""
-        if b"connection" not in self.fields:
-            return self.line.minor_version == 1
-        options = headers.tokens(self.fields, b"connection")
-        if b"close" in options:
-            return False
-        return self.line.minor_version == 1 or b"keep-alive" in options
+        """Whether the client wants the link to stay."""
+        return headers.keeps_alive(self.fields, self.line.minor_version)
 
 
 @dataclass(slots=True)
@@ -70,15 +65,10 @@ class AnswerHead:
 
     @property
     def keeps_alive(self) -> bool:
-        """Whether the connection outlives this answer (RFC 9112 section 9.3)."""
+        """Whether the connection outlives this answer."""
         if self.length == UNTIL_CLOSE:
             return False
-        if b"connection" not in self.fields:
-            return self.line.minor_version == 1
-        options = headers.tokens(self.fields, b"connection")
-        return b"close" not in options and (
-            self.line.minor_version == 1 or b"keep-alive" in options
-        )
+        return headers.keeps_alive(self.fields, self.line.minor_version)
 
 
 class _Silent:
@@ -108,14 +98,14 @@ def head_end(buffer: bytes, searched: int, max_head_bytes: int) -> int:
 
 def judged_request(raw: bytes, pattern: headers.FieldPattern) -> Request:
     """Return what a request's head says. Raise FramingError where that is ambiguous."""
-    line = headers.request_line(raw)
+    head = pattern.read(raw)
+    line = headers.request_line(head.first_line)
     if line is None:
         raise FramingError("the request line is not one of HTTP/1.0 or HTTP/1.1")
     if line.method == b"CONNECT" or not (line.target.startswith(b"/") or line.target == b"*"):
         raise FramingError("the request target is not a path: this is no forward proxy")
-    head = pattern.read(raw)
     fields = head.fields
-    judged = _PLAIN_REQUEST_LINE[line.minor_version] + raw[line.end :]
+    judged = _PLAIN_REQUEST_LINE[line.minor_version] + raw[len(head.first_line) :]
     if b"upgrade" in fields:
         judged = _UPGRADE.sub(b"\r\nxpgrade:", judged)
     try:
@@ -129,10 +119,10 @@ def judged_request(raw: bytes, pattern: headers.FieldPattern) -> Request:
 
 def judged_answer(raw: bytes, *, head_only: bool) -> AnswerHead:
     """Return what an answer's head says (RFC 9112 section 6.3); `head_only`: HEAD was asked."""
-    line = headers.status_line(raw)
+    head = headers.ANSWER_PATTERN.read(raw)
+    line = headers.status_line(head.first_line)
     if line is None:
         raise FramingError("no status line of HTTP/1.x")
-    head = headers.ANSWER_PATTERN.read(raw)
     try:
         httptools.HttpResponseParser(_SILENT).feed_data(raw)
     except httptools.HttpParserUpgrade:

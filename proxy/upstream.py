@@ -323,6 +323,7 @@ class Pool:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._keep_seconds = keep_seconds
         self._idle: deque[UpstreamLink] = deque()
+        self._swept = asyncio.get_running_loop().time()  # a clock that is exact enough
 
     def take(self) -> UpstreamLink | None:
         """Return a kept connection, None where a new one is needed."""
@@ -338,7 +339,7 @@ class Pool:
 
     def keep(self, link: UpstreamLink) -> None:
         """Keep a connection for the next call."""
-        link.idle_since = asyncio.get_running_loop().time()
+        link.idle_since = self._swept
         self._idle.append(link)
 
     def forget(self, link: UpstreamLink) -> None:
@@ -348,6 +349,7 @@ class Pool:
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for too long: below what upstreams allow (OpenAI: minutes)."""
+        self._swept = now
         while self._idle and now - self._idle[0].idle_since > self._keep_seconds:
             self._idle.popleft().transport.close()
 

@@ -39,11 +39,10 @@ class AttributionFields:
     def singles(self, fields: Fields) -> list[tuple[bytes, bytes]]:
         """Return the fields that carry one value of metadata each: name and key."""
         prefixes = self.metadata_prefixes
-        found = [name for name in fields if name.startswith(prefixes)]
         return [
             (name, name[len(prefix) :])
-            for name in found
-            if name not in self.names
+            for name in fields
+            if name.startswith(prefixes) and name not in self.names
             for prefix in prefixes
             if name.startswith(prefix) and len(name) > len(prefix)
         ]

@@ -9,6 +9,7 @@ precedes a colon.
 
 import re
 from collections.abc import Container, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 MAX_SPELLINGS = 1024
@@ -40,10 +41,8 @@ _ANSWER_FIELDS = (
     b"x-request-id",
     b"apim-request-id",
 )
-_REQUEST_LINE = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n"
-)
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [^\r\n]*)?\r\n")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\x00-\x20\x7f]+) HTTP/1\.([01])")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [^\r\n]*)?")
 
 
 Fields = dict[bytes, list[bytes]]  # values by lower-case name, in the order of the head
@@ -56,10 +55,7 @@ class Head(NamedTuple):
     first_line: bytes
     lines: list[bytes]  # the field lines that pass, as they came
     fields: Fields  # the values that were looked for, of lines that pass or not
-
-    def passes_whole(self) -> bool:
-        """Tell whether every line passes."""
-        return len(self.lines) == self.raw.count(b"\r\n") - 2
+    passes_whole: bool  # every line passes
 
 
 class FieldPattern:
@@ -103,7 +99,7 @@ class FieldPattern:
                 fields[name].append(value.strip(b" \t"))
             else:
                 fields[name] = [value.strip(b" \t")]
-        return Head(raw, lines[0], passing, fields)
+        return Head(raw, lines[0], passing, fields, len(passing) == len(lines) - 3)
 
     def _learn(self, spelling: bytes) -> tuple[bytes, bool] | None:
         name = spelling.lower()
@@ -129,12 +125,11 @@ ANSWER_PATTERN = FieldPattern(_ANSWER_FIELDS)
 
 
 class RequestLine(NamedTuple):
-    """The first line of a request; `end` is where its text ends, before the line break."""
+    """The first line of a request."""
 
     method: bytes
     target: bytes
     minor_version: int
-    end: int
 
 
 class StatusLine(NamedTuple):
@@ -144,21 +139,33 @@ class StatusLine(NamedTuple):
     minor_version: int
 
 
-def request_line(head: bytes) -> RequestLine | None:
+@lru_cache(maxsize=1024)
+def request_line(first_line: bytes) -> RequestLine | None:
     """Return the request line, None where it is not one of HTTP/1.0 or HTTP/1.1 (RFC 9112 3)."""
-    match = _REQUEST_LINE.match(head)
+    match = _REQUEST_LINE.fullmatch(first_line)
     if match is None:
         return None
-    minor_version = 1 if match.group(3) == b"1" else 0
-    return RequestLine(match.group(1), match.group(2), minor_version, match.end() - 2)
+    return RequestLine(match[1], match[2], 1 if match[3] == b"1" else 0)
 
 
-def status_line(head: bytes) -> StatusLine | None:
+@lru_cache(maxsize=1024)
+def status_line(first_line: bytes) -> StatusLine | None:
     """Return the status line, None where it is not one of HTTP/1.0 or HTTP/1.1 (RFC 9112 4)."""
-    match = _STATUS_LINE.match(head)
+    match = _STATUS_LINE.fullmatch(first_line)
     if match is None:
         return None
-    return StatusLine(int(match.group(2)), 1 if match.group(1) == b"1" else 0)
+    return StatusLine(int(match[2]), 1 if match[1] == b"1" else 0)
+
+
+def keeps_alive(fields: Fields, minor_version: int) -> bool:
+    """Tell whether a connection outlives a message with these fields (RFC 9112 section 9.3)."""
+    options = fields.get(b"connection")
+    if options is None:
+        return minor_version == 1
+    if options == _KEEP_ALIVE:
+        return True
+    wishes = tokens(fields, b"connection")
+    return b"close" not in wishes and (minor_version == 1 or b"keep-alive" in wishes)
 
 
 def first(fields: Fields, name: bytes) -> bytes | None:
@@ -212,7 +219,8 @@ def joined(first_line: bytes, lines: Iterable[bytes], added: bytes = b"") -> byt
     return b"\r\n".join((first_line, *lines)) + b"\r\n" + added + b"\r\n"
 
 
-_ORDINARY_CONNECTIONS = (None, [b"keep-alive"], [b"close"])
+_KEEP_ALIVE = [b"keep-alive"]
+_ORDINARY_CONNECTIONS = (None, _KEEP_ALIVE, [b"close"])
 _NOT_NOMINATED = frozenset(  # options of the connection, and what frames the message
     (b"close", b"keep-alive", b"upgrade", b"host", b"content-length", b"transfer-encoding")
 )

@@ -104,7 +104,7 @@ def answer_head(
     names = headers.nominated(head.fields)
     if names:
         lines = headers.without(lines, names)
-    elif not without and not added and head.passes_whole():
+    elif not without and not added and head.passes_whole:
         return head.raw
     if without:
         lines = headers.without(lines, without)

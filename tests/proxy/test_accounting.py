@@ -1,7 +1,7 @@
 """Each call has one opening and one closing, with what was seen of it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -33,9 +33,14 @@ class Pages:
         self.records.append(record)
         return True
 
+    def append_then(self, record: Record, then: Callable[[], None]) -> None:
+        """Keep a record, and go on."""
+        self.records.append(record)
+        then()
+
     def clock(self) -> int:
         """Return the next millisecond."""
-        self.now += 1000
+        self.now += 1_000_000
         return self.now
 
     def account(self, lines: bytes = b"", *, path: bytes = b"/v1/chat/completions") -> Account:
@@ -49,7 +54,7 @@ class Pages:
             worker="w",
             event_bytes=1000,
             new_id=lambda: bytes(16),
-            now_us=self.clock,
+            now_ns=self.clock,
             log_call=self.lines.append,
         )
         return Account(books, framing.judged_request(raw, PATTERN))
@@ -69,7 +74,7 @@ def test_a_call_from_beginning_to_end() -> None:
     assert pages.counts.in_flight == 1
     account.request_part(b'{"model":"m","user":"bob"}')
     account.learn()
-    account.open()
+    account.open(lambda: None)
     account.answer_begins(OK)
     account.answer_part(ANSWER)
     account.close(Outcome.OK)
@@ -98,7 +103,7 @@ def test_what_is_learnt_late_completes_the_opening() -> None:
     """A streamed request is opened before its body is there."""
     pages = Pages()
     account = pages.account(path=b"/v1/responses")
-    account.open()
+    account.open(lambda: None)
     account.request_part(b'{"model":"m","metadata":{"a":"b"},"safety_identifier":"eve"}')
     account.close(Outcome.CLIENT_DISCONNECTED)
     closing = pages.closing()
@@ -111,7 +116,7 @@ def test_an_error_answer_makes_an_upstream_error() -> None:
     """Whether by its status or by what it says."""
     pages = Pages()
     account = pages.account()
-    account.open()
+    account.open(lambda: None)
     head = framing.judged_answer(b"HTTP/1.1 429 No\r\n\r\n", head_only=False)
     account.answer_begins(head)
     account.answer_part(b'{"error":{"type":"tokens"}}')
@@ -123,7 +128,7 @@ def test_an_answer_of_the_proxys_own_is_noted_as_that() -> None:
     """With its status and its type."""
     pages = Pages()
     account = pages.account()
-    account.open()
+    account.open(lambda: None)
     account.close(Outcome.TIMEOUT, error_type="upstream_timeout", status=504)
     closing = pages.closing()
     assert (closing.outcome, closing.error_type, closing.status) == (
@@ -137,7 +142,7 @@ def test_a_tunnel_is_a_101() -> None:
     """Its bytes are counted both ways."""
     pages = Pages()
     account = pages.account()
-    account.open()
+    account.open(lambda: None)
     account.tunnel_begins()
     account.request_part(b"12")
     account.answer_part(b"123")

@@ -39,7 +39,7 @@ def test_lines_that_stay_with_the_proxy_are_left_out() -> None:
     head = PATTERN.read(HEAD)
     assert head.first_line == b"POST /v1/x HTTP/1.1"
     assert head.lines == [b"Host: a", b"X-Odd:  b ", b"x-named: 1", b"Accept: */*"]
-    assert not head.passes_whole()
+    assert not head.passes_whole
     assert headers.joined(head.first_line, head.lines, b"X: y\r\n") == (
         b"POST /v1/x HTTP/1.1\r\nHost: a\r\nX-Odd:  b \r\nx-named: 1\r\nAccept: */*\r\nX: y\r\n\r\n"
     )
@@ -65,15 +65,15 @@ def test_reading_keeps_every_line_that_passes(lines: list[tuple[bytes, bytes]]) 
     head = PATTERN.read(raw)
     kept = [line for line in lines if line[0].lower() not in (b"connection", b"te")]
     assert headers.joined(head.first_line, head.lines) == head_of(kept)
-    assert head.passes_whole() is (len(kept) == len(lines))
+    assert head.passes_whole is (len(kept) == len(lines))
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (b"GET / HTTP/1.1\r\n", (b"GET", b"/", 1, 14)),
-        (b"BREW /pot HTTP/1.0\r\n", (b"BREW", b"/pot", 0, 18)),
-        (b'GET /a"b%2F?? HTTP/1.1\r\n', (b"GET", b'/a"b%2F??', 1, 22)),
+        (b"GET / HTTP/1.1\r\n", (b"GET", b"/", 1)),
+        (b"BREW /pot HTTP/1.0\r\n", (b"BREW", b"/pot", 0)),
+        (b'GET /a"b%2F?? HTTP/1.1\r\n', (b"GET", b'/a"b%2F??', 1)),
         (b"GET  / HTTP/1.1\r\n", None),
         (b"GET / HTTP/2.0\r\n", None),
         (b"GET /\tx HTTP/1.1\r\n", None),
@@ -81,9 +81,9 @@ def test_reading_keeps_every_line_that_passes(lines: list[tuple[bytes, bytes]]) 
         (b"GET / HTTP/1.1 \r\n", None),
     ],
 )
-def test_request_lines(line: bytes, expected: tuple[bytes, bytes, int, int] | None) -> None:
+def test_request_lines(line: bytes, expected: tuple[bytes, bytes, int] | None) -> None:
     """RFC 9112 section 3: one space between, any method, nothing but HTTP/1."""
-    assert headers.request_line(line) == expected
+    assert headers.request_line(line.removesuffix(b"\r\n")) == expected
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_request_lines(line: bytes, expected: tuple[bytes, bytes, int, int] | No
 )
 def test_status_lines(line: bytes, expected: tuple[int, int] | None) -> None:
     """RFC 9112 section 4: the reason may be empty or missing."""
-    assert headers.status_line(line) == expected
+    assert headers.status_line(line.removesuffix(b"\r\n")) == expected
 
 
 def test_values_are_read_as_first_text_or_tokens() -> None:

@@ -15,7 +15,7 @@ RAW = b"POST /v1/chat/completions?api-key=secret HTTP/1.1\r\nHost: x\r\n%b\r\n"
 def opened(fields: bytes = b"", *, length: int = 7, raw: bytes = RAW) -> Opening:
     """Return the opening of a chat call."""
     head = raw.replace(b"%b", fields)
-    line = headers.request_line(head)
+    line = headers.request_line(head.partition(b"\r\n")[0])
     assert line is not None
     return noting.opening_of(
         bytes(16),

@@ -16,7 +16,7 @@ PATTERN = request_pattern([b"X-Meter-User"], [b"X-Meter-Metadata-"])
 
 def passed(raw: bytes, *, invited: bool = False, spliced_length: int | None = None) -> bytes:
     """Return what a request's head becomes."""
-    line = headers.request_line(raw)
+    line = headers.request_line(raw.partition(b"\r\n")[0])
     assert line is not None
     return passage.request_head(
         PATTERN.read(raw), line, DESTINATION, invited=invited, spliced_length=spliced_length
