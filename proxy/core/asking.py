@@ -12,7 +12,7 @@ from proxy.core.durations import AudioProbe
 from proxy.core.findings import name_of, text_of
 from proxy.core.mending import UNREADABLE, read
 from proxy.core.model import RequestUnits
-from proxy.core.multipart import FormReader
+from proxy.core.multipart import FormReader, boundary_of
 from proxy.core.operations import Operation
 from proxy.core.sse import BOM
 
@@ -20,9 +20,9 @@ TOO_LARGE = "body_too_large"
 FORM_FIELDS = frozenset(
     (b"model", b"stream", b"user", b"safety_identifier", b"n", b"size", b"quality")
 )
-BILLED_BY_UNITS = frozenset(
-    ("images.generations", "images.edits", "images.variations", "audio.speech")
-)
+SPEECH = "audio.speech"
+HEARERS = {"audio.transcriptions", "audio.translations"}  # of a file whose length may be billed
+BILLED_BY_UNITS = {SPEECH, "images.generations", "images.edits", "images.variations"}
 MAX_WORD = 32
 MAX_COUNT_DIGITS = 4
 
@@ -75,37 +75,13 @@ _read_value = msgspec.json.Decoder().decode
 TRUTHS = {b"true": True, b"false": False, b"": False, b"null": False}
 
 
-def facts_of_json(body: bytes | None, operation: Operation) -> RequestFacts:
+def facts_of_json(body: bytes | None) -> RequestFacts:
     """Return what a JSON body says; None: it was too large to be kept. Raises one of UNREADABLE."""
     if body is None:
         return RequestFacts(problem=TOO_LARGE)
     if not body:
         return RequestFacts()
     body = body.removeprefix(BOM)
-    if operation.name in BILLED_BY_UNITS:
-        return _facts_with_units(body, operation)
-    return _facts(body)
-
-
-def facts_of_form(form: FormReader, probe: AudioProbe | None) -> RequestFacts:
-    """Return what the fields of a form say, and how long its file plays."""
-    texts = {name.decode(): _text_of(value) for name, value in form.fields.items()}
-    return RequestFacts(
-        model=name_of(texts.get("model")),
-        stream=texts.get("stream", "").lower() in {"true", "1"},
-        user=texts.get("user") or None,
-        safety_identifier=texts.get("safety_identifier") or None,
-        problem=form.problem,
-        units=RequestUnits(
-            images=_small_count(texts.get("n", "")),
-            size=_word(texts.get("size")),
-            quality=_word(texts.get("quality")),
-            audio_seconds=probe.finish() if probe is not None else None,
-        ),
-    )
-
-
-def _facts(body: bytes) -> RequestFacts:
     try:
         request = read(_read_request, body)
     except (msgspec.ValidationError, UnicodeDecodeError):
@@ -120,10 +96,13 @@ def _facts(body: bytes) -> RequestFacts:
     )
 
 
-def _facts_with_units(body: bytes, operation: Operation) -> RequestFacts:
-    asked = read(_read_asked, body)
-    facts = _facts(body)
-    speaks = operation.name == "audio.speech"
+def facts_with_units(body: bytes | None, operation: Operation) -> RequestFacts:
+    """Return what a JSON body says, and what of it is billed by the unit."""
+    facts = facts_of_json(body)
+    if not body:
+        return facts
+    asked = read(_read_asked, body.removeprefix(BOM))
+    speaks = operation.name == SPEECH
     text = _value(asked.input) if speaks else None
     streams = facts.stream or (speaks and text_of(asked.stream_format) == "sse")
     units = RequestUnits(
@@ -133,6 +112,38 @@ def _facts_with_units(body: bytes, operation: Operation) -> RequestFacts:
         characters=len(text) if isinstance(text, str) else None,
     )
     return msgspec.structs.replace(facts, stream=streams, units=units)
+
+
+class Form:
+    """A form that is uploaded: a few of its fields, and how long its file plays."""
+
+    def __init__(self, operation: Operation, content_type: str) -> None:
+        self._probe = AudioProbe() if operation.name in HEARERS else None
+        self._reader = FormReader(
+            boundary_of(content_type),
+            names=FORM_FIELDS,
+            file_name=b"file",
+            show=self._probe.feed if self._probe else None,
+        )
+        self.feed = self._reader.feed
+
+    def finish(self) -> RequestFacts:
+        """Return what the form said."""
+        self._reader.finish()
+        texts = {name.decode(): _text_of(value) for name, value in self._reader.fields.items()}
+        return RequestFacts(
+            model=name_of(texts.get("model")),
+            stream=texts.get("stream", "").lower() in {"true", "1"},
+            user=texts.get("user") or None,
+            safety_identifier=texts.get("safety_identifier") or None,
+            problem=self._reader.problem,
+            units=RequestUnits(
+                images=_small_count(texts.get("n", "")),
+                size=_word(texts.get("size")),
+                quality=_word(texts.get("quality")),
+                audio_seconds=self._probe.finish() if self._probe else None,
+            ),
+        )
 
 
 def _odd_facts(request: _OddRequest) -> RequestFacts:

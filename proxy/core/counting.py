@@ -14,12 +14,14 @@ import msgspec
 from proxy.core.findings import Members, text_of
 from proxy.core.mending import UNREADABLE
 from proxy.core.model import AnswerUnits
-from proxy.core.operations import Operation
 
 NONE = AnswerUnits()
 UNREAD = AnswerUnits(is_partial=True)
 DEFAULT_CONTAINER = "1g"  # where no memory_limit was asked for
 MAX_COUNT_DIGITS = 6
+MAX_CONTAINERS = 1000  # of one answer; each is a word in the journal
+MAX_NAME = 64  # characters of a tool, a model or a size
+MAX_USAGE_BYTES = 4096  # of a usage object in the journal
 TOOL_SIGNS = (b'"web_search', b'"file_search"', b'"code_interpreter"', b'"image_generation"')
 KINDS = ("web_search", "file_search", "code_interpreter", "image_generation")  # how these begin
 
@@ -65,13 +67,6 @@ _read_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _read_number = msgspec.json.Decoder(float).decode
 
 
-def counter_for(operation: Operation) -> Counter | None:
-    """Return what counts in the answers of an operation; None: there is nothing to count."""
-    if operation.name == "responses":
-        return tools_used
-    return media if operation.api_type in {"images", "audio"} else None
-
-
 def tools_used(answer: bytes, members: Members, *, is_condensed: bool) -> AnswerUnits:
     """Count what the hosted tools of a response did."""
     del answer
@@ -86,15 +81,15 @@ def tools_used(answer: bytes, members: Members, *, is_condensed: bool) -> Answer
         return UNREAD
     done = [call for call in calls if text_of(call.status) != "failed"]
     searched = sum(_kind(call) == "web_search_call" and _is_search(call) for call in done)
-    is_lost = is_condensed and not calls
+    is_lost, image = is_condensed and not calls, _object(usage.image_gen)
     return AnswerUnits(
         web_searches=searched if billed is None else billed,
         web_search_tool=next((k for k in map(_kind, tools) if k.startswith("web_search")), None),
         file_searches=sum(_kind(call) == "file_search_call" for call in done),
         containers=_containers(tools, calls),
         image_calls=sum(_kind(call) == "image_generation_call" for call in done),
-        image_model=text_of(_tool(tools, "image_generation").model),
-        image_usage=_object(usage.image_gen),
+        image_model=_name(_tool(tools, "image_generation").model),
+        image_usage=image if image and len(image) <= MAX_USAGE_BYTES else None,
         is_partial=is_lost and any(_kind(tool).startswith(KINDS) for tool in tools),
     )
 
@@ -138,7 +133,12 @@ def _number_of(web_search: msgspec.Raw) -> int | None:
 
 
 def _kind(item: _Item) -> str:
-    return text_of(item.type) or ""
+    return _name(item.type) or ""
+
+
+def _name(raw: msgspec.Raw) -> str | None:
+    name = text_of(raw)
+    return name if name is None or len(name) <= MAX_NAME else None
 
 
 def _is_search(call: _Item) -> bool:
@@ -151,10 +151,20 @@ def _containers(tools: list[_Item], calls: list[_Item]) -> tuple[str, ...]:
     """Return the size of each container in which code ran."""
     used = {text_of(c.container_id) for c in calls if _kind(c) == "code_interpreter_call"} - {None}
     container = _object(_tool(tools, "code_interpreter").container)
-    size = text_of(_read_item(container).memory_limit) if container else None
-    return (size or DEFAULT_CONTAINER,) * len(used)
+    size = _name(_read_item(container).memory_limit) if container else None
+    return (size or DEFAULT_CONTAINER,) * min(len(used), MAX_CONTAINERS)
 
 
 def _object(raw: msgspec.Raw) -> bytes | None:
     text = bytes(raw)
     return text if text.startswith(b"{") else None
+
+
+COUNTERS: dict[str, Counter] = {  # by operation; the others have nothing to count
+    "responses": tools_used,
+    "images.generations": media,
+    "images.edits": media,
+    "images.variations": media,
+    "audio.transcriptions": media,
+    "audio.translations": media,
+}

@@ -10,13 +10,17 @@ import msgspec
 
 from proxy.core import encoding
 from proxy.core.answers import NOT_JSON, TRUNCATED, NoReader, Reader, reader_for
-from proxy.core.asking import FORM_FIELDS, RequestFacts, facts_of_form, facts_of_json
-from proxy.core.counting import counter_for
-from proxy.core.durations import AudioProbe
+from proxy.core.asking import (
+    BILLED_BY_UNITS,
+    Form,
+    RequestFacts,
+    facts_of_json,
+    facts_with_units,
+)
+from proxy.core.counting import COUNTERS
 from proxy.core.findings import Findings
 from proxy.core.mending import UNREADABLE
 from proxy.core.model import AnswerUnits
-from proxy.core.multipart import FormReader, boundary_of
 from proxy.core.operations import Operation
 from proxy.core.scanning import BodyKeeper
 
@@ -31,7 +35,6 @@ NO_USAGE = "no_usage_in_answer"
 DEFERRED = "usage_deferred"
 FAULT = "meter_fault"
 FORMS = {"images", "audio"}  # api_types
-HEARS = {"audio.transcriptions", "audio.translations"}  # a file whose length may be billed
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -52,22 +55,22 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class RequestMeter:
     """Read what a client asks for, from its JSON or its form; other bodies say nothing."""
 
-    __slots__ = ("_decoder", "_form", "_keeper", "_operation", "_probe", "_problem", "_read")
+    __slots__ = ("_decoder", "_form", "_keeper", "_operation", "_problem", "_read")
 
     def __init__(
         self, operation: Operation, *, content_type: str, content_encoding: str, max_bytes: int
     ) -> None:
         self._operation = operation
         self._keeper: BodyKeeper | None = None
-        self._form: FormReader | None = None
-        self._probe: AudioProbe | None = None
+        self._form: Form | None = None
         self._decoder: encoding.Decoder | None = None
         self._problem: str | None = None
         if not content_type or "json" in content_type.lower():
             self._keeper = BodyKeeper(max_bytes=max_bytes)
             self._read = self._keeper.feed
         elif operation.api_type in FORMS and "multipart/form-data" in content_type.lower():
-            self._expect_form(content_type)
+            self._form = Form(operation, content_type)
+            self._read = self._form.feed
         else:
             self._read = _ignore
             return
@@ -96,24 +99,15 @@ class RequestMeter:
                 if self._decoder.problem is not None:
                     return RequestFacts(problem=self._decoder.problem)
             if self._keeper is not None:
-                return facts_of_json(self._keeper.finish(), self._operation)
+                body = self._keeper.finish()
+                if self._operation.name in BILLED_BY_UNITS:
+                    return facts_with_units(body, self._operation)
+                return facts_of_json(body)
             if self._form is not None:
-                self._form.finish()
-                return facts_of_form(self._form, self._probe)
+                return self._form.finish()
         except Exception as exc:  # noqa: BLE001 (metering never fails a call)
             return RequestFacts(problem=NOT_JSON if isinstance(exc, UNREADABLE) else FAULT)
         return RequestFacts(problem=self._problem)
-
-    def _expect_form(self, content_type: str) -> None:
-        if self._operation.name in HEARS:
-            self._probe = AudioProbe()
-        self._form = FormReader(
-            boundary_of(content_type),
-            names=FORM_FIELDS,
-            file_name=b"file",
-            show=self._probe.feed if self._probe is not None else None,
-        )
-        self._read = self._form.feed
 
     def _stop(self, problem: str) -> None:
         self._keeper = self._form = self._decoder = None
@@ -157,7 +151,7 @@ class AnswerMeter:
             content_type,
             max_event_bytes=max_event_bytes,
             max_body_bytes=max_body_bytes,
-            count=counter_for(operation) if self._charged else None,
+            count=COUNTERS.get(operation.name) if self._charged else None,
         )
         if content_encoding and decoder is None:
             self._problem = UNKNOWN_ENCODING

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 MAX_VALUE_BYTES = 2048  # of a field that is kept
 MAX_HEADER_BYTES = 8192  # of the header of one part
 MAX_PARTS = 1000
+MAX_PARAMETERS = 16
 MAX_BOUNDARY_BYTES = 70  # RFC 2046 5.1.1
 
 NO_BOUNDARY = "form_without_boundary"
@@ -185,7 +186,10 @@ def _parameters(text: bytes) -> dict[bytes, bytes]:
     """Return the parameters behind a media type or a disposition, by lower-case name."""
     found: dict[bytes, bytes] = {}
     position = 0
-    while match := _PARAMETER.match(text, position):
+    for _ in range(MAX_PARAMETERS):
+        match = _PARAMETER.match(text, position)
+        if match is None:
+            break
         name, quoted, bare = match.groups()
         found.setdefault(name.lower(), bare if quoted is None else _ESCAPED.sub(rb"\1", quoted))
         position = match.end()

@@ -2,42 +2,39 @@
 
 import pytest
 
-from proxy.core.asking import FORM_FIELDS, RequestFacts, facts_of_form, facts_of_json
-from proxy.core.durations import AudioProbe
+from proxy.core.asking import Form, RequestFacts, facts_of_json, facts_with_units
 from proxy.core.model import RequestUnits
-from proxy.core.multipart import FormReader
 from proxy.core.operations import operation_of
 
-CHAT = operation_of("POST", "/v1/chat/completions")
+TRANSLATIONS = operation_of("POST", "/v1/audio/translations")
 IMAGES = operation_of("POST", "/v1/images/generations")
 SPEECH = operation_of("POST", "/v1/audio/speech")
 
 
-def form_of(**fields: str) -> FormReader:
-    """Return the reader of a form with these fields."""
-    reader = FormReader(b"b", names=FORM_FIELDS)
+def form_of(**fields: str) -> Form:
+    """Return a form with these fields."""
+    form = Form(TRANSLATIONS, "multipart/form-data; boundary=b")
     for name, value in fields.items():
         part = f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-        reader.feed(part.encode())
-    reader.feed(b"--b--")
-    reader.finish()
-    return reader
+        form.feed(part.encode())
+    form.feed(b"--b--")
+    return form
 
 
 def test_an_ordinary_request_is_read() -> None:
     """Nothing of it is billed by the unit."""
     body = b'\xef\xbb\xbf{"model":"m","user":"u","n":2,"metadata":{"a":"b"}}'
     expected = RequestFacts(model="m", stream=False, user="u", metadata={"a": "b"})
-    assert facts_of_json(body, CHAT) == expected
-    assert facts_of_json(b"", CHAT) == RequestFacts()
-    assert facts_of_json(None, CHAT) == RequestFacts(problem="body_too_large")
+    assert facts_of_json(body) == expected
+    assert facts_of_json(b"") == RequestFacts()
+    assert facts_of_json(None) == RequestFacts(problem="body_too_large")
 
 
 def test_odd_members_say_nothing() -> None:
     """The others are read all the same."""
     body = b'{"model":7,"stream":"true","user":[1],"safety_identifier":"\xff","metadata":"x"}'
-    assert facts_of_json(body, CHAT) == RequestFacts()
-    assert facts_of_json(b'{"model":7,"metadata":{"a":1}}', CHAT).metadata == {"a": 1}
+    assert facts_of_json(body) == RequestFacts()
+    assert facts_of_json(b'{"model":7,"metadata":{"a":1}}').metadata == {"a": 1}
 
 
 @pytest.mark.parametrize(
@@ -54,16 +51,17 @@ def test_odd_members_say_nothing() -> None:
 )
 def test_an_image_is_asked_for_by_size_and_quality(body: bytes, units: RequestUnits) -> None:
     """What could not be a key of the price list is not kept."""
-    assert facts_of_json(body, IMAGES).units == units
+    assert facts_with_units(body, IMAGES).units == units
 
 
 def test_a_text_to_be_spoken_is_counted_in_characters() -> None:
     """Not in bytes; and the text itself is not kept."""
     body = '{"model":"tts-1","input":"zwölf \\ud83d\\ude00","stream_format":"sse"}'.encode()
-    facts = facts_of_json(body, SPEECH)
+    facts = facts_with_units(body, SPEECH)
     assert (facts.units, facts.stream) == (RequestUnits(characters=7), True)
-    assert facts_of_json(b'{"input":["x"]}', SPEECH).units == RequestUnits()
-    assert facts_of_json(b'{"stream":true,"input":"x"}', SPEECH).stream is True
+    assert facts_with_units(b'{"input":["x"]}', SPEECH).units == RequestUnits()
+    assert facts_with_units(b"", SPEECH) == RequestFacts()
+    assert facts_with_units(b'{"stream":true,"input":"x"}', SPEECH).stream is True
 
 
 def test_a_form_is_read() -> None:
@@ -71,7 +69,7 @@ def test_a_form_is_read() -> None:
     form = form_of(
         model="gpt-image-1", n="2", size="256x256", quality="low", user="u", stream="True"
     )
-    assert facts_of_form(form, None) == RequestFacts(
+    assert form.finish() == RequestFacts(
         model="gpt-image-1",
         stream=True,
         user="u",
@@ -82,7 +80,7 @@ def test_a_form_is_read() -> None:
 def test_a_form_may_say_nothing() -> None:
     """Or nonsense."""
     empty = RequestFacts(stream=False, units=RequestUnits())
-    assert facts_of_form(form_of(), AudioProbe()) == empty
-    assert facts_of_form(form_of(model="", n="-1", size="\0", user=" "), None) == empty
-    cut = facts_of_form(FormReader(None, names=FORM_FIELDS), None)
+    assert form_of().finish() == empty
+    assert form_of(model="", n="-1", size="\0", user=" ").finish() == empty
+    cut = Form(IMAGES, "multipart/form-data").finish()
     assert cut.problem == "form_without_boundary"

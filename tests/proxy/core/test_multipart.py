@@ -76,6 +76,12 @@ def test_values_are_kept_up_to_a_size(form: bytes, fields: dict[bytes, bytes]) -
     assert (reader.fields, reader.problem) == (fields, None)
 
 
+def test_a_long_value_is_not_kept_however_it_comes() -> None:
+    """Nor any part of it."""
+    reader, _ = read(part(b"model", b"x" * 9000) + b"--bound--", [3000, 6000, 8000])
+    assert (reader.fields, reader.problem) == ({}, None)
+
+
 @pytest.mark.parametrize(
     ("form", "problem"),
     [
@@ -122,6 +128,7 @@ def test_a_file_that_nobody_wants_is_skipped() -> None:
         ("multipart/form-data; boundary=", None),
         ("multipart/form-data; boundary=" + "x" * 71, None),
         ('multipart/form-data; boundary="', None),
+        ("multipart/form-data" + "; a=b" * 16 + "; boundary=abc", None),
     ],
 )
 def test_the_boundary_is_in_the_content_type(content_type: str, boundary: bytes | None) -> None:

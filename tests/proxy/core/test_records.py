@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from proxy.core.model import Closing, Opening, Record
+from proxy.core.model import AnswerUnits, Closing, Opening, Record, RequestUnits
 from proxy.core.records import (
     HEADER,
     MAGIC,
@@ -32,6 +32,17 @@ def test_records_come_back_as_they_went() -> None:
     found = scan(STREAM, limit=10, final=False)
     assert found.records == RECORDS
     assert (found.consumed, found.skipped) == (len(STREAM), 0)
+
+
+def test_what_is_billed_by_the_unit_comes_back() -> None:
+    """And a journal from before there were such fields is read all the same."""
+    asked = RequestUnits(images=2, size="1024x1024", audio_seconds=1.5)
+    told = AnswerUnits(web_searches=2, containers=("1g", "4g"), image_usage=b"{}")
+    record = replace(closing(1), request_units=asked, answer_units=told)
+    assert scan(pack(record), limit=1, final=True).records == [record]
+    old = msgspec.msgpack.encode(msgspec.msgpack.decode(msgspec.msgpack.encode(closing(1)))[:-2])
+    frame = HEADER.pack(MAGIC, len(old), zlib.crc32(old)) + old
+    assert scan(frame, limit=1, final=True).records == [closing(1)]
 
 
 def test_no_more_records_than_asked_for_are_read() -> None:
