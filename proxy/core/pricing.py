@@ -138,12 +138,13 @@ class PriceBook:
         self, quantities: Quantities, *, model: str | None, upstream: str, at: datetime
     ) -> Cost | None:
         """Return what images, characters or seconds cost; None where the model bills tokens."""
-        entry = self._entry(model, None, self._served(None, model, upstream))
+        host = upstream.lower().partition(":")[0]
+        served = self._served(None, model, host)
+        entry = self._entry(model, None, served)
         tariff = self._tariff(entry, at)
         if not tariff.has_units:
             return None
-        host = upstream.lower().partition(":")[0]
-        surcharge = self._surcharge(entry, self._served(None, model, host), host)
+        surcharge = self._surcharge(entry, served, host)
         table = _table(tariff, (DEFAULT_TIER, 0, "", surcharge), entry)
         return self._charge(table, quantities, self._contract(entry, at))
 

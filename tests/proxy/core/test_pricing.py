@@ -410,3 +410,16 @@ def test_fees_and_free_calls_are_among_the_rates() -> None:
     for component in ("t/other", "u"):
         with pytest.raises(UnknownToolFeeError):
             book.tool_price(component)
+
+
+def test_units_of_an_azure_deployment_are_those_of_its_model() -> None:
+    """With the factor of the deployment."""
+    units = {"million_characters": Decimal(15)}
+    book = book_of(
+        Entry(model_id="u", names=("u",), periods=(Period(units=units),)),
+        deployments={"voice": Deployment(model="u", factor=Decimal(2))},
+    )
+    upstream = "Res.openai.azure.com:443"
+    cost = book.unit_cost({"character": 10}, model="voice", upstream=upstream, at=TODAY)
+    assert cost is not None
+    assert (cost.cost_usd, cost.price_id) == (Decimal("0.0003"), "u@start/default/short/x2")
