@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import socket
-import ssl
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -29,7 +28,7 @@ from proxy.core.attribution import AttributionFields
 from proxy.core.identity import uuid7
 from proxy.core.passage import Destination
 from proxy.durability import replace_file
-from proxy.errors import ConfigurationError, MeterError
+from proxy.errors import MeterError
 from proxy.forwarding import Exchange, Limits, Relay
 from proxy.framing import Request
 from proxy.grouping import GroupedJournal
@@ -37,6 +36,7 @@ from proxy.health import PREFIX, Health, Snapshot
 from proxy.journal import JournalWriter
 from proxy.listening import BACKLOG, open_sockets
 from proxy.settings import Settings
+from proxy.tls import listening_context, upstream_context
 from proxy.upstream import Address, Pool
 
 SWEEP_SECONDS = 0.5
@@ -97,6 +97,9 @@ class Worker:
         self._settings = settings
         self._journal = journal
         self._name = name
+        self._listening_tls = listening_context(settings)
+        self._address = Address.of(settings.upstream_url)
+        self._upstream_tls = upstream_context(settings) if self._address.tls else None
         self._new_id = IdSource(clock_ns)
         self._log_call = log_call if settings.log_calls else None
         self._links: set[ClientLink] = set()
@@ -120,7 +123,7 @@ class Worker:
             self._tasks = tasks
             self._put_together()
             server = await loop.create_server(
-                self._new_link, sock=listener, ssl=_server_tls(self._settings), backlog=BACKLOG
+                self._new_link, sock=listener, ssl=self._listening_tls, backlog=BACKLOG
             )
             chores = [tasks.create_task(self._sweep()), tasks.create_task(self._housekeeping())]
             _spare_the_collector()
@@ -149,8 +152,7 @@ class Worker:
             self._hurry.set()
 
     def _put_together(self) -> None:
-        settings = self._settings
-        address = Address.of(settings.upstream_url)
+        settings, address = self._settings, self._address
         fields = AttributionFields(
             user=_lower(settings.user_headers),
             endpoint=_lower(settings.endpoint_headers),
@@ -168,32 +170,21 @@ class Worker:
             head_timeout_seconds=settings.client_head_timeout_seconds,
             idle_timeout_seconds=settings.client_idle_timeout_seconds,
         )
-        pool = Pool(
-            address,
-            spawn=self._spawn,
-            report_fault=_report_fault,
-            tls=_client_tls(settings) if address.tls else None,
-            connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
-        )
         self._relay = Relay(
-            pool=pool,
+            pool=Pool(
+                address,
+                spawn=self._spawn,
+                report_fault=_report_fault,
+                tls=self._upstream_tls,
+                connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
+            ),
             destination=Destination(
                 authority=address.authority,
                 base_path=address.base_path,
                 own_names=fields.names,
                 own_prefixes=fields.metadata_prefixes,
             ),
-            books=Books(
-                journal=self._grouped,
-                fields=fields,
-                counts=self._counts,
-                upstream=address.host,
-                worker=self._name,
-                event_bytes=settings.max_event_bytes,
-                new_id=self._new_id,
-                now_ns=time.perf_counter_ns,
-                log_call=self._log_call,
-            ),
+            books=self._books(fields),
             limits=Limits(
                 upstream_idle_seconds=settings.upstream_idle_timeout_seconds,
                 client_idle_seconds=settings.client_idle_timeout_seconds,
@@ -203,6 +194,19 @@ class Worker:
         )
         self._health = Health(
             snapshot=self._snapshot, status_directory=self._status_directory, spawn=self._spawn
+        )
+
+    def _books(self, fields: AttributionFields) -> Books:
+        return Books(
+            journal=self._grouped,
+            fields=fields,
+            counts=self._counts,
+            upstream=self._address.host,
+            worker=self._name,
+            event_bytes=self._settings.max_event_bytes,
+            new_id=self._new_id,
+            now_ns=time.perf_counter_ns,
+            log_call=self._log_call,
         )
 
     @property
@@ -332,31 +336,3 @@ def _report_fault(exc: BaseException) -> None:
 
 def _lower(names: tuple[str, ...]) -> tuple[bytes, ...]:
     return tuple(name.lower().encode("ascii") for name in names)
-
-
-def _client_tls(settings: Settings) -> ssl.SSLContext:
-    """Return the context for the upstream: certificates and host names are always checked."""
-    try:
-        context = ssl.create_default_context(cafile=settings.upstream_ca_file)
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigurationError(
-            f"METER_UPSTREAM_CA_FILE={settings.upstream_ca_file}: no PEM certificates in it ({exc})"
-        ) from exc
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _server_tls(settings: Settings) -> ssl.SSLContext | None:
-    """Return the context for clients, None where they speak plain HTTP."""
-    certificate, key = settings.listen_tls_certificate, settings.listen_tls_key
-    if certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigurationError(
-            f"METER_LISTEN_TLS_CERTIFICATE={certificate}: cannot be used ({exc})"
-        ) from exc
-    context.set_alpn_protocols(["http/1.1"])
-    return context

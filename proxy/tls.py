@@ -1,0 +1,42 @@
+"""TLS on both sides, and a word that names the setting where it cannot be had.
+
+Certificates and host names of the upstream are always checked. Files are read here, so contexts are
+made before an event loop runs.
+"""
+
+import ssl
+
+from proxy.errors import ConfigurationError
+from proxy.settings import Settings, variable
+
+_PROTOCOLS = ("http/1.1",)
+
+
+def upstream_context(settings: Settings) -> ssl.SSLContext:
+    """Return the context of connections to the upstream."""
+    path = settings.upstream_ca_file
+    try:
+        context = ssl.create_default_context(cafile=path)
+    except OSError as exc:  # also what ssl.SSLError is
+        raise ConfigurationError(
+            f"{variable('upstream_ca_file')} is '{path}': expected certificates in PEM ({exc})"
+        ) from exc
+    context.set_alpn_protocols(_PROTOCOLS)
+    return context
+
+
+def listening_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return the context of connections from clients, None where they speak plain HTTP."""
+    certificate, key = settings.listen_tls_certificate, settings.listen_tls_key
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:  # a key that is encrypted is refused: nobody is there to be asked for its password
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except OSError as exc:
+        raise ConfigurationError(
+            f"{variable('listen_tls_certificate')} is '{certificate}': expected a PEM "
+            f"certificate that fits the unencrypted key '{key}' ({exc})"
+        ) from exc
+    context.set_alpn_protocols(_PROTOCOLS)
+    return context
