@@ -158,10 +158,13 @@ class CallLog:
         now = datetime.fromtimestamp(time.time(), UTC)
         if self._console is not None:
             event = {"time": now.isoformat(timespec="milliseconds"), "level": "info"}
-            line = self._console(None, "info", {**event, "event": "call", **facts})
+            masked = _masked(None, "info", {**event, "event": "call", **facts})
+            line = self._console(None, "info", masked)
             self._writer.write(str(line).encode())
             return
         body = _encoder.encode(facts)
+        if _may_hold_a_key(body):
+            body = _encoder.encode(_masked(None, "info", dict(facts)))
         comma = b"" if body == b"{}" else b","
         self._writer.write(b'{"time":' + _encoder.encode(now) + self._head + comma + body[1:])
 
@@ -240,6 +243,12 @@ class _Bridge(logging.Handler):
             message=record.getMessage(),
             exc_info=record.exc_info,
         )
+
+
+def _may_hold_a_key(text: bytes) -> bool:
+    """Tell whether a closer look is due: this one is taken at every call."""
+    lowered = text.lower()
+    return b"sk-" in lowered or b"ek-" in lowered or b"sess-" in lowered or b"bearer " in lowered
 
 
 def _masked(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

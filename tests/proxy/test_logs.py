@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import structlog
@@ -105,6 +106,20 @@ def test_what_looks_like_a_key_is_masked(pipe: tuple[int, int], secret: str) -> 
     assert "ValueError" in written
     assert secret not in written
     assert "a question" not in written
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_key_that_a_client_sent_as_a_name_is_masked(
+    pipe: tuple[int, int], log_format: Literal["json", "console"]
+) -> None:
+    """The line of a call goes a shorter way, and says no key either; all else stays."""
+    log = logs.configure(log_format, process="worker-0", fd=pipe[1])
+    log.log({"user": "sk-proj-abcdefgh12345678", "endpoint": "task-12345678", "status": 200})
+    log.close()
+    written = os.read(pipe[0], 65_536).decode()
+    assert "abcdefgh" not in written
+    assert logs.MASK in written
+    assert "task-12345678" in written
 
 
 def test_records_of_libraries_take_the_same_way(pipe: tuple[int, int]) -> None:
