@@ -14,7 +14,11 @@ from aiohttp.typedefs import Handler
 
 from dashboard import rendering
 from dashboard.access import Access
-from dashboard.errors import DatabaseUnavailableError, TooManyAttemptsError
+from dashboard.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    TooManyAttemptsError,
+)
 from dashboard.passwords import password_hash
 from dashboard.queries import Ledger
 from dashboard.settings import Settings
@@ -68,11 +72,22 @@ async def _serve(
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=3.0)
     await runner.setup()
     try:
-        await _site(runner, settings, listen_fd).start()
+        await _listen(_site(runner, settings, listen_fd), settings)
         _log.info("dashboard listens", address=settings.dashboard_listen)
         await stop.wait()
     finally:
         await runner.cleanup()
+
+
+async def _listen(site: web.BaseSite, settings: Settings) -> None:
+    try:
+        await site.start()
+    except OSError as exc:
+        reason = os.strerror(exc.errno) if exc.errno else str(exc)
+        raise ConfigurationError(
+            f"METER_DASHBOARD_LISTEN: cannot listen on {settings.dashboard_listen}: {reason}; "
+            "choose another address"
+        ) from exc
 
 
 def _at_end_of_input(stop: asyncio.Event) -> None:

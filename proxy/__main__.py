@@ -6,6 +6,7 @@ standard error, with exit status 2.
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -18,7 +19,9 @@ from proxy.errors import ConfigurationError, MeterError
 from proxy.settings import Settings, flag, read_settings, unknown_variables, variable
 
 REFUSED = 2
+INTERRUPTED = 128 + signal.SIGINT
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FLAGS = {variable(name): name for name in Settings.model_fields}
 
 
@@ -31,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MeterError as exc:
         sys.stderr.write(f"openai-meter: {exc}\n")
         return REFUSED
+    except KeyboardInterrupt:  # before a command listens to signals, there is nothing to stop
+        return INTERRUPTED
     return 0
 
 
@@ -57,6 +62,10 @@ def _proxy(options: argparse.Namespace) -> None:
     from proxy.app import run_worker  # noqa: PLC0415 - no other command needs it
 
     settings = _settings(options)
+    if not _NAME.fullmatch(options.name):  # files are called by it
+        raise ConfigurationError(
+            f"--name is {options.name!r}: expected letters, digits, hyphens and underscores"
+        )
     _follow_parent(options)
     log = logs.configure(settings.log_format, process=options.name)
     run_worker(settings, listen_fd=options.listen_fd, name=options.name, log_call=log.log)

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import uvloop
 
@@ -31,14 +32,25 @@ async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await asyncio.to_thread(settings.data_dir.mkdir, mode=0o700, parents=True, exist_ok=True)
-    lock = await claim(settings.data_dir / "recorder.lock", stop)
+    lock = await _claimed(settings.data_dir, stop)
     if lock is None:
         return
     try:
         await _record(settings, stop)
     finally:
         os.close(lock)
+
+
+async def _claimed(directory: Path, stop: asyncio.Event) -> int | None:
+    """Return the lock of the data directory; None: it was time to stop before it was free."""
+    try:
+        await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True, exist_ok=True)
+        return await claim(directory / "recorder.lock", stop)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"METER_DATA_DIR is '{directory}': {exc.strerror}; "
+            "expected a directory that this user may write to"
+        ) from exc
 
 
 async def _record(settings: Settings, stop: asyncio.Event) -> None:

@@ -1,5 +1,6 @@
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,3 +30,19 @@ def test_what_is_missing_is_said_in_one_line() -> None:
     done = _run()
     assert done.returncode == 2
     assert re.fullmatch(r"openai-meter: METER_DATABASE_URL, METER_DATA_DIR: .*\n", done.stderr)
+
+
+def test_an_address_in_use_is_said_in_one_line(tmp_path: Path) -> None:
+    """Where the dashboard runs alone nobody else has looked."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = _run(
+            METER_DATA_DIR=str(tmp_path),
+            METER_DATABASE_URL="postgresql:///unused",
+            METER_ADMIN_PASSWORD="chosen by hand",  # noqa: S106 - of this test
+            METER_DASHBOARD_LISTEN=address,
+        )
+    assert done.returncode == 2
+    said = f"openai-meter: METER_DASHBOARD_LISTEN: cannot listen on {address}: Address already in"
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == 1

@@ -87,6 +87,40 @@ def test_the_version_is_printed() -> None:
     assert _run("version").stdout.startswith("openai-meter ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("proxy", "--name", "../odd"), "--name is '../odd': expected letters"),
+        (("proxy", "--upstream-ca-file", "/dev/null"), "METER_UPSTREAM_CA_FILE"),
+        (("proxy", "--data-dir", "/dev/null/x"), "cannot write to /dev/null/x/journal"),
+        (("recorder", "--data-dir", "/dev/null/x"), "METER_DATA_DIR is '/dev/null/x'"),
+    ],
+    ids=["name", "authorities", "a worker's directory", "the recorder's directory"],
+)
+def test_a_part_alone_says_in_one_line_what_it_cannot_use(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    """As `serve` does, which looks at all of it before it starts a part."""
+    where = {"METER_DATA_DIR": str(tmp_path), "METER_DATABASE_URL": "postgresql://u@127.0.0.1:1/x"}
+    done = _run(*arguments, METER_LISTEN="127.0.0.1:0", **where)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_interruption_while_settings_are_read_is_no_fault(tmp_path: Path) -> None:
+    """Ctrl-C in the first moments ends the command without a traceback."""
+    waiting = tmp_path / "pricing.yaml"
+    os.mkfifo(waiting)
+    command = [sys.executable, "-m", "proxy", "pricing", "check", str(waiting)]
+    process = subprocess.Popen(command, env=_clean(), stderr=subprocess.PIPE)  # noqa: S603 - ours
+    with process, waiting.open("wb"):  # opens when the command reads
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said == b""
+
+
 @pytest.mark.parametrize("how", ["signal", "end of input"])
 def test_a_worker_alone_serves_and_ends(tmp_path: Path, how: str) -> None:
     """It takes over a socket; SIGTERM ends it, and so does the end of its supervisor's pipe."""
