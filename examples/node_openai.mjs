@@ -1,4 +1,4 @@
-// The official OpenAI SDK for Node through the proxy: one base URL, three headers (npm install openai).
+// The official OpenAI SDK for Node through the proxy: one base URL, three headers (npm install openai beside it).
 import OpenAI from "openai";
 
 const client = new OpenAI({ // the key comes from OPENAI_API_KEY, as ever
