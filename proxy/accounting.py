@@ -127,6 +127,11 @@ class Account:
                 metadata=facts.metadata,
             )
 
+    @property
+    def may_stream(self) -> bool:
+        """Whether the body, once it is known, asks for a stream or could not be read."""
+        return self.reads and self._facts.stream is not False
+
     def what_is_missing(self) -> str:
         """Say what a call lacks that names no user."""
         names, problem = self._books.fields.user, self.attribution.problem

@@ -229,7 +229,7 @@ class Exchange:
     def _forward_whole(self, body: bytes, trailers: framing.Trailers) -> None:
         account = self._account
         account.learn()
-        if account.reads and account.operation.splices and not self._encoded:
+        if account.may_stream and account.operation.splices and not self._encoded:
             spliced = splice_include_usage(body)
             if spliced is not None:
                 self._spliced = True
