@@ -131,18 +131,19 @@ class Form:
         """Return what the form said."""
         self._reader.finish()
         texts = {name.decode(): _text_of(value) for name, value in self._reader.fields.items()}
+        units = RequestUnits(
+            images=_small_count(texts.get("n", "")),
+            size=_word(texts.get("size")),
+            quality=_word(texts.get("quality")),
+            audio_seconds=self._probe.finish() if self._probe else None,
+        )
         return RequestFacts(
             model=name_of(texts.get("model")),
             stream=texts.get("stream", "").lower() in {"true", "1"},
             user=texts.get("user") or None,
             safety_identifier=texts.get("safety_identifier") or None,
             problem=self._reader.problem,
-            units=RequestUnits(
-                images=_small_count(texts.get("n", "")),
-                size=_word(texts.get("size")),
-                quality=_word(texts.get("quality")),
-                audio_seconds=self._probe.finish() if self._probe else None,
-            ),
+            units=units if self._reader.problem is None else None,
         )
 
 

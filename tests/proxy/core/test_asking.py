@@ -83,4 +83,4 @@ def test_a_form_may_say_nothing() -> None:
     assert form_of().finish() == empty
     assert form_of(model="", n="-1", size="\0", user=" ").finish() == empty
     cut = Form(IMAGES, "multipart/form-data").finish()
-    assert cut.problem == "form_without_boundary"
+    assert (cut.problem, cut.units) == ("form_without_boundary", None)

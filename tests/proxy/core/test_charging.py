@@ -301,12 +301,18 @@ def test_seconds_that_are_heard_are_an_estimate() -> None:
 
 def test_an_image_is_billed_by_size_and_quality() -> None:
     """Of the model that the API takes, where nobody names one."""
-    row = row_as("images.edits", None, answer_units=AnswerUnits(images=2))
+    row = row_as(
+        "images.edits",
+        None,
+        request_units=RequestUnits(),
+        answer_units=AnswerUnits(images=2),
+    )
     assert (row.usage_source, row.cost_usd, row.model) == ("estimated", Decimal("0.04"), "paints")
     component = "image/standard/1024x1024"
     price_id = "paints@start/default/short"
     assert billed(row) == [{"component": component, "quantity": 2, "price_id": price_id}]
-    named = row_as("images.edits", None, path="/openai/deployments/d/images/edits")
+    path = "/openai/deployments/d/images/edits"
+    named = row_as("images.edits", None, path, request_units=RequestUnits())
     assert (named.cost_usd, named.unpriced_reason) == (None, "unknown_model")
 
 
@@ -328,13 +334,15 @@ def test_units_without_a_price_are_kept(model: str, size: str, reason: str) -> N
         {"status": 400},
         {"status": None, "outcome": "timeout"},
         {"outcome": "upstream_error"},
+        {"request_units": None},
         {"opening": msgspec.structs.replace(OPENING, operation_name="images.edits")},
     ],
-    ids=["refused", "unanswered", "broken", "billed by tokens"],
+    ids=["refused", "unanswered", "broken", "unread", "billed by tokens"],
 )
 def test_nothing_is_estimated_where_nothing_was_delivered(changes: dict[str, object]) -> None:
     """Nor where tokens are billed and nobody counted them."""
-    row = row_as("images.edits", "paints", **changes)  # type: ignore[arg-type]  # facts
+    facts = {"request_units": RequestUnits()} | changes
+    row = row_as("images.edits", "paints", **facts)  # type: ignore[arg-type]  # facts
     assert (row.usage_source, row.cost_usd, row.billed_units) == ("unavailable", None, None)
 
 

@@ -9,7 +9,8 @@ from proxy.core.units import estimated_units
 @pytest.mark.parametrize(
     ("operation_name", "asked", "told", "units"),
     [
-        ("images.generations", None, None, {"image/standard/1024x1024": 1}),
+        ("images.generations", RequestUnits(), None, {"image/standard/1024x1024": 1}),
+        ("images.generations", None, AnswerUnits(images=1), None),
         (
             "images.edits",
             RequestUnits(images=3, size="512x512", quality="hd"),
@@ -42,5 +43,5 @@ def test_units_are_those_of_answer_and_request(
     told: AnswerUnits | None,
     units: dict[str, int] | None,
 ) -> None:
-    """The answer knows better; what nobody says is what the API takes."""
+    """The answer knows better; what a request leaves out is what the API takes."""
     assert estimated_units(operation_name, asked, told) == units
