@@ -48,17 +48,25 @@ class Child:
     backoff: Backoff = field(default_factory=Backoff)
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self, now: float, *, lifeline: int) -> None:
-        """Start the process; `lifeline` is the reading end of the pipe that we hold."""
-        self.process = subprocess.Popen(  # noqa: S603 - our own commands
-            self.command,
-            env=self.environment,
-            stdin=lifeline,
-            pass_fds=self.descriptors,
-            start_new_session=True,
-            preexec_fn=_dies_with(os.getpid()),  # noqa: PLW1509 - the supervisor has no threads
-        )
+    def start(self, now: float, *, lifeline: int) -> str | None:
+        """Start the process; return what is in the way: it is then due again after a delay.
+
+        `lifeline` is the reading end of the pipe that we hold.
+        """
         self.backoff.started = now
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 - our own commands
+                self.command,
+                env=self.environment,
+                stdin=lifeline,
+                pass_fds=self.descriptors,
+                start_new_session=True,
+                preexec_fn=_dies_with(os.getpid()),  # noqa: PLW1509 - the supervisor has no threads
+            )
+        except (OSError, subprocess.SubprocessError) as exc:  # out of processes, or of memory
+            self.backoff.ended(now)
+            return str(exc)
+        return None
 
     def poll(self) -> int | None:
         """Return the status of a process that has ended just now, once; else None."""

@@ -183,7 +183,9 @@ class Supervisor:
                     delay_seconds=round(child.backoff.due - now, 1),
                 )
             if child.process is None and now >= child.backoff.due:
-                child.start(now, lifeline=self._lifeline)
+                problem = child.start(now, lifeline=self._lifeline)
+                if problem is not None:
+                    _log.error("process does not start", name=child.name, problem=problem)
         self._reap_strangers()
 
     def _reap_strangers(self) -> None:
@@ -216,7 +218,7 @@ class Supervisor:
         try:
             with self._stoppable():
                 postgres.start()
-        except MeterError as exc:
+        except (MeterError, OSError) as exc:  # workers go on without it
             _log.error("postgres does not start", problem=str(exc))
 
     def _sleep(self, seconds: float) -> None:

@@ -56,10 +56,18 @@ def test_a_child_ends_once(lifeline: int) -> None:
     assert not child.running
 
 
+def test_what_cannot_be_started_is_due_again_later(lifeline: int) -> None:
+    """A machine that is out of processes must not take the supervisor down as well."""
+    child = Child(name="c", command=("/nowhere/to/be/found",), environment=os.environ)
+    assert "No such file" in str(child.start(100.0, lifeline=lifeline))
+    assert not child.running
+    assert child.backoff.due == pytest.approx(100.1)
+
+
 def test_a_child_has_its_own_session_and_takes_signals(lifeline: int) -> None:
     """Ctrl-C in a terminal does not reach it; we do."""
     child = Child(name="c", command=SLEEP, environment=os.environ)
-    child.start(1.0, lifeline=lifeline)
+    assert child.start(1.0, lifeline=lifeline) is None
     assert child.process is not None
     assert os.getsid(child.process.pid) != os.getsid(0)
     child.signal(signal.SIGKILL)
