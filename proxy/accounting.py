@@ -91,22 +91,20 @@ class Account:
         self.attribution = attribution.from_headers(fields, books.fields)
         self._facts = _NO_FACTS
         self._opening: Opening | None = None
-        self._request_meter: RequestMeter | None = None
+        self._request_meter: RequestMeter | None
         self._request_bytes = 0
         self._head: AnswerHead | None = None
         self._answer_meter: AnswerMeter | None = None
         self._answer_bytes = 0
         self._first_byte_us: int | None = None
         self._switched = False
-        content_type = headers.text(fields, b"content-type")
-        self.reads = not content_type or "json" in content_type.lower()  # the request's body
-        if self.reads:
-            self._request_meter = RequestMeter(
-                self.operation,
-                content_type=content_type,
-                content_encoding=headers.text(fields, b"content-encoding"),
-                max_bytes=books.metered_body_bytes,
-            )
+        meter = self._request_meter = RequestMeter(
+            self.operation,
+            content_type=headers.text(fields, b"content-type"),
+            content_encoding=headers.text(fields, b"content-encoding"),
+            max_bytes=books.metered_body_bytes,
+        )
+        self.reads = meter.reads_json  # the request's body is one that can be spliced
 
     def request_part(self, data: bytes) -> None:
         """Look at more of the request's body."""
@@ -254,4 +252,6 @@ class Account:
             time_to_first_byte_us=self._first_byte_us,
             request_body_bytes=self._request_bytes,
             response_body_bytes=self._answer_bytes,
+            request_units=self._facts.units,
+            answer_units=seen.units,
         )
