@@ -23,6 +23,11 @@ from proxy.errors import ConfigurationError
 PREFIX = "METER_"
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.1
 SECRETS = frozenset({"admin_password", "api_tokens", "database_url"})
+NEEDED = (  # attribution is taken off a call; without these it would be another one
+    *("Authorization", "Proxy-Authorization", "Api-Key", "Cookie", "Host", "User-Agent"),
+    *("Connection", "Transfer-Encoding", "TE", "Trailer", "Upgrade", "Expect", "Idempotency-Key"),
+)
+NEEDED_FAMILIES = ("Accept", "Content-", "OpenAI-", "X-Stainless-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,28 @@ def _field_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if not FIELD_NAME.fullmatch(name):
             raise ValueError(f"expected header names separated by commas, {name!r} is none")
+        for needed in (*NEEDED, *NEEDED_FAMILIES):
+            family = needed in NEEDED_FAMILIES
+            if name.lower() == needed.lower() or (family and _begins(name, needed)):
+                raise ValueError(f"expected headers of your own, a call needs {name} for itself")
     return names
+
+
+def _field_prefixes(prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Accept what no header begins with that a call needs for itself."""
+    for prefix in _field_names(prefixes):
+        for needed in (*NEEDED, *NEEDED_FAMILIES):
+            if _begins(needed, prefix):
+                shown = f"{needed}*" if needed in NEEDED_FAMILIES else needed
+                raise ValueError(
+                    f"expected prefixes of headers of your own, {prefix} is the beginning of "
+                    f"{shown}, which a call needs for itself"
+                )
+    return prefixes
+
+
+def _begins(name: str, prefix: str) -> bool:
+    return name.lower().startswith(prefix.lower())
 
 
 def _time_zone(name: str) -> str:
@@ -126,6 +152,7 @@ def _cores() -> int:
 Listen = Annotated[Address, NoDecode, BeforeValidator(Address.parse, json_schema_input_type=str)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 FieldNames = Annotated[Names, AfterValidator(_field_names)]
+FieldPrefixes = Annotated[Names, AfterValidator(_field_prefixes)]
 ReadableFile = Annotated[Path, AfterValidator(_existing_file)]
 Directory = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -217,7 +244,7 @@ class Settings(BaseSettings):
     metadata_headers: FieldNames = Field(
         default=("X-Meter-Metadata",), description="headers that hold a JSON object of metadata"
     )
-    metadata_prefixes: FieldNames = Field(
+    metadata_prefixes: FieldPrefixes = Field(
         default=("X-Meter-Metadata-",), description="prefixes of headers that hold one value each"
     )
     require_user: bool = Field(

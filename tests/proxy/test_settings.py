@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import ConfigurationError
 from proxy.settings import (
+    NEEDED,
     Address,
     Settings,
     flag,
@@ -80,6 +81,15 @@ def test_addresses_are_read_and_written_alike(text: str, address: Address) -> No
         ("report_timezone", "../../etc/passwd", "IANA time zone"),
         ("pricing_file", "/nowhere/pricing.yaml", "readable file"),
         ("user_headers", "X-User, not a name", "'not a name' is none"),
+        ("user_headers", "X-User,authorization", "a call needs authorization for itself"),
+        ("endpoint_headers", "HOST", "a call needs HOST for itself"),
+        ("metadata_headers", "OpenAI-Project", "a call needs OpenAI-Project for itself"),
+        ("user_headers", "Accept-Encoding", "a call needs Accept-Encoding for itself"),
+        ("metadata_prefixes", "X-Stainless-Lang", "a call needs X-Stainless-Lang for itself"),
+        ("metadata_prefixes", "A", "A is the beginning of Authorization, which a call needs"),
+        ("metadata_prefixes", "content-", "a call needs content- for itself"),
+        ("metadata_prefixes", "X-", "X- is the beginning of X-Stainless-*, which a call needs"),
+        ("metadata_prefixes", "t", "t is the beginning of Transfer-Encoding, which a call needs"),
         ("admin_user", "a:b", "without colons"),
         ("drain_seconds", "nan", "finite"),
         ("log_calls", "perhaps", "boolean"),
@@ -96,6 +106,28 @@ def test_a_wrong_value_is_named_with_what_was_expected(
     assert flag(name) in message
     assert repr(value) in message
     assert expected in message
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_no_header_that_a_call_needs_is_taken_off(name: str) -> None:
+    """Neither by its name, in any case, nor by a prefix; names that only resemble it are fine."""
+    for value in (name, name.lower()):
+        with pytest.raises(ConfigurationError, match=f"a call needs {value} for itself"):
+            read_settings({"user_headers": value})
+    with pytest.raises(ConfigurationError, match=f"a call needs {name} for itself"):
+        read_settings({"metadata_prefixes": name})
+    with pytest.raises(ConfigurationError, match="for itself"):
+        read_settings({"metadata_prefixes": name[:-1]})
+    assert read_settings({"user_headers": f"X-{name}"}).user_headers == (f"X-{name}",)
+
+
+def test_the_headers_of_other_gateways_are_taken() -> None:
+    """They are what the settings are for."""
+    settings = read_settings(
+        {"user_headers": "Helicone-User-Id,X-User", "metadata_prefixes": "Helicone-Property-"}
+    )
+    assert settings.user_headers == ("Helicone-User-Id", "X-User")
+    assert settings.metadata_prefixes == ("Helicone-Property-",)
 
 
 def test_every_wrong_setting_is_named_at_once() -> None:
