@@ -88,6 +88,10 @@ class RowsRefusedError(DatabaseError):
     """Postgres refuses rows for what is in them."""
 
 
+class ReportTimezoneError(DatabaseError):
+    """The sums cannot be made anew for another report time zone."""
+
+
 class DirectoryInUseError(ConfigurationError):
     """The data directory belongs to another running process."""
 

@@ -20,7 +20,7 @@ from proxy.core.model import LedgerRow
 from proxy.core.pricing import PriceRate
 from proxy.core.storing import columns
 from proxy.database import connect, translated
-from proxy.errors import DatabaseUnreachableError, RowsRefusedError
+from proxy.errors import DatabaseUnreachableError, ReportTimezoneError, RowsRefusedError
 
 _ATTEMPTS = 6
 _REBUILD_SECONDS = 3600.0
@@ -242,16 +242,18 @@ class Ledger:
         return await self._run(ensure)
 
     async def set_report_timezone(self) -> bool:
-        """Let days begin in the report time zone; True: they did not, and the sums are new."""
+        """Let days begin in the report time zone; True: they did not, and the sums are new.
+
+        Raises ReportTimezoneError where rows are gone whose sums would have to be made anew.
+        """
 
         async def choose(connection: asyncpg.Connection) -> bool:
-            return bool(
-                await connection.fetchval(
-                    "SELECT set_report_timezone($1)",
-                    self._report_timezone,
-                    timeout=_REBUILD_SECONDS,
-                )
-            )
+            query = "SELECT set_report_timezone($1)"
+            zone = self._report_timezone
+            try:
+                return bool(await connection.fetchval(query, zone, timeout=_REBUILD_SECONDS))
+            except asyncpg.ObjectNotInPrerequisiteStateError as exc:
+                raise ReportTimezoneError(f"METER_REPORT_TIMEZONE is '{zone}': {exc}") from exc
 
         return await self._run(choose)
 

@@ -11,16 +11,19 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
 import uvloop
 
 from proxy.database import prepare
-from proxy.errors import ConfigurationError
+from proxy.errors import ConfigurationError, ReportTimezoneError
 from proxy.ledger import Ledger
 from proxy.pricefile import PriceFile
 from proxy.recording import Recorder
 from proxy.resources import resource
 from proxy.settings import Settings
 from proxy.waiting import claim
+
+_log = structlog.get_logger()
 
 
 def run_recorder(settings: Settings) -> None:
@@ -61,7 +64,10 @@ async def _record(settings: Settings, stop: asyncio.Event) -> None:
 
     async def begin() -> None:
         await prepare(dsn)
-        await ledger.set_report_timezone()
+        try:
+            await ledger.set_report_timezone()
+        except ReportTimezoneError as exc:  # days begin where they did; calls are worth more
+            _log.error("report time zone not changed", problem=str(exc))
 
     def make() -> Recorder:
         prices = PriceFile(settings.pricing_file or resource("pricing.yaml"))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from proxy.core.model import LedgerRow
 from proxy.core.pricing import PriceRate
 from proxy.core.storing import COLUMNS
-from proxy.errors import DatabaseError, DatabaseUnreachableError
+from proxy.errors import DatabaseError, DatabaseUnreachableError, ReportTimezoneError
 from proxy.ledger import InsertResult, Ledger
 from tests.fakes.rows import MOMENT, ledger_row, unavailable_row, unpriced_row
 
@@ -185,6 +185,20 @@ async def test_days_begin_in_the_report_time_zone(
     assert days == [(date(2026, 11, 22), 1), (date(2026, 11, 23), 2)]
     for writer in (utc, berlin):
         await writer.close()
+
+
+async def test_sums_of_rows_that_are_gone_keep_their_days(
+    database: str, ledger: Ledger, reader: asyncpg.Connection
+) -> None:
+    """A month may be dropped; then no other time zone can be had, and rows go on being taken."""
+    await ledger.insert([ledger_row(1)])
+    await reader.execute("DELETE FROM user_api_usage")
+    berlin = Ledger(database, report_timezone="Europe/Berlin")
+    with pytest.raises(ReportTimezoneError, match=r"Europe/Berlin.*cannot be rebuilt"):
+        await berlin.set_report_timezone()
+    assert (await berlin.insert([ledger_row(2)])).inserted == 1
+    assert await table(reader, "SELECT sum(calls) FROM usage_by_user_day") == [(2,)]
+    await berlin.close()
 
 
 async def test_an_unknown_time_zone_changes_nothing(database: str) -> None:

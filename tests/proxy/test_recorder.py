@@ -223,6 +223,25 @@ def test_it_may_start_before_its_database(
         server.stop()
 
 
+def test_a_time_zone_that_cannot_be_had_stops_no_recording(
+    tmp_path: Path, database: str, start: Callable[[str], Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sums of a dropped month cannot be made anew; the days stay where they were."""
+    gone = "DELETE FROM user_api_usage RETURNING outcome"
+    with journal_of(tmp_path) as journal:
+        journal.append(closing(1))
+        first = start(database)
+        wait_for(lambda: has_rows(database, 1))
+        assert first.end() == 0
+        assert len(fetch(database, gone)) == 1
+        monkeypatch.setenv("METER_REPORT_TIMEZONE", "Europe/Berlin")
+        second = start(database)
+        journal.append(closing(2))
+        wait_for(lambda: has_rows(database, 1))
+        assert second.end() == 0
+    assert second.events() == ["report time zone not changed"]
+
+
 def test_it_leaves_quickly_without_a_database(
     tmp_path: Path, start: Callable[[str], Process]
 ) -> None:
