@@ -1,12 +1,12 @@
 """Who a call is for, read from header fields and, where those are silent, from the body.
 
-Nothing here fails a call: what cannot be read is left out, and `problem` names the field and the
-reason. Values are never put into that text: they may be personal.
+Nothing here fails a call: what cannot be read, or looks like a key, is left out, and `problem`
+names the field and the reason. Values are never put into that text: they may be personal.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ MAX_ID_CHARACTERS = 256
 MAX_METADATA_BYTES = 8192
 MAX_METADATA_KEYS = 64
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_KEY_SHAPED = re.compile(r"\b(sk|sess|ek)-[A-Za-z0-9_-]{8,}|(?i:\bbearer )[!-~]{8,}")  # as in logs
+_SHORTEST_KEY = 11  # characters
+_KEY = "looks like a key"
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -81,8 +84,11 @@ def with_body(
             problems.append(f"body user: {exc}")
     merged = headers.metadata
     if metadata:
-        merged = {**metadata, **(headers.metadata or {})}
-        if (fault := _metadata_fault(merged)) is not None:
+        kept = _without_keys(metadata)
+        if len(kept) < len(metadata):
+            problems.append(f"body metadata: {_KEY}")
+        merged = {**kept, **(headers.metadata or {})} or None
+        if (fault := _metadata_fault(merged or {})) is not None:
             problems.append(f"body metadata: {fault}")
             merged = headers.metadata
     return Attribution(
@@ -113,10 +119,20 @@ def _metadata(
     for name in names.metadata:
         for value in fields.get(name, ()):
             try:
-                merged = {**_object(value), **merged} if merged else _object(value)
+                found = _object(value)
             except _UnreadableError as exc:
                 problems.append(f"{name.decode()}: {exc}")
+                continue
+            if _may_hold_a_key(value.decode("latin-1")):
+                kept = _without_keys(found)
+                if len(kept) < len(found):
+                    problems.append(f"{name.decode()}: {_KEY}")
+                found = kept
+            merged = {**found, **merged} if merged else found
     for name, key in names.singles(fields):
+        if len(key) >= _SHORTEST_KEY and _looks_like_key(key.decode("latin-1")):
+            problems.append(f"{name.removesuffix(key).decode()}: {_KEY}")
+            continue
         try:
             merged[_utf8(key)] = _checked(_utf8(fields[name][0]))
         except _UnreadableError as exc:
@@ -168,4 +184,38 @@ def _checked(value: str) -> str:
         raise _UnreadableError(f"longer than {MAX_ID_CHARACTERS} characters")
     if not value.isprintable() and _CONTROL.search(value):
         raise _UnreadableError("control characters")
+    if len(value) >= _SHORTEST_KEY and _looks_like_key(value):
+        raise _UnreadableError(_KEY)
     return value
+
+
+def _without_keys(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out each member that holds what looks like a key, however deep."""
+    return {
+        name: value
+        for name, value in metadata.items()
+        if not any(map(_looks_like_key, _strings([name, value])))
+    }
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Yield the strings in a JSON value; it may be deeper than Python recurses."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            left += (*one, *one.values())
+        elif isinstance(one, list):
+            left += one
+
+
+def _may_hold_a_key(text: str) -> bool:
+    """Tell whether a closer look at an object is due: this one is taken at every call."""
+    return "k-" in text or "sess-" in text or "r " in text or "R " in text or "\\" in text
+
+
+def _looks_like_key(text: str) -> bool:
+    """Tell whether a secret was sent by mistake; the first look is cheap, it is taken always."""
+    return ("k-" in text or "sess-" in text or " " in text) and bool(_KEY_SHAPED.search(text))

@@ -132,6 +132,54 @@ def test_a_bad_body_is_said_too(
     assert seen == Attribution(metadata={"h": 1}, problem=problem)
 
 
+SECRET = "sk-proj-" + "Ab1_" * 4
+SECRETS = (SECRET, "sess-12345678", "ek-abcdefgh", "Bearer abcdefgh", f"my key: {SECRET}")
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("name", ["X-Meter-User", "X-Meter-Endpoint", "X-Meter-Metadata-K"])
+def test_what_looks_like_a_key_is_left_out(name: str, secret: str) -> None:
+    """A client took the wrong variable; the ledger is no place for secrets, nor is the text."""
+    seen = read(f"{name}: {secret}".encode())
+    assert seen == Attribution(problem=f"{name.lower()}: looks like a key")
+
+
+@pytest.mark.parametrize("value", ["task-force-of-2026", "sk-SK", "sk-1234567", "bearer of news"])
+def test_what_only_resembles_a_key_stays(value: str) -> None:
+    """Eight characters have to follow, and a word begins before."""
+    assert read(f"X-Meter-User: {value}".encode()).user_id == value
+    assert read(f'X-Meter-Metadata: {{"a": "{value}"}}'.encode()).metadata == {"a": value}
+
+
+@pytest.mark.parametrize("secret", [*SECRETS, "bEaReR abcdefgh", "sk\\u002dabcdefgh"])
+@pytest.mark.parametrize("shape", ['"%s"', '[{"b":[1,"%s"]}]', '{"%s":null}'])
+def test_a_member_that_holds_a_key_is_left_out(shape: str, secret: str) -> None:
+    """At any depth, as a name, and however it is escaped; the other members stay."""
+    member = shape % secret
+    seen = read(b'X-Meter-Metadata: {"a":%b,"c":1}' % member.encode())
+    problem = "x-meter-metadata: looks like a key"
+    assert seen == Attribution(metadata={"c": 1}, problem=problem)
+
+
+def test_a_name_of_metadata_that_is_a_key_is_left_out() -> None:
+    """Of the object as of a header, whose name is then not told."""
+    seen = read(b'X-Meter-Metadata: {"%b":1}' % SECRET.encode())
+    assert seen == Attribution(problem="x-meter-metadata: looks like a key")
+    seen = read(b"X-Meter-Metadata-%b: x" % SECRET.encode(), b"X-Meter-Metadata-Long-Enough: y")
+    assert seen == Attribution(
+        metadata={"long-enough": "y"}, problem="x-meter-metadata-: looks like a key"
+    )
+
+
+def test_a_key_in_the_body_is_left_out_too() -> None:
+    """The user's place and every member of the metadata."""
+    seen = with_body(Attribution(), user=SECRET, metadata={"a": [SECRET], "b": "x"})
+    problem = "body user: looks like a key; body metadata: looks like a key"
+    assert seen == Attribution(metadata={"b": "x"}, problem=problem)
+    seen = with_body(Attribution(), user=None, metadata={"a": SECRET})
+    assert seen == Attribution(problem="body metadata: looks like a key")
+
+
 @given(st.binary(max_size=80))
 def test_no_value_raises(value: bytes) -> None:
     """Attribution never fails a call, whatever a client sends."""
