@@ -142,16 +142,33 @@ class _Collected(Collector):
 
 def _told_by(recorder: State) -> Iterator[Metric]:
     """Return what the recorder says of itself; a heartbeat that stands still is a dead one."""
-    yield GaugeMetricFamily(
-        "openai_meter_recorder_heartbeat_timestamp_seconds",
-        "When the recorder last said anything.",
-        value=recorder.time.timestamp(),
-    )
+    yield _of_recorder("heartbeat_timestamp_seconds", recorder.time.timestamp())
     for name, value in sorted(msgspec.structs.asdict(recorder).items()):
-        if isinstance(value, int | float):
-            yield GaugeMetricFamily(
-                f"openai_meter_recorder_{name}", "As the recorder states it.", value=value
-            )
+        if name.endswith("_problem"):
+            yield _of_recorder(name, value is not None)
+        elif isinstance(value, int | float):
+            yield _of_recorder(name, value)
+
+
+def _of_recorder(name: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"openai_meter_recorder_{name}", _RECORDER[name], value=value)
+
+
+_RECORDER = {
+    "heartbeat_timestamp_seconds": "When the recorder last said anything.",
+    "database_problem": "1 while the database cannot be written to.",
+    "database_reachable": "1 while Postgres answers.",
+    "faults": "Rows without usage and cost because of a fault of ours.",
+    "interrupted": "Calls recorded of workers that died.",
+    "journal_problem": "1 while the journal cannot be read, or its checkpoint not written.",
+    "lag_bytes": "Bytes of journal not yet in the ledger.",
+    "lag_seconds": "Seconds since everything was in the ledger.",
+    "open_calls": "Calls that have begun and not ended.",
+    "prices_problem": "1 while the pricing file cannot be used; the last prices are kept.",
+    "refused": "Rows that Postgres refused.",
+    "rows": "Rows inserted since the recorder's start.",
+    "skipped_bytes": "Bytes of journal that could not be read.",
+}
 
 
 _Reading = tuple[str, str, Callable[[Snapshot], float]]

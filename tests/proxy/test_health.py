@@ -4,8 +4,11 @@ import asyncio
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from proxy.core.model import EPOCH
+from proxy.heartbeat import State, publish
 from tests.fakes.relay import Wire, roundtrip, running_worker
 from tests.fakes.upstream import Upstream
 
@@ -83,3 +86,35 @@ async def test_metrics_count_the_calls_of_all_workers(tmp_path: Path) -> None:
         assert b"\r\nContent-Type: text/plain; version=0.0.4" in head
         assert b'openai_meter_calls_total{outcome="ok",worker="w"} 1.0\n' in body
         assert b'openai_meter_calls_in_flight{worker="w"} 0.0\n' in body
+
+
+async def test_metrics_tell_what_the_recorder_says(tmp_path: Path) -> None:
+    """Numbers as they are; a problem is 1 while there is one, its text is for the log."""
+    state = State(time=EPOCH, rows=3, database_reachable=True, prices_problem="line 3: no number")
+    await asyncio.to_thread(publish, state, tmp_path)
+    async with Upstream() as upstream, running_worker(tmp_path, upstream.url) as worker:
+        wire = await Wire.to(worker.port)
+        await wire.send(get(b"/_meter/metrics"))
+        lines = (await wire.answer())[1].splitlines()
+        await wire.close()
+    assert b"openai_meter_recorder_rows 3.0" in lines
+    assert b"openai_meter_recorder_database_reachable 1.0" in lines
+    assert b"openai_meter_recorder_prices_problem 1.0" in lines
+    assert b"openai_meter_recorder_journal_problem 0.0" in lines
+    assert b"openai_meter_recorder_database_problem 0.0" in lines
+    assert b"# HELP openai_meter_recorder_database_reachable 1 while Postgres answers." in lines
+
+
+async def test_every_number_of_the_recorder_has_a_meaning(tmp_path: Path) -> None:
+    """A new one in its state cannot take the metrics away; texts and times are none of them."""
+    ones = {int: 1, float: 1.0, bool | None: True}
+    kinds = msgspec.structs.fields(State)
+    values = {kind.name: ones[kind.type] for kind in kinds if kind.type in ones}
+    state = State(time=EPOCH, **values)  # type: ignore[arg-type]  # chosen by their types
+    await asyncio.to_thread(publish, state, tmp_path)
+    async with Upstream() as upstream, running_worker(tmp_path, upstream.url) as worker:
+        wire = await Wire.to(worker.port)
+        await wire.send(get(b"/_meter/metrics"))
+        text = (await wire.answer())[1].decode()
+        await wire.close()
+    assert [name for name in values if f"openai_meter_recorder_{name} 1.0" not in text] == []
