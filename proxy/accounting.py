@@ -11,7 +11,6 @@ from typing import Protocol
 from proxy.core import attribution, headers, noting
 from proxy.core.metering import AnswerMeter, Observation, RequestFacts, RequestMeter
 from proxy.core.model import Closing, Opening, Outcome, Record
-from proxy.core.operations import operation_of
 from proxy.framing import AnswerHead, Request
 
 SWITCHED = 101
@@ -87,7 +86,7 @@ class Account:
         self._started_ns = books.now_ns()
         books.counts.in_flight += 1
         self.over = False
-        self.operation = operation_of(line.method.decode("ascii"), noting.path_of(line.target))
+        self.operation, _ = noting.asked(line)
         self.attribution = attribution.from_headers(fields, books.fields)
         self._facts = _NO_FACTS
         self._opening: Opening | None = None

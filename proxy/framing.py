@@ -24,12 +24,12 @@ from proxy.errors import FramingError
 _END_OF_HEAD = b"\r\n\r\n"
 _STRAY_LINE_BREAK = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-_LENGTH = re.compile(rb"[0-9]{1,18}")
 _PLAIN_REQUEST_LINE = (b"POST / HTTP/1.0", b"POST / HTTP/1.1")
 _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 CHUNKED = -1  # stands for a length
 UNTIL_CLOSE = -2
+MAX_LENGTH_DIGITS = 18
 _BODILESS = (204, 304)
 MAX_BARREN_BYTES = 65_536  # of chunk extensions and trailers, in a row
 _NO_TRAILERS = frozenset(  # RFC 9110 section 6.5.1: a later reader might take them for its own
@@ -141,9 +141,10 @@ def _body_length(fields: headers.Fields, minor_version: int, *, absent: int) -> 
     if codings is None and lengths is None:
         return absent
     if codings is None and lengths is not None:
-        if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]):
+        digits = lengths[0]
+        if len(lengths) != 1 or not digits.isdigit() or len(digits) > MAX_LENGTH_DIGITS:
             raise FramingError("Content-Length is not one decimal number")
-        return int(lengths[0])
+        return int(digits)
     if lengths is not None or codings is None or len(codings) != 1 or minor_version == 0:
         raise FramingError("Transfer-Encoding is ambiguous here")
     if codings[0].lower() != b"chunked":

@@ -88,7 +88,10 @@ class FieldPattern:
         known = self._known
         for line in lines[1:-2]:
             spelling, _, value = line.partition(b":")
-            kind = known[spelling] if spelling in known else self._learn(spelling)
+            try:
+                kind = known[spelling]
+            except KeyError:
+                kind = self._learn(spelling)
             if kind is None:
                 passing.append(line)
                 continue

@@ -119,6 +119,9 @@ def _ignore(chunk: bytes) -> None:
     """Look away."""
 
 
+_NO_READER = NoReader()
+
+
 class AnswerMeter:
     """Read what an upstream answers, from its content-encoded body without transfer coding."""
 
@@ -138,7 +141,7 @@ class AnswerMeter:
         self._status = status
         self._charged = operation.reads_usage and status in CHARGED_STATUS
         self._problem: str | None = None
-        self._reader: Reader = NoReader()
+        self._reader: Reader = _NO_READER
         self._decoder: encoding.Decoder | None = None
         if not self._charged and status < ERROR_STATUS:
             self._findings.complete = True  # nothing is looked for, so nothing is missed
@@ -206,5 +209,5 @@ class AnswerMeter:
         return DEFERRED if found.status in UNFINISHED else NO_USAGE
 
     def _stop(self) -> None:
-        self._reader = NoReader()
+        self._reader = _NO_READER
         self._problem = FAULT

@@ -1,5 +1,6 @@
 """What is noted of a call: its opening, what completes it, its line in the log. Never content."""
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -7,7 +8,7 @@ import msgspec
 from proxy.core import headers
 from proxy.core.metering import RequestFacts
 from proxy.core.model import Attribution, Closing, Opening
-from proxy.core.operations import Operation
+from proxy.core.operations import Operation, operation_of
 
 MAX_PATH_CHARACTERS = 512
 MAX_ID_CHARACTERS = 256
@@ -31,7 +32,7 @@ def opening_of(
         event_id=event_id,
         operation_name=operation.name,
         method=line.method.decode("ascii"),
-        api_path=path_of(line.target)[:MAX_PATH_CHARACTERS],
+        api_path=asked(line)[1],
         upstream=upstream,
         user_id=who.user_id,
         endpoint=who.endpoint,
@@ -58,6 +59,13 @@ def completed(opening: Opening, facts: RequestFacts, who: Attribution) -> Openin
         request_service_tier=facts.service_tier,
         stream=facts.stream,
     )
+
+
+@lru_cache(maxsize=1024)
+def asked(line: headers.RequestLine) -> tuple[Operation, str]:
+    """Return what a request line asks for, and its path as it is noted."""
+    path = path_of(line.target)
+    return operation_of(line.method.decode("ascii"), path), path[:MAX_PATH_CHARACTERS]
 
 
 def path_of(target: bytes) -> str:
