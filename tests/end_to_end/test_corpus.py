@@ -14,6 +14,8 @@ from tests.fakes import replay
 from tests.fakes.replay import Exchange, Received, Way
 from tests.fakes.running import metering
 from tests.fakes.upstream import Call, Upstream
+from tests.test_corpus_charges import differences as charged_otherwise
+from tests.test_corpus_charges import row_of
 
 pytestmark = pytest.mark.corpus
 
@@ -21,6 +23,10 @@ TOLERANCE = Decimal("1e-9")
 ASKED = b'"stream_options":{"include_usage":true},'
 REFUSED = rb'("include_usage": ?)false'
 TIERS = {"auto": "default", "fast": "priority"}  # spellings of one tier, as pricing.yaml has it
+CHARGED = (  # columns that the core alone makes of the same bytes
+    *("usage_source", "cost_usd", "tool_cost_usd", "list_cost_usd", "price_id"),
+    *("unpriced_reason", "usage_problem", "catalog_version"),
+)
 
 
 async def _run(
@@ -47,7 +53,7 @@ def _report(lines: Sequence[str]) -> None:
 async def test_bytes_and_sums_are_as_recorded(
     way: Way, corpus_path: Path, tmp_path: Path, database: str
 ) -> None:
-    """The client gets the upstream's bytes; the row has the recorded usage and its cost."""
+    """The client gets the upstream's bytes; the row has the recorded usage, its cost and fees."""
     exchanges = [one for one in replay.load(corpus_path) if one.kind in replay.KINDS]
     received, rows = await _run(exchanges, way, tmp_path, database)
     by_id = _rows_by_exchange(rows)
@@ -58,6 +64,7 @@ async def test_bytes_and_sums_are_as_recorded(
             *_differing_bytes(one, received[one.id], way),
             *_differing_facts(one, by_id[one.id]),
             *_differing_usage(one, by_id[one.id]),
+            *_differing_charge(one, by_id[one.id]),
         )
     ]
     _report(differences)
@@ -88,25 +95,35 @@ async def test_usage_that_nobody_asked_for_is_for_the_row_alone(
     _report(differences)
 
 
-async def test_every_other_call_passes_and_costs_nothing_that_is_known(
+async def test_every_other_call_passes_and_is_charged_by_what_is_known(
     corpus_path: Path, tmp_path: Path, database: str
 ) -> None:
-    """Files, images, audio, runs, fetched answers: the same bytes, and a row without a sum."""
+    """Files, images, audio, runs, fetched answers: the same bytes, and no sum without a reason."""
     exchanges = [one for one in replay.load(corpus_path) if one.kind not in replay.KINDS]
     received, rows = await _run(exchanges, Way.PLAIN, tmp_path, database)
     by_id = _rows_by_exchange(rows)
-    differences = []
-    for one in exchanges:
-        row = by_id[one.id]
-        differences += [f"{one.id} {what}" for what in _differing_bytes(one, received[one.id])]
-        seen = {name: row[name] for name in ("usage_source", "cost_usd", "raw_usage", "status")}
-        expected = {"usage_source": "unavailable", "cost_usd": None, "raw_usage": None}
-        if seen != expected | {"status": one.status}:
-            differences.append(f"{one.id} {one.kind} {one.method} {one.target}: {seen}")
-    _report(differences)
+    _report(
+        [
+            f"{one.id} {one.kind} {one.method} {one.target}: {what}"
+            for one in exchanges
+            for what in (
+                *_differing_bytes(one, received[one.id]),
+                *_differing_charge(one, by_id[one.id]),
+                *_charged_without_reason(one, by_id[one.id]),
+            )
+        ]
+    )
     fetched = {one.id for one in exchanges if one.kind == "responses.retrieve"}
     assert fetched
     assert all(by_id[name]["operation_name"] == "responses.retrieve" for name in fetched)
+    assert _kinds(exchanges, by_id, "reported") == {
+        *("images.generations", "images.edits"),
+        *("audio.transcriptions", "audio.speech", "responses.compact"),
+    }
+    assert _kinds(exchanges, by_id, "estimated") == {
+        *("images.generations", "images.edits", "images.variations"),
+        *("audio.transcriptions", "audio.translations"),
+    }
 
 
 def _rows_by_exchange(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -114,6 +131,13 @@ def _rows_by_exchange(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any
     found = {json.loads(row["metadata"])["exchange"]: row for row in rows}
     assert len(found) == len(rows)
     return found
+
+
+def _kinds(
+    exchanges: Sequence[Exchange], rows: dict[str, dict[str, Any]], usage_source: str
+) -> set[str]:
+    """Return the kinds of calls of which some usage is known in this way."""
+    return {one.kind for one in exchanges if rows[one.id]["usage_source"] == usage_source}
 
 
 def _differing_request(call: Call, exchanges: Sequence[Exchange]) -> Iterator[str]:
@@ -184,9 +208,45 @@ def _differing_usage(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
     for name, value in _columns(one.facts["usage"]).items():
         if row[name] != value:
             yield f"{name} is {row[name]!r}, recorded {value!r}"
-    reference = one.facts["cost_reference"]
-    if reference is not None and not _equal(row["cost_usd"], Decimal(str(reference))):
-        yield f"cost is {row['cost_usd']} ({row['unpriced_reason']}), reference {reference}"
+    yield from _differing_cost(one, row)
+
+
+def _differing_cost(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
+    """Yield the cost of tokens where it is not the reference: that one knows no fees of tools."""
+    reference, cost = one.facts["cost_reference"], row["cost_usd"]
+    if cost is not None:
+        cost -= row["tool_cost_usd"] or 0
+    if reference is not None and not _equal(cost, Decimal(str(reference))):
+        yield f"tokens cost {cost} ({row['unpriced_reason']}), reference {reference}"
+
+
+def _differing_charge(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
+    """Yield what is charged otherwise than the core does it, or than it was recorded."""
+    made = row_of(one.facts)
+    for name in CHARGED:
+        if row[name] != getattr(made, name):
+            yield f"{name} is {row[name]!r}, of the same bytes {getattr(made, name)!r}"
+    for name in ("raw_usage", "billed_units"):
+        seen, value = row[name] or "null", getattr(made, name) or "null"
+        if json.loads(seen) != json.loads(value):
+            yield f"{name} is {seen}, of the same bytes {value}"
+    yield from charged_otherwise(one.facts, made)
+
+
+def _charged_without_reason(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
+    """Yield a status, cost or usage that a call of this kind cannot have."""
+    if row["status"] != one.status:
+        yield f"status is {row['status']}, recorded {one.status}"
+    if one.tells_usage:
+        yield from _differing_cost(one, row)
+        if row["usage_source"] != "reported" or json.loads(row["raw_usage"]) != one.facts["usage"]:
+            yield f"usage is {row['usage_source']}, {row['raw_usage']}"
+    elif row["usage_source"] != "estimated":
+        seen = row["usage_source"], row["raw_usage"], row["cost_usd"], row["price_id"]
+        if seen not in {("unavailable", None, None, None), ("unavailable", None, 0, "free")}:
+            yield f"usage and cost are {seen}"
+    elif one.facts["metering"] != "usage_missing" or not row["cost_usd"] or row["raw_usage"]:
+        yield f"{row['cost_usd']} is estimated, but {one.facts['metering']}"
 
 
 def _columns(usage: dict[str, Any]) -> dict[str, int | None]:

@@ -114,6 +114,26 @@ def test_values_are_read_as_first_text_or_tokens() -> None:
     assert headers.tokens(fields, b"te") == []
 
 
+@pytest.mark.parametrize(
+    ("options", "lives"),
+    [
+        ([], (False, True)),
+        ([b"keep-alive"], (True, True)),
+        ([b"Keep-Alive"], (True, True)),
+        ([b"close"], (False, False)),
+        ([b"Close"], (False, False)),
+        ([b"keep-alive, close"], (False, False)),
+        ([b"keep-alive", b"close"], (False, False)),
+        ([b"upgrade"], (False, True)),
+        ([b"Keep-Alive, X-Named"], (True, True)),
+    ],
+)
+def test_a_connection_lives_on(options: list[bytes], lives: tuple[bool, bool]) -> None:
+    """RFC 9112 section 9.3: close wins; then HTTP/1.0 has to ask for it, HTTP/1.1 does not."""
+    fields = ANSWER_PATTERN.read(head_of([(b"Connection", option) for option in options])).fields
+    assert tuple(headers.keeps_alive(fields, minor) for minor in (0, 1)) == lives
+
+
 def test_a_longer_name_is_not_taken_for_a_shorter_one() -> None:
     """Names are compared whole."""
     pattern = FieldPattern([b"te"], left_out=())
