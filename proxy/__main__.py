@@ -112,6 +112,12 @@ def _parser() -> argparse.ArgumentParser:
         description="A transparent proxy that meters OpenAI calls into your own Postgres.",
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"openai-meter {release()}",
+        help="print the version and exit",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(commands, "serve", _serve, "run everything: proxy, recorder, dashboard and Postgres")
     worker = _add(commands, "proxy", _proxy, "run one proxy process alone")

@@ -23,6 +23,11 @@ def banner(
     login = f"user {settings.admin_user}"
     if password is not None:
         login += f", password {password} (shown only now; kept as a hash)"
+    else:
+        login += (
+            ", password as set or as shown at the first start; "
+            f"delete {settings.data_dir / 'admin-password'} for a new one"
+        )
     rows = (
         ("base URL", f"{_url(listen, secure=secure)}/v1"),
         ("upstream", settings.upstream_url),

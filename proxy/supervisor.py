@@ -134,6 +134,11 @@ class Supervisor:
 
     def stop(self) -> None:
         """End everything: workers, then the recorder and the dashboard, then Postgres."""
+        if self._received and self._workers:
+            _log.info(
+                "stopping, calls in flight are waited for; a second signal does not wait",
+                drain_seconds=self._settings.drain_seconds,
+            )
         for listener in self._sockets:
             listener.close()
         self._end(self._workers, self._settings.drain_seconds + WORKER_MARGIN_SECONDS)

@@ -23,15 +23,26 @@ def test_it_says_where_everything_is() -> None:
 
 
 def test_it_speaks_of_https_and_not_of_a_password_that_is_known(tmp_path: Path) -> None:
-    """A chosen password is not printed."""
+    """A chosen password is not printed; where a new one comes from is."""
     pem = tmp_path / "both.pem"
     trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
     text = banner(
-        read_settings({"listen_tls_certificate": str(pem), "listen_tls_key": str(pem)}),
+        read_settings(
+            {
+                "data_dir": "/srv/meter",
+                "listen_tls_certificate": str(pem),
+                "listen_tls_key": str(pem),
+                "admin_password": "correct horse",
+            }
+        ),
         listen=Address("::1", 8443),
         dashboard=Address("127.0.0.1", 8081),
         database="x",
         password=None,
     )
     assert "https://[::1]:8443/v1" in text
-    assert "password" not in text
+    assert "correct horse" not in text
+    assert (
+        "user admin, password as set or as shown at the first start; "
+        "delete /srv/meter/admin-password for a new one\n"
+    ) in text

@@ -83,8 +83,11 @@ def test_a_price_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_version_is_printed() -> None:
-    """For bug reports."""
-    assert _run("version").stdout.startswith("openai-meter ")
+    """For bug reports, by the command and by the flag that most programs have."""
+    said = _run("version").stdout
+    assert said.startswith("openai-meter ")
+    done = _run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ async def test_one_command_serves_records_and_shows(open_directory: Path) -> Non
         async with serving(data, upstream.url) as running:
             assert await _chat(running) == 200
             await running.until_calls_are(2)
-            assert "password" not in running.banner
+            assert "shown only now" not in running.banner
+            assert "password as set or as shown at the first start" in running.banner
             assert await running.stop(signal.SIGINT) == 0
         assert not processes_of(data)
 
@@ -140,6 +141,9 @@ async def test_a_second_signal_is_for_those_in_a_hurry(open_directory: Path) -> 
             running.process.send_signal(signal.SIGTERM)
             await asyncio.sleep(0.5)
             assert running.process.returncode is None
+            (said,) = [line for line in running.lines if "stopping" in line]
+            assert "a second signal does not wait" in said
+            assert json.loads(said)["drain_seconds"] == 600
             assert await running.stop() == 0
             with pytest.raises(aiohttp.ClientError):
                 await call
