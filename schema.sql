@@ -184,7 +184,7 @@ COMMENT ON COLUMN user_api_usage.operation_name IS
 COMMENT ON COLUMN user_api_usage.upstream IS
     'Host that the request was sent to.';
 COMMENT ON COLUMN user_api_usage.model IS
-    'The model billed: the one that the answer names.';
+    'The model that answered and is billed, else the one that was asked for.';
 COMMENT ON COLUMN user_api_usage.request_model IS
     'The model that was asked for.';
 COMMENT ON COLUMN user_api_usage.service_tier IS
