@@ -50,6 +50,7 @@ class Books:
     counts: Counts
     upstream: str
     worker: str
+    base_path: str = ""  # of the upstream's URL
     metered_body_bytes: int = 1_048_576
     event_bytes: int
     new_id: Callable[[], bytes]
@@ -86,7 +87,7 @@ class Account:
         self._started_ns = books.now_ns()
         books.counts.in_flight += 1
         self.over = False
-        self.operation, _ = noting.asked(line)
+        self.operation = noting.operation_asked(line, books.base_path)
         self.attribution = attribution.from_headers(fields, books.fields)
         self._facts = _NO_FACTS
         self._opening: Opening | None = None

@@ -144,7 +144,8 @@ class Exchange:
             self._up.close()  # what the client said last is still on its way
             self._up = None
         self._abort_upstream()
-        self._account.close(Outcome.OK if self._switched else Outcome.CLIENT_DISCONNECTED)
+        outcome = Outcome.OK if self._switched else Outcome.CLIENT_DISCONNECTED
+        self._account.close(outcome, error_type="not_sent" if self._pending else None)
 
     def interrupt(self) -> None:
         """Give up because the worker must stop."""

@@ -101,8 +101,9 @@ class JournalWriter:
         """Write records with one `write` and tell whether they are in the journal. Never raises."""
         try:
             return self._put(b"".join(map(pack, records)), len(records))
-        except Exception as exc:  # noqa: BLE001  as above
-            return self._give_up(len(records), f"a record cannot be packed ({type(exc).__name__})")
+        except Exception:  # noqa: BLE001  as above; one record must not take the others with it
+            done = [self.append(record) for record in records]
+            return all(done)
 
     def sync(self) -> bool:
         """Bring everything written so far to the disk; tell whether that is done. Never raises."""

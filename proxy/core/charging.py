@@ -62,11 +62,6 @@ def charge(record: Closing, book: PriceBook) -> LedgerRow:
     return _row(record, _reading(record, book), book.tier(tier) if tier else None)
 
 
-def interrupted(opening: Opening) -> LedgerRow:
-    """Return the row of an exchange whose worker died before its end."""
-    return _row(Closing(opening=opening, outcome=Outcome.INTERRUPTED), _Reading(), None)
-
-
 def _reading(record: Closing, book: PriceBook) -> _Reading:
     if book.is_free(record.opening.operation_name):
         return _free(book)
@@ -118,7 +113,7 @@ def _estimated(record: Closing, book: PriceBook) -> _Reading | None:
     if quantities is None or record.status not in _SUCCESS or record.outcome not in _ANSWERED:
         return None
     named = record.response_model or opening.request_model
-    named = named or operation_of(opening.method, opening.api_path).deployment
+    named = named or _deployment(opening)
     model = named or book.default_model(opening.operation_name)
     nothing = ToolCost(cost_usd=NOTHING, list_cost_usd=NOTHING)
     estimated = _Reading(
@@ -146,13 +141,18 @@ def _problem(record: Closing, usage: Usage) -> str | None:
     return f"not priced, for no rule knows it: {', '.join(usage.unknown_members)}"
 
 
+def _deployment(opening: Opening) -> str | None:
+    """Return the Azure deployment; records of earlier releases have it in their path alone."""
+    return opening.deployment or operation_of(opening.method, opening.api_path).deployment
+
+
 def _cost(record: Closing, usage: Usage, book: PriceBook) -> Cost:
     opening = record.opening
     return book.cost(
         usage,
         response_model=record.response_model,
         request_model=opening.request_model,
-        deployment=operation_of(opening.method, opening.api_path).deployment,
+        deployment=_deployment(opening),
         service_tier=record.response_service_tier,
         operation_name=opening.operation_name,
         upstream=opening.upstream,

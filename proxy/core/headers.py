@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 MAX_SPELLINGS = 1024
 MAX_SPELLING_BYTES = 64
+MAX_REMEMBERED_BYTES = 256  # of a first line
 
 HOP_BY_HOP = (  # RFC 9110 section 7.6.1, RFC 2616 section 13.5.1
     b"connection",
@@ -142,18 +143,41 @@ class StatusLine(NamedTuple):
     minor_version: int
 
 
-@lru_cache(maxsize=1024)
 def request_line(first_line: bytes) -> RequestLine | None:
-    """Return the request line, None where it is not one of HTTP/1.0 or HTTP/1.1 (RFC 9112 3)."""
+    """Return the request line, None where it is not one of HTTP/1.0 or HTTP/1.1 (RFC 9112 3).
+
+    Short ones are remembered, but no query: it may hold what nobody should keep.
+    """
+    if len(first_line) > MAX_REMEMBERED_BYTES or b"?" in first_line:
+        return _request_line(first_line)
+    return _remembered_request_line(first_line)
+
+
+@lru_cache(maxsize=1024)
+def _remembered_request_line(first_line: bytes) -> RequestLine | None:
+    return _request_line(first_line)
+
+
+def _request_line(first_line: bytes) -> RequestLine | None:
     match = _REQUEST_LINE.fullmatch(first_line)
     if match is None:
         return None
     return RequestLine(match[1], match[2], 1 if match[3] == b"1" else 0)
 
 
-@lru_cache(maxsize=1024)
 def status_line(first_line: bytes) -> StatusLine | None:
     """Return the status line, None where it is not one of HTTP/1.0 or HTTP/1.1 (RFC 9112 4)."""
+    if len(first_line) > MAX_REMEMBERED_BYTES:
+        return _status_line(first_line)
+    return _remembered_status_line(first_line)
+
+
+@lru_cache(maxsize=1024)
+def _remembered_status_line(first_line: bytes) -> StatusLine | None:
+    return _status_line(first_line)
+
+
+def _status_line(first_line: bytes) -> StatusLine | None:
     match = _STATUS_LINE.fullmatch(first_line)
     if match is None:
         return None

@@ -64,6 +64,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=Tr
     request_bytes: int | None = None  # Content-Length, None when chunked
     retry_count: int | None = None  # x-stainless-retry-count
     worker: str | None = None
+    deployment: str | None = None  # of an Azure path
 
 
 class RequestUnits(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):

@@ -1,6 +1,5 @@
 """What is noted of a call: its opening, what completes it, its line in the log. Never content."""
 
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -8,7 +7,7 @@ import msgspec
 from proxy.core import headers
 from proxy.core.metering import RequestFacts
 from proxy.core.model import Attribution, Closing, Opening
-from proxy.core.operations import Operation, operation_of
+from proxy.core.operations import UNKNOWN, Operation, operation_of
 
 MAX_PATH_CHARACTERS = 512
 MAX_ID_CHARACTERS = 256
@@ -32,7 +31,7 @@ def opening_of(
         event_id=event_id,
         operation_name=operation.name,
         method=line.method.decode("ascii"),
-        api_path=asked(line)[1],
+        api_path=path_of(line.target)[:MAX_PATH_CHARACTERS],
         upstream=upstream,
         user_id=who.user_id,
         endpoint=who.endpoint,
@@ -44,6 +43,7 @@ def opening_of(
         request_bytes=length if length >= 0 else None,
         retry_count=_small_number(headers.first(fields, b"x-stainless-retry-count")),
         worker=worker,
+        deployment=operation.deployment,
     )
 
 
@@ -61,11 +61,16 @@ def completed(opening: Opening, facts: RequestFacts, who: Attribution) -> Openin
     )
 
 
-@lru_cache(maxsize=1024)
-def asked(line: headers.RequestLine) -> tuple[Operation, str]:
-    """Return what a request line asks for, and its path as it is noted."""
-    path = path_of(line.target)
-    return operation_of(line.method.decode("ascii"), path), path[:MAX_PATH_CHARACTERS]
+def operation_asked(line: headers.RequestLine, base_path: str) -> Operation:
+    """Return what a request asks for, as the client's path or else the upstream's whole one says.
+
+    With `https://host/v1` as the upstream a client may leave `/v1` out of its own path.
+    """
+    method, path = line.method.decode("ascii"), path_of(line.target)
+    operation = operation_of(method, path)
+    if operation is UNKNOWN and base_path:
+        return operation_of(method, base_path + path)
+    return operation
 
 
 def path_of(target: bytes) -> str:

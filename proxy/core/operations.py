@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+MAX_REMEMBERED_CHARACTERS = 256
 MOUNT = re.compile(
     r"/+(?:openai/deployments/(?P<deployment>[^/]+)|openai/v1|openai|backend-api/codex|v1)/+"
 )
@@ -154,9 +155,19 @@ VERBS: tuple[tuple[str, str, str], ...] = (
 FAMILIES = ("organization", "chatkit", "skills")  # named as a whole, whatever the path below
 
 
-@lru_cache(maxsize=512)
 def operation_of(method: str, path: str) -> Operation:
     """Return the operation that a request asks for, `unknown` where no line matches."""
+    if len(path) > MAX_REMEMBERED_CHARACTERS:  # clients choose paths, and must not fill the memory
+        return _find(method, path)
+    return _remembered(method, path)
+
+
+@lru_cache(maxsize=1024)
+def _remembered(method: str, path: str) -> Operation:
+    return _find(method, path)
+
+
+def _find(method: str, path: str) -> Operation:
     mount = MOUNT.match(path)
     if mount is None:
         return UNKNOWN

@@ -111,7 +111,7 @@ async def test_a_full_disk_fails_no_call(tmp_path: Path) -> None:
     async with (
         asyncio.timeout(20),
         Upstream() as upstream,
-        running_worker(tmp_path, upstream.url) as worker,
+        running_worker(tmp_path, upstream.url, journal_sync_seconds=60) as worker,
     ):
         journal = worker.worker._journal  # noqa: SLF001
         segment = os.dup(journal._fd)  # noqa: SLF001

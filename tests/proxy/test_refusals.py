@@ -7,11 +7,20 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from proxy.core.charging import interrupted
+from proxy.core.charging import charge
+from proxy.core.model import Closing, LedgerRow, Opening
+from proxy.pricefile import load_price_book
 from proxy.refusals import Refusals
+from proxy.resources import resource
 from tests.fakes.records import closing, opening
 
 AT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def interrupted(begun: Opening) -> LedgerRow:
+    """Return the row of a call whose worker died."""
+    book = load_price_book(resource("pricing.yaml"))
+    return charge(Closing(opening=begun, outcome="interrupted"), book)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

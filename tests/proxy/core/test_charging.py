@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from proxy.core.catalog import Catalog, Contract, Deployment, Entry, Period, Tool
-from proxy.core.charging import charge, interrupted
+from proxy.core.charging import charge
 from proxy.core.model import AnswerUnits, Closing, LedgerRow, Opening, RequestUnits
 from proxy.core.pricing import NOTHING, PriceBook
 
@@ -130,7 +130,7 @@ def test_a_call_becomes_a_row_with_its_cost() -> None:
 
 def test_an_exchange_whose_worker_died_has_a_row_that_claims_nothing() -> None:
     """It may have cost something; nobody knows what."""
-    row = interrupted(OPENING)
+    row = charge(Closing(opening=OPENING, outcome="interrupted"), BOOK)
     assert (row.outcome, row.usage_source, row.status) == ("interrupted", "unavailable", None)
     assert (row.cost_usd, row.prompt_tokens, row.unpriced_reason) == (None, None, None)
     assert (row.event_id, row.created_at, row.model) == (UUID(bytes=EVENT_ID), SENT, "m")

@@ -152,3 +152,17 @@ def test_what_is_remembered_of_spellings_is_bounded() -> None:
     pattern.read(head_of([(long, b"1")]))
     assert long not in pattern._known  # noqa: SLF001
     assert pattern.read(head_of([(b"HOST", b"a")])).fields[b"host"] == [b"a"]
+
+
+def test_long_lines_and_queries_are_read_but_not_remembered() -> None:
+    """Memory stays bounded, and holds no key that a query may carry."""
+    before = headers._remembered_request_line.cache_info().currsize  # noqa: SLF001
+    long = b"/" + b"x" * 300
+    assert headers.request_line(b"GET %b HTTP/1.1" % long) == (b"GET", long, 1)
+    assert headers.request_line(b"GET /a?api-key=secret HTTP/1.1") == (
+        b"GET",
+        b"/a?api-key=secret",
+        1,
+    )
+    assert headers._remembered_request_line.cache_info().currsize == before  # noqa: SLF001
+    assert headers.status_line(b"HTTP/1.1 200 " + b"x" * 300) == (200, 1)

@@ -100,3 +100,22 @@ def test_a_log_line_tells_facts_alone() -> None:
     assert (line["user"], line["outcome"], line["usage"]) == ("ada", "ok", "reported")
     assert "metadata" not in line
     assert not [value for value in line.values() if isinstance(value, bytes | dict)]
+
+
+@pytest.mark.parametrize(
+    ("base_path", "target", "name"),
+    [
+        ("", b"/v1/chat/completions", "chat"),
+        ("/v1", b"/chat/completions", "chat"),
+        ("/api", b"/v1/chat/completions", "chat"),
+        ("/openai", b"/deployments/d/chat/completions?api-version=1", "chat"),
+        ("", b"/chat/completions", "unknown"),
+        ("/v1", b"/nothing/of/this/kind", "unknown"),
+    ],
+)
+def test_the_operation_is_known_wherever_the_api_is_mounted(
+    base_path: str, target: bytes, name: str
+) -> None:
+    """A client may leave out what the upstream's URL already says."""
+    line = headers.RequestLine(b"POST", target, 1)
+    assert noting.operation_asked(line, base_path).name == name

@@ -103,3 +103,10 @@ def test_each_line_of_the_registry_is_reachable() -> None:
         for pattern, operation in entries.items():
             path = "/v1/" + "/".join(pattern).replace("*", "some-id")
             assert operation_of(method, path) == operation, pattern
+
+
+def test_a_long_path_is_found_without_being_remembered() -> None:
+    """Clients choose paths: what is kept of them is bounded."""
+    path = "/openai/deployments/" + "d" * 300 + "/chat/completions"
+    assert operation_of("POST", path).name == "chat"
+    assert operation_of("POST", path).deployment == "d" * 300
