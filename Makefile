@@ -6,7 +6,7 @@ ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(ARGS) \
-	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+	--no-header --no-annotate
 
 # What an installation was made from; a moved checkout or another lock makes another one.
 FINGERPRINT = { pwd; $(BIN)/python -V; cat pyproject.toml; cat requirements/*.txt; } | sha256sum
