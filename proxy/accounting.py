@@ -50,7 +50,7 @@ class Books:
     counts: Counts
     upstream: str
     worker: str
-    base_path: str = ""  # of the upstream's URL
+    base_path: str  # of the upstream's URL
     metered_body_bytes: int = 1_048_576
     event_bytes: int
     new_id: Callable[[], bytes]

@@ -202,6 +202,7 @@ class Worker:
             fields=fields,
             counts=self._counts,
             upstream=self._address.host,
+            base_path=self._address.base_path.decode(),
             worker=self._name,
             event_bytes=self._settings.max_event_bytes,
             new_id=self._new_id,

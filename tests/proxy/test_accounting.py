@@ -51,6 +51,7 @@ class Pages:
             fields=NAMES,
             counts=self.counts,
             upstream="api.example",
+            base_path="",
             worker="w",
             event_bytes=1000,
             new_id=lambda: bytes(16),
