@@ -1,7 +1,6 @@
 """A worker as a whole: HTTPS, draining, and a disk that is full."""
 
 import asyncio
-import errno
 import os
 import ssl
 from pathlib import Path
@@ -111,7 +110,7 @@ async def test_a_full_disk_fails_no_call(tmp_path: Path) -> None:
     async with (
         asyncio.timeout(20),
         Upstream() as upstream,
-        running_worker(tmp_path, upstream.url, journal_sync_seconds=60) as worker,
+        running_worker(tmp_path, upstream.url) as worker,
     ):
         journal = worker.worker._journal  # noqa: SLF001
         segment = os.dup(journal._fd)  # noqa: SLF001
@@ -125,7 +124,7 @@ async def test_a_full_disk_fails_no_call(tmp_path: Path) -> None:
         head, body = await wire.answer()
         await wire.close()
         assert head.startswith(b"HTTP/1.1 503 ")
-        assert os.strerror(errno.ENOSPC).encode() in body
+        assert b"journal: cannot write to" in body  # a write or a sync, whichever came last
         os.dup2(segment, journal._fd)  # noqa: SLF001
         os.close(segment)
         os.close(full)
