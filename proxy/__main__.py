@@ -39,20 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-_NO_DRAIN = (
-    "METER_ON_DISCONNECT=drain is not there yet: a call whose client hangs up is cancelled, "
-    "and its row says that its usage is unavailable"
-)
-
-
 def _serve(options: argparse.Namespace) -> None:
     from proxy.supervisor import serve  # noqa: PLC0415 - no other command needs it
 
     settings = _settings(options)
     for name in unknown_variables(os.environ):
         sys.stderr.write(f"openai-meter: {name} is no setting, it changes nothing\n")
-    if settings.on_disconnect == "drain":
-        sys.stderr.write(f"openai-meter: {_NO_DRAIN}\n")
     log = logs.configure(settings.log_format, process="supervisor", threaded=False)
     serve(settings)
     log.close()

@@ -19,6 +19,7 @@ import msgspec
 import structlog
 import uvloop
 
+from proxy.abandoned import Abandoned, Bounds
 from proxy.accounting import Books, Counts
 from proxy.client import ClientLink
 from proxy.client import Exchange as LinkExchange
@@ -26,6 +27,7 @@ from proxy.client import Limits as LinkLimits
 from proxy.core import headers
 from proxy.core.attribution import AttributionFields
 from proxy.core.identity import uuid7
+from proxy.core.leaving import Policy
 from proxy.core.passage import Destination
 from proxy.durability import replace_file
 from proxy.errors import MeterError
@@ -110,6 +112,7 @@ class Worker:
         self._stopped_at = 0.0
         self._hurry = asyncio.Event()
         self._tasks: asyncio.TaskGroup
+        self._abandoned: Abandoned
         self._grouped: GroupedJournal
         self._relay: Relay
         self._health: Health
@@ -170,6 +173,7 @@ class Worker:
             head_timeout_seconds=settings.client_head_timeout_seconds,
             idle_timeout_seconds=settings.client_idle_timeout_seconds,
         )
+        self._abandoned = self._put_abandoned()
         self._relay = Relay(
             pool=Pool(
                 address,
@@ -191,9 +195,22 @@ class Worker:
                 held_bytes=settings.max_held_bytes,
             ),
             require_user=settings.require_user,
+            abandoned=self._abandoned,
         )
         self._health = Health(
             snapshot=self._snapshot, status_directory=self._status_directory, spawn=self._spawn
+        )
+
+    def _put_abandoned(self) -> Abandoned:
+        settings = self._settings
+        return Abandoned(
+            Policy(settings.on_disconnect, settings.on_disconnect_endpoints.choices),
+            Bounds(
+                seconds=settings.on_disconnect_max_seconds,
+                size=settings.on_disconnect_max_bytes,
+                calls=settings.on_disconnect_max_calls,
+            ),
+            asyncio.get_running_loop().time,
         )
 
     def _books(self, fields: AttributionFields) -> Books:
@@ -251,6 +268,7 @@ class Worker:
                 except Exception as exc:  # noqa: BLE001 (a fault ends one link)
                     _report_fault(exc)
                     link.transport.abort()
+            self._abandoned.check(now)
             self._relay.pool.sweep(now)
 
     async def _housekeeping(self) -> None:
@@ -283,6 +301,9 @@ class Worker:
             request_bytes=counts.request_bytes,
             answer_bytes=counts.answer_bytes,
             latency_seconds=counts.latency_us / 1_000_000,
+            abandoned=len(self._abandoned),
+            abandoned_completed=self._abandoned.completed,
+            abandoned_cut=self._abandoned.cut,
             journal_records=journal.written,
             journal_failures=journal.failures,
             journal_lost=journal.lost,
@@ -297,7 +318,7 @@ class Worker:
             link.stop()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.drain_seconds
-        while self._links and loop.time() < deadline:
+        while (self._links or len(self._abandoned)) and loop.time() < deadline:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), 0.05)
                 break
@@ -307,6 +328,7 @@ class Worker:
                 exchange.interrupt()
             else:
                 link.drop()
+        self._abandoned.stop()
         await asyncio.sleep(0)
 
     def _leave(self) -> None:

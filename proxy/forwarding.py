@@ -10,6 +10,7 @@ required, before its body can be asked for one).
 from dataclasses import dataclass
 
 from proxy import framing
+from proxy.abandoned import Abandoned
 from proxy.accounting import Account, Books
 from proxy.answering import Reframed, client_head, ends_with_link, reframed
 from proxy.client import INVALID_FRAMING, ClientLink
@@ -49,6 +50,7 @@ class Relay:
     books: Books
     limits: Limits
     require_user: bool
+    abandoned: Abandoned
 
 
 class Exchange:
@@ -139,7 +141,9 @@ class Exchange:
         self._account.close(Outcome.REFUSED, error_type=INVALID_FRAMING, status=error.status)
 
     def client_gone(self) -> None:
-        """Learn that the client has left: the upstream call is cancelled."""
+        """Learn that the client has left: the upstream call is read to its end, or cancelled."""
+        if self._is_read_for_nobody():
+            return
         if self._switched and self._up is not None:
             self._up.close()  # what the client said last is still on its way
             self._up = None
@@ -196,14 +200,33 @@ class Exchange:
             self.upstream_lost(UpstreamTimeoutError(f"nothing from the upstream for {limit:g} s"))
 
     def _client_too_slow(self) -> None:
-        self._abort_upstream()
         if self.answering:
-            self._account.close(Outcome.CLIENT_DISCONNECTED)
+            if not self._is_read_for_nobody():
+                self._abort_upstream()
+                self._account.close(Outcome.CLIENT_DISCONNECTED)
             self._link.drop()
             return
+        self._abort_upstream()
         error = ClientTimeoutError()
         self._account.close(Outcome.TIMEOUT, error_type=error.type, status=error.status)
         self._link.refuse(error, status=error.status, error_type=error.type)
+
+    def _is_read_for_nobody(self) -> bool:
+        """Hand the upstream's link over, where the call is to be read to its end."""
+        up = self._up
+        if up is None or not self._request_done or self._switched or self._account.over:
+            return False
+        relay = self._relay
+        self._up = None
+        if relay.abandoned.take(
+            self._account,
+            up,
+            self._request.line.method,
+            idle_seconds=relay.limits.upstream_idle_seconds,
+        ):
+            return True
+        self._up = up
+        return False
 
     def _must_hold(self) -> bool:
         account = self._account

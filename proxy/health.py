@@ -43,6 +43,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     journal_lost: int
     journal_waiting: int
     journal_problem: str | None = None
+    abandoned: int = 0
+    abandoned_completed: int = 0
+    abandoned_cut: int = 0
 
 
 class Health:
@@ -84,6 +87,7 @@ class Health:
         body = {
             "status": "unready" if problems else "ready",
             "problems": problems,
+            "abandoned_calls": own.abandoned,
             "journal": {"records": own.journal_records, "lost": own.journal_lost},
         }
         return 503 if problems else 200, _JSON, msgspec.json.encode(body) + b"\n"
@@ -177,12 +181,23 @@ _COUNTERS: tuple[_Reading, ...] = (
     ("request_bytes", "Bytes of request bodies.", lambda s: s.request_bytes),
     ("answer_bytes", "Bytes of answer bodies.", lambda s: s.answer_bytes),
     ("call_seconds", "Time that calls took, summed.", lambda s: s.latency_seconds),
+    (
+        "abandoned_calls_completed",
+        "Calls read to their end after their client hung up.",
+        lambda s: s.abandoned_completed,
+    ),
+    (
+        "abandoned_calls_cut",
+        "Calls whose client hung up and that a bound, the upstream or a stop ended.",
+        lambda s: s.abandoned_cut,
+    ),
     ("journal_records", "Records written to the journal.", lambda s: s.journal_records),
     ("journal_failures", "Journal writes that failed.", lambda s: s.journal_failures),
     ("journal_lost_records", "Records that were given up.", lambda s: s.journal_lost),
 )
 _GAUGES: tuple[_Reading, ...] = (
     ("calls_in_flight", "Calls under way.", lambda s: s.in_flight),
+    ("abandoned_calls", "Calls that are read on for nobody.", lambda s: s.abandoned),
     (
         "journal_waiting_writes",
         "Journal writes that wait for the disk.",

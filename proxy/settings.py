@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from typing_extensions import override  # typing has it from Python 3.12 on
 
+from proxy.core.leaving import ByEndpoint
 from proxy.errors import ConfigurationError
 
 PREFIX = "METER_"
@@ -150,6 +151,9 @@ def _cores() -> int:
 
 
 Listen = Annotated[Address, NoDecode, BeforeValidator(Address.parse, json_schema_input_type=str)]
+EndpointChoices = Annotated[
+    ByEndpoint, NoDecode, BeforeValidator(ByEndpoint.parse, json_schema_input_type=str)
+]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 FieldNames = Annotated[Names, AfterValidator(_field_names)]
 FieldPrefixes = Annotated[Names, AfterValidator(_field_prefixes)]
@@ -218,7 +222,19 @@ class Settings(BaseSettings):
         default_factory=_cores, ge=1, le=1024, description="worker processes (default: cores)"
     )
     on_disconnect: Literal["drain", "cancel"] = Field(
-        default="cancel", description="what becomes of a call whose client has hung up"
+        default="drain", description="what becomes of a call whose client has hung up"
+    )
+    on_disconnect_endpoints: EndpointChoices = Field(
+        default=ByEndpoint(), description="the same for single endpoints, as a JSON object"
+    )
+    on_disconnect_max_seconds: Seconds = Field(
+        default=600.0, description="how long a call is read on for nobody; then it is cancelled"
+    )
+    on_disconnect_max_bytes: Bytes = Field(
+        default=67_108_864, description="how much of its answer is read; then it is cancelled"
+    )
+    on_disconnect_max_calls: int = Field(
+        default=256, ge=0, description="how many a worker reads at once; others are cancelled"
     )
     report_timezone: Annotated[str, AfterValidator(_time_zone)] = Field(
         default="UTC", description="time zone in which days and months of reports begin"
