@@ -16,7 +16,7 @@ from pathlib import Path
 from proxy import logs
 from proxy.banner import release
 from proxy.errors import ConfigurationError, MeterError
-from proxy.settings import Settings, flag, read_settings, unknown_variables, variable
+from proxy.settings import Address, Settings, flag, read_settings, unknown_variables, variable
 
 REFUSED = 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -84,6 +84,19 @@ def _dashboard(options: argparse.Namespace) -> None:
     os.execve(sys.executable, (*PYTHON, "dashboard"), variables)  # noqa: S606 - our own command
 
 
+def _demo(options: argparse.Namespace) -> None:
+    from proxy.demo.running import run_demo  # noqa: PLC0415 - no other command needs it
+
+    try:
+        run_demo(
+            listen=Address.parse(options.listen),
+            dashboard_listen=Address.parse(options.dashboard_listen),
+            calls=options.calls,
+        )
+    except ValueError as exc:
+        raise ConfigurationError(f"--listen, --dashboard-listen: {exc}") from None
+
+
 def _check_prices(options: argparse.Namespace) -> None:
     from proxy.pricefile import load_price_book  # noqa: PLC0415 - no other command needs it
     from proxy.resources import resource  # noqa: PLC0415 - no other command needs it
@@ -119,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "dashboard", _dashboard, "run the dashboard alone")
     for child in (worker, recorder):
         child.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+    _add_demo(commands)
     pricing = commands.add_parser("pricing", help="look after the pricing file")
     check = pricing.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "check", help="say whether a pricing file can be used"
@@ -127,6 +141,23 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check_prices)
     commands.add_parser("version", help="print the version").set_defaults(command=_version)
     return parser
+
+
+def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "show it all on invented traffic: no key, no network, nothing is kept"
+    demo = commands.add_parser("demo", help=words, description=words, allow_abbrev=False)
+    addresses = {"listen": "the proxy", "dashboard_listen": "the dashboard"}
+    for setting, part in addresses.items():
+        demo.add_argument(
+            flag(setting),
+            default=str(Settings.model_fields[setting].get_default()),
+            metavar="HOST:PORT",
+            help=f"where {part} listens; another port if this one is taken (default: %(default)s)",
+        )
+    demo.add_argument(
+        "--calls", type=int, default=12_000, help="how many calls the past has (default: 12000)"
+    )
+    demo.set_defaults(command=_demo)
 
 
 def _add(

@@ -9,7 +9,7 @@ import pytest
 from tests.documents import ROOT
 
 MAP = ROOT / "docs" / "code.md"
-PACKAGES = ("proxy", "proxy/core", "dashboard")
+PACKAGES = ("proxy", "proxy/core", "proxy/demo", "dashboard")
 _ROW = re.compile(r"^\| \[`(\w+)`\]\(\.\./([\w/]+)\.py\) \| (.*) \|$", re.MULTILINE)
 
 
