@@ -79,6 +79,7 @@ CREATE TABLE IF NOT EXISTS user_api_usage (
     tool_cost_usd numeric(20, 12),
     list_cost_usd numeric(20, 12),
     billed_units jsonb,
+    settles uuid,
     PRIMARY KEY (created_at, event_id),
 
     CONSTRAINT usage_source_is_known CHECK (
@@ -140,12 +141,13 @@ CREATE TABLE IF NOT EXISTS user_api_usage (
     )
 ) PARTITION BY RANGE (created_at);
 
--- Ledgers from before there were tool fees and free calls. What is stored already satisfies the
+-- Ledgers from before there were tool fees, free calls and objects that are billed when they are done. What is stored already satisfies the
 -- wider check, so that it need not be read again.
 ALTER TABLE user_api_usage
     ADD COLUMN IF NOT EXISTS tool_cost_usd numeric(20, 12),
     ADD COLUMN IF NOT EXISTS list_cost_usd numeric(20, 12),
-    ADD COLUMN IF NOT EXISTS billed_units jsonb;
+    ADD COLUMN IF NOT EXISTS billed_units jsonb,
+    ADD COLUMN IF NOT EXISTS settles uuid;
 DO $do$
 BEGIN
     IF EXISTS (
@@ -168,7 +170,8 @@ END
 $do$;
 
 COMMENT ON TABLE user_api_usage IS
-    'One row for every request sent upstream. Only grows: a correction is a row of its own.';
+    'One row for every request sent upstream. Only grows: a correction is a row of its own, and so is '
+    'what an object cost that a call has made (settles).';
 COMMENT ON COLUMN user_api_usage.event_id IS
     'UUIDv7, made when the request was admitted.';
 COMMENT ON COLUMN user_api_usage.created_at IS
@@ -255,6 +258,9 @@ COMMENT ON COLUMN user_api_usage.list_cost_usd IS
     'cost_usd before any negotiated price.';
 COMMENT ON COLUMN user_api_usage.billed_units IS
     'What is billed by the unit: a list of component, quantity and price_id (null: no price).';
+COMMENT ON COLUMN user_api_usage.settles IS
+    'event_id of the call that made what this row charges: a background response, a run, a batch, … '
+    'Such a row is no call of its own. NULL: it is a call.';
 
 
 -- 3. Partitions ----------------------------------------------------------------------------------
@@ -325,6 +331,11 @@ CREATE INDEX IF NOT EXISTS user_api_usage_of_response
 ON user_api_usage (response_id)
 WHERE response_id IS NOT NULL;
 
+-- "What came of this call": a batch has a row for each of its lines.
+CREATE INDEX IF NOT EXISTS user_api_usage_of_settled
+ON user_api_usage (settles)
+WHERE settles IS NOT NULL;
+
 
 -- 5. Rollups -------------------------------------------------------------------------------------
 
@@ -338,6 +349,31 @@ RETURNS numeric
 LANGUAGE sql
 IMMUTABLE PARALLEL SAFE
 AS 'SELECT coalesce(one + other, one, other)';
+
+-- What a row counts among unpriced_calls: 1 where usage is known and its cost is not, or not all of
+-- it; -1 where such a row is taken back.
+CREATE OR REPLACE FUNCTION unpriced(charge user_api_usage)
+RETURNS integer
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN charge.usage_source = 'unavailable' THEN 0
+    WHEN charge.cost_usd IS NOT NULL AND charge.unpriced_reason IS NULL THEN 0
+    WHEN charge.corrects IS NULL THEN 1
+    WHEN charge.cost_usd IS NULL THEN -1
+    ELSE 0
+END;
+
+-- Whether nothing is known of what a call cost. What is billed later has a row of its own then, and
+-- stands in the view open_objects until that.
+CREATE OR REPLACE FUNCTION is_unavailable(charge user_api_usage)
+RETURNS boolean
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+RETURN
+    charge.usage_source = 'unavailable'
+    AND charge.cost_usd IS NULL
+    AND charge.usage_problem IS DISTINCT FROM 'usage_deferred';
 
 -- For charts and for any time zone: a quarter of an hour is the finest offset in use.
 CREATE TABLE IF NOT EXISTS usage_by_quarter_hour (
@@ -374,7 +410,7 @@ COMMENT ON TABLE usage_by_quarter_hour IS
 COMMENT ON COLUMN usage_by_quarter_hour.bucket IS
     'Start of the quarter of an hour; half-open.';
 COMMENT ON COLUMN usage_by_quarter_hour.calls IS
-    'Rows of the ledger, corrections not counted.';
+    'Requests sent upstream. Rows that correct or settle others are in the sums, but not counted.';
 COMMENT ON COLUMN usage_by_quarter_hour.errors IS
     'Calls whose outcome is neither ok nor client_disconnected.';
 COMMENT ON COLUMN usage_by_quarter_hour.unpriced_calls IS
@@ -478,18 +514,18 @@ BEGIN
         model,
         service_tier,
         operation_name,
-        count(*) FILTER (WHERE corrects IS NULL),
-        count(*) FILTER (
-            WHERE corrects IS NULL AND outcome NOT IN ('ok', 'client_disconnected')
-        ),
+        count(*) FILTER (WHERE corrects IS NULL AND settles IS NULL),
         count(*) FILTER (
             WHERE corrects IS NULL
-                AND usage_source <> 'unavailable'
-                AND (cost_usd IS NULL OR unpriced_reason IS NOT NULL)
+                AND settles IS NULL
+                AND outcome NOT IN ('ok', 'client_disconnected')
         ),
-        count(*) FILTER (WHERE corrects IS NULL AND usage_source = 'estimated'),
+        sum(unpriced(user_api_usage)),
         count(*) FILTER (
-            WHERE corrects IS NULL AND usage_source = 'unavailable' AND cost_usd IS NULL
+            WHERE corrects IS NULL AND settles IS NULL AND usage_source = 'estimated'
+        ),
+        count(*) FILTER (
+            WHERE corrects IS NULL AND settles IS NULL AND is_unavailable(user_api_usage)
         ),
         sum(prompt_tokens),
         sum(completion_tokens),
@@ -513,18 +549,18 @@ BEGIN
         user_id,
         endpoint,
         model,
-        count(*) FILTER (WHERE corrects IS NULL),
-        count(*) FILTER (
-            WHERE corrects IS NULL AND outcome NOT IN ('ok', 'client_disconnected')
-        ),
+        count(*) FILTER (WHERE corrects IS NULL AND settles IS NULL),
         count(*) FILTER (
             WHERE corrects IS NULL
-                AND usage_source <> 'unavailable'
-                AND (cost_usd IS NULL OR unpriced_reason IS NOT NULL)
+                AND settles IS NULL
+                AND outcome NOT IN ('ok', 'client_disconnected')
         ),
-        count(*) FILTER (WHERE corrects IS NULL AND usage_source = 'estimated'),
+        sum(unpriced(user_api_usage)),
         count(*) FILTER (
-            WHERE corrects IS NULL AND usage_source = 'unavailable' AND cost_usd IS NULL
+            WHERE corrects IS NULL AND settles IS NULL AND usage_source = 'estimated'
+        ),
+        count(*) FILTER (
+            WHERE corrects IS NULL AND settles IS NULL AND is_unavailable(user_api_usage)
         ),
         sum(prompt_tokens),
         sum(completion_tokens),
@@ -648,7 +684,8 @@ SELECT
     recorded_at,
     tool_cost_usd,
     list_cost_usd,
-    billed_units
+    billed_units,
+    settles
 FROM user_api_usage;
 
 CREATE OR REPLACE VIEW quarter_hours AS

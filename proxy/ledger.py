@@ -43,7 +43,7 @@ WITH inserted AS (
         usage_source, usage_problem, status, outcome, error_type, stream, latency_ms,
         time_to_first_byte_ms, upstream_request_id, response_id, metadata, attribution_problem,
         raw_usage, retry_count, request_bytes, response_bytes, tool_cost_usd, list_cost_usd,
-        billed_units
+        billed_units, corrects, settles
     )
     SELECT *  -- what unnest makes of the parameters, in the order of the columns above
     FROM unnest(
@@ -54,7 +54,7 @@ WITH inserted AS (
         $24::text[], $25::smallint[], $26::text[], $27::text[], $28::boolean[],
         $29::integer[], $30::integer[], $31::text[], $32::text[], $33::jsonb[],
         $34::text[], $35::jsonb[], $36::integer[], $37::bigint[], $38::bigint[],
-        $39::numeric[], $40::numeric[], $41::jsonb[]
+        $39::numeric[], $40::numeric[], $41::jsonb[], $42::uuid[], $43::uuid[]
     )
     ORDER BY 2, 1
     ON CONFLICT (created_at, event_id) DO NOTHING
@@ -62,21 +62,19 @@ WITH inserted AS (
         created_at, user_id, endpoint, model, service_tier, operation_name, usage_source, outcome,
         prompt_tokens, completion_tokens, total_tokens, cached_tokens, cache_write_tokens,
         reasoning_tokens, audio_prompt_tokens, audio_completion_tokens, cost_usd, tool_cost_usd,
-        unpriced_reason
+        corrects IS NULL AND settles IS NULL AS is_call,
+        unpriced(user_api_usage), is_unavailable(user_api_usage)
 ),
 by_quarter_hour AS (
     INSERT INTO usage_by_quarter_hour AS kept
     SELECT
         date_bin('15 minutes', created_at, 'epoch'),
         endpoint, model, service_tier, operation_name,
-        count(*),
-        count(*) FILTER (WHERE outcome NOT IN ('ok', 'client_disconnected')),
-        count(*) FILTER (
-            WHERE usage_source <> 'unavailable'
-                AND (cost_usd IS NULL OR unpriced_reason IS NOT NULL)
-        ),
-        count(*) FILTER (WHERE usage_source = 'estimated'),
-        count(*) FILTER (WHERE usage_source = 'unavailable' AND cost_usd IS NULL),
+        count(*) FILTER (WHERE is_call),
+        count(*) FILTER (WHERE is_call AND outcome NOT IN ('ok', 'client_disconnected')),
+        sum(unpriced),
+        count(*) FILTER (WHERE is_call AND usage_source = 'estimated'),
+        count(*) FILTER (WHERE is_call AND is_unavailable),
         sum(prompt_tokens), sum(completion_tokens), sum(total_tokens),
         sum(cached_tokens), sum(cache_write_tokens), sum(reasoning_tokens),
         sum(audio_prompt_tokens), sum(audio_completion_tokens),
@@ -112,14 +110,11 @@ by_user_day AS (
             AT TIME ZONE (SELECT value FROM meter_settings WHERE name = 'report_timezone')
         )::date,
         user_id, endpoint, model,
-        count(*),
-        count(*) FILTER (WHERE outcome NOT IN ('ok', 'client_disconnected')),
-        count(*) FILTER (
-            WHERE usage_source <> 'unavailable'
-                AND (cost_usd IS NULL OR unpriced_reason IS NOT NULL)
-        ),
-        count(*) FILTER (WHERE usage_source = 'estimated'),
-        count(*) FILTER (WHERE usage_source = 'unavailable' AND cost_usd IS NULL),
+        count(*) FILTER (WHERE is_call),
+        count(*) FILTER (WHERE is_call AND outcome NOT IN ('ok', 'client_disconnected')),
+        sum(unpriced),
+        count(*) FILTER (WHERE is_call AND usage_source = 'estimated'),
+        count(*) FILTER (WHERE is_call AND is_unavailable),
         sum(prompt_tokens), sum(completion_tokens), sum(total_tokens),
         sum(cached_tokens), sum(cache_write_tokens), sum(reasoning_tokens),
         sum(audio_prompt_tokens), sum(audio_completion_tokens),
@@ -151,14 +146,11 @@ by_month AS (
     INSERT INTO usage_by_month AS kept
     SELECT
         date_trunc('month', created_at AT TIME ZONE 'UTC')::date,
-        count(*),
-        count(*) FILTER (WHERE outcome NOT IN ('ok', 'client_disconnected')),
-        count(*) FILTER (
-            WHERE usage_source <> 'unavailable'
-                AND (cost_usd IS NULL OR unpriced_reason IS NOT NULL)
-        ),
-        count(*) FILTER (WHERE usage_source = 'estimated'),
-        count(*) FILTER (WHERE usage_source = 'unavailable' AND cost_usd IS NULL),
+        count(*) FILTER (WHERE is_call),
+        count(*) FILTER (WHERE is_call AND outcome NOT IN ('ok', 'client_disconnected')),
+        sum(unpriced),
+        count(*) FILTER (WHERE is_call AND usage_source = 'estimated'),
+        count(*) FILTER (WHERE is_call AND is_unavailable),
         sum(total_tokens), sum(cost_usd), min(created_at), max(created_at), sum(tool_cost_usd)
     FROM inserted
     GROUP BY 1

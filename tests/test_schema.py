@@ -17,7 +17,7 @@ from proxy.ledger import Ledger
 from tests.conftest import at
 from tests.fakes.rows import ledger_row, unavailable_row
 
-OF_THE_DATABASE = {"corrects", "recorded_at"}  # not made from a call
+OF_THE_DATABASE = {"recorded_at"}  # not made from a call
 VIEWS = {
     "calls": "event_id",
     "quarter_hours": "bucket",

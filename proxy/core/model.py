@@ -227,6 +227,8 @@ class LedgerRow:
     tool_cost_usd: Decimal | None = None
     list_cost_usd: Decimal | None = None
     billed_units: bytes | None = None  # JSON
+    corrects: UUID | None = None  # event_id of the row that this one corrects
+    settles: UUID | None = None  # event_id of the call whose object this row charges
 
 
 def created_at(event_id: bytes) -> datetime:

@@ -32,7 +32,14 @@ _LONG_EXPONENT = re.compile(r"[eE][+-]?[0-9]{3}")
 
 def columns(rows: Sequence[LedgerRow]) -> list[list[object]]:
     """Return the values of each column, in the order of COLUMNS."""
-    return [[clean(getattr(row, name)) for row in rows] for name, clean in COLUMNS.items()]
+    return [[_stored(row, name, clean) for row in rows] for name, clean in COLUMNS.items()]
+
+
+def _stored(row: LedgerRow, name: str, clean: Callable[[Any], object]) -> object:
+    value = getattr(row, name)
+    if row.corrects is not None and isinstance(value, int | Decimal):
+        return value  # of a correction, made from a row that is stored: it may be negative
+    return clean(value)
 
 
 def clean_text(text: str, max_bytes: int) -> str:
@@ -162,4 +169,6 @@ COLUMNS: Mapping[str, Callable[[Any], object]] = {
     "tool_cost_usd": _cost,
     "list_cost_usd": _cost,
     "billed_units": _json,
+    "corrects": _as_it_is,
+    "settles": _as_it_is,
 }

@@ -111,6 +111,36 @@ async def test_calls_are_counted_by_what_is_known_of_them(
         assert counts == [(4, 1, 2, 1, 1)], name
 
 
+async def test_a_row_that_settles_a_call_is_in_the_sums_and_not_counted(
+    ledger: Ledger, reader: asyncpg.Connection
+) -> None:
+    """What is billed later is no second call; what is taken back leaves nothing, also rebuilt."""
+    made = unavailable_row(1, usage_problem="usage_deferred")
+    whole = unpriced_row(2, settles=made.event_id)
+    back = unpriced_row(
+        3,
+        settles=made.event_id,
+        corrects=whole.event_id,
+        prompt_tokens=-1200,
+        completion_tokens=-300,
+        total_tokens=-1500,
+        cached_tokens=-1000,
+    )
+    line = ledger_row(4, settles=made.event_id)
+    result = await ledger.insert([made, whole, back, line])
+    assert result == InsertResult(inserted=4)
+    before = await rollups(reader)
+    for name in ROLLUPS:
+        counts = await table(
+            reader,
+            f"SELECT calls, errors, unpriced_calls, estimated_calls, unavailable_calls,"  # noqa: S608
+            f" total_tokens, cost_usd FROM {name}",
+        )
+        assert counts == [(1, 0, 0, 0, 0, 1500, line.cost_usd)], name
+    await reader.execute("SELECT rebuild_rollups()")
+    assert await rollups(reader) == before
+
+
 async def test_a_batch_sent_again_changes_nothing(
     ledger: Ledger, reader: asyncpg.Connection
 ) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.storing import COLUMNS, MAX_TOKENS, clean_json, clean_object, clean_text, columns
-from tests.fakes.rows import ledger_row
+from tests.fakes.rows import event_id, ledger_row
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
@@ -120,3 +120,11 @@ def test_columns_stand_in_the_order_of_the_statement() -> None:
     assert values[0] == [row.event_id for row in rows]
     assert values[2] == ["ada", None]
     assert len(values) == len(COLUMNS)
+
+
+def test_a_correction_may_take_away() -> None:
+    """Its counts are differences, made from a row that is stored."""
+    row = ledger_row(1, corrects=event_id(2), prompt_tokens=-5, cost_usd=Decimal("-0.01"))
+    values = dict(zip(COLUMNS, columns([row]), strict=True))
+    assert (values["prompt_tokens"], values["cost_usd"]) == ([-5], [Decimal("-0.01")])
+    assert values["user_id"] == ["ada"]
