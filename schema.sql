@@ -80,6 +80,11 @@ CREATE TABLE IF NOT EXISTS user_api_usage (
     list_cost_usd numeric(20, 12),
     billed_units jsonb,
     settles uuid,
+    correction_number smallint,
+    unpriced_change smallint,
+    estimated_change smallint,
+    unavailable_change smallint,
+    accounted_at timestamptz,
     PRIMARY KEY (created_at, event_id),
 
     CONSTRAINT usage_source_is_known CHECK (
@@ -138,11 +143,18 @@ CREATE TABLE IF NOT EXISTS user_api_usage (
         AND octet_length(service_tier) <= 64
         AND octet_length(operation_name) <= 64
         AND octet_length(response_id) <= 512
+    ),
+    -- What a call counts as is told by its own columns.
+    CONSTRAINT only_corrections_change_counts CHECK (
+        corrects IS NOT NULL
+        OR num_nonnulls(
+            correction_number, unpriced_change, estimated_change, unavailable_change
+        ) = 0
     )
 ) PARTITION BY RANGE (created_at);
 
--- Ledgers from before there were tool fees, free calls and objects that are billed when they are done. What is stored already satisfies the
--- wider check, so that it need not be read again.
+-- Ledgers from before there were tool fees, free calls and objects that are billed when they are
+-- done. What is stored already satisfies the wider check, so that it need not be read again.
 ALTER TABLE user_api_usage
     ADD COLUMN IF NOT EXISTS tool_cost_usd numeric(20, 12),
     ADD COLUMN IF NOT EXISTS list_cost_usd numeric(20, 12),
@@ -164,6 +176,31 @@ BEGIN
                 AND total_tokens IS NULL
                 AND (cost_usd IS NULL OR (cost_usd = 0 AND price_id IS NOT DISTINCT FROM 'free'))
             )
+        ) NOT VALID;
+    END IF;
+END
+$do$;
+
+-- Ledgers from before there were corrections and closed months.
+ALTER TABLE user_api_usage
+    ADD COLUMN IF NOT EXISTS correction_number smallint,
+    ADD COLUMN IF NOT EXISTS unpriced_change smallint,
+    ADD COLUMN IF NOT EXISTS estimated_change smallint,
+    ADD COLUMN IF NOT EXISTS unavailable_change smallint,
+    ADD COLUMN IF NOT EXISTS accounted_at timestamptz;
+DO $do$
+BEGIN
+    IF NOT EXISTS (
+        SELECT
+        FROM pg_constraint
+        WHERE
+            conrelid = 'user_api_usage'::regclass AND conname = 'only_corrections_change_counts'
+    ) THEN
+        ALTER TABLE user_api_usage ADD CONSTRAINT only_corrections_change_counts CHECK (
+            corrects IS NOT NULL
+            OR num_nonnulls(
+                correction_number, unpriced_change, estimated_change, unavailable_change
+            ) = 0
         ) NOT VALID;
     END IF;
 END
@@ -249,7 +286,7 @@ COMMENT ON COLUMN user_api_usage.request_bytes IS
 COMMENT ON COLUMN user_api_usage.response_bytes IS
     'Size of the answer''s body as received, in bytes.';
 COMMENT ON COLUMN user_api_usage.corrects IS
-    'event_id of the row that this one corrects; its counts and cost are then differences.';
+    'event_id of the call that this row corrects; its counts and cost are then differences.';
 COMMENT ON COLUMN user_api_usage.recorded_at IS
     'When the row was inserted; later than created_at by the length of the call, or of an outage.';
 COMMENT ON COLUMN user_api_usage.tool_cost_usd IS
@@ -261,6 +298,16 @@ COMMENT ON COLUMN user_api_usage.billed_units IS
 COMMENT ON COLUMN user_api_usage.settles IS
     'event_id of the call that made what this row charges: a background response, a run, a batch, … '
     'Such a row is no call of its own. NULL: it is a call.';
+COMMENT ON COLUMN user_api_usage.correction_number IS
+    'Which correction of its call a row is, from 1 on. NULL: it is the call itself.';
+COMMENT ON COLUMN user_api_usage.unpriced_change IS
+    'Of a correction: -1 if the call was unpriced until now, 1 if it is from now on, else 0.';
+COMMENT ON COLUMN user_api_usage.estimated_change IS
+    'Of a correction: the same of calls whose usage is estimated.';
+COMMENT ON COLUMN user_api_usage.unavailable_change IS
+    'Of a correction: the same of calls whose usage is unavailable.';
+COMMENT ON COLUMN user_api_usage.accounted_at IS
+    'When the row counts in sums, where its month was closed before it came. NULL: at created_at.';
 
 
 -- 3. Partitions ----------------------------------------------------------------------------------
@@ -337,7 +384,32 @@ ON user_api_usage (settles)
 WHERE settles IS NOT NULL;
 
 
--- 5. Rollups -------------------------------------------------------------------------------------
+-- 5. Closed months -------------------------------------------------------------------------------
+
+-- What was reported to finance stays as it was: a row that comes when its month is closed, a
+-- correction or a late call, counts at the start of the first open month (accounted_at). Months are
+-- closed in order, so the newest end is where the open ones begin.
+CREATE TABLE IF NOT EXISTS closed_month (
+    month date PRIMARY KEY,
+    starts_at timestamptz NOT NULL,
+    ends_at timestamptz NOT NULL,
+    report_timezone text NOT NULL,
+    closed_at timestamptz NOT NULL DEFAULT now(),
+    export_version smallint,
+    export_rows bigint,
+    export_sha256 text,
+    cost_usd numeric
+);
+
+COMMENT ON TABLE closed_month IS
+    'Months that are closed. Their rows are those that count from starts_at until before ends_at.';
+COMMENT ON COLUMN closed_month.month IS
+    'First day of the month, in the report time zone that there was when it was closed.';
+COMMENT ON COLUMN closed_month.export_sha256 IS
+    'SHA-256 of the export of the month. NULL: closing it was interrupted, and is to be done again.';
+
+
+-- 6. Rollups -------------------------------------------------------------------------------------
 
 -- Exact sums, kept by the statement that inserts the rows. A sum is over what is known, and NULL as
 -- long as nothing is. Keys may be NULL (a call without a user): NULL is a key like any other here.
@@ -351,12 +423,13 @@ IMMUTABLE PARALLEL SAFE
 AS 'SELECT coalesce(one + other, one, other)';
 
 -- What a row counts among unpriced_calls: 1 where usage is known and its cost is not, or not all of
--- it; -1 where such a row is taken back.
+-- it; -1 where such a row is taken back, or has got its price.
 CREATE OR REPLACE FUNCTION unpriced(charge user_api_usage)
 RETURNS integer
 LANGUAGE sql
 IMMUTABLE PARALLEL SAFE
 RETURN CASE
+    WHEN charge.unpriced_change IS NOT NULL THEN charge.unpriced_change
     WHEN charge.usage_source = 'unavailable' THEN 0
     WHEN charge.cost_usd IS NOT NULL AND charge.unpriced_reason IS NULL THEN 0
     WHEN charge.corrects IS NULL THEN 1
@@ -484,6 +557,42 @@ COMMENT ON TABLE usage_by_month IS
 COMMENT ON COLUMN usage_by_month.month IS
     'First day of the month (UTC).';
 
+-- What each row of the ledger adds to the sums, and when; proxy/ledger.py says the same of the rows
+-- that it inserts. A correction is no call: it changes what its call counts as.
+CREATE OR REPLACE VIEW counted_usage AS
+SELECT
+    coalesce(accounted_at, created_at) AS counted_at,
+    created_at,
+    user_id,
+    endpoint,
+    model,
+    service_tier,
+    operation_name,
+    (corrects IS NULL AND settles IS NULL)::integer AS calls,
+    (
+        corrects IS NULL AND settles IS NULL AND outcome NOT IN ('ok', 'client_disconnected')
+    )::integer AS errors,
+    unpriced(user_api_usage) AS unpriced_calls,
+    coalesce(
+        estimated_change,
+        (corrects IS NULL AND settles IS NULL AND usage_source = 'estimated')::integer
+    ) AS estimated_calls,
+    coalesce(
+        unavailable_change,
+        (corrects IS NULL AND settles IS NULL AND is_unavailable(user_api_usage))::integer
+    ) AS unavailable_calls,
+    prompt_tokens,
+    completion_tokens,
+    total_tokens,
+    cached_tokens,
+    cache_write_tokens,
+    reasoning_tokens,
+    audio_prompt_tokens,
+    audio_completion_tokens,
+    cost_usd,
+    tool_cost_usd
+FROM user_api_usage;
+
 -- Make all rollups anew from the ledger. The writers hold the same lock shared (proxy/ledger.py), so
 -- none of their rows is missed or counted twice; readers see the old sums until the new ones are there.
 CREATE OR REPLACE FUNCTION rebuild_rollups()
@@ -509,24 +618,16 @@ BEGIN
     DELETE FROM usage_by_quarter_hour;
     INSERT INTO usage_by_quarter_hour
     SELECT
-        date_bin('15 minutes', created_at, 'epoch'),
+        date_bin('15 minutes', counted_at, 'epoch'),
         endpoint,
         model,
         service_tier,
         operation_name,
-        count(*) FILTER (WHERE corrects IS NULL AND settles IS NULL),
-        count(*) FILTER (
-            WHERE corrects IS NULL
-                AND settles IS NULL
-                AND outcome NOT IN ('ok', 'client_disconnected')
-        ),
-        sum(unpriced(user_api_usage)),
-        count(*) FILTER (
-            WHERE corrects IS NULL AND settles IS NULL AND usage_source = 'estimated'
-        ),
-        count(*) FILTER (
-            WHERE corrects IS NULL AND settles IS NULL AND is_unavailable(user_api_usage)
-        ),
+        sum(calls),
+        sum(errors),
+        sum(unpriced_calls),
+        sum(estimated_calls),
+        sum(unavailable_calls),
         sum(prompt_tokens),
         sum(completion_tokens),
         sum(total_tokens),
@@ -539,29 +640,21 @@ BEGIN
         min(created_at),
         max(created_at),
         sum(tool_cost_usd)
-    FROM user_api_usage
+    FROM counted_usage
     GROUP BY 1, 2, 3, 4, 5;
 
     DELETE FROM usage_by_user_day;
     INSERT INTO usage_by_user_day
     SELECT
-        (created_at AT TIME ZONE zone)::date,
+        (counted_at AT TIME ZONE zone)::date,
         user_id,
         endpoint,
         model,
-        count(*) FILTER (WHERE corrects IS NULL AND settles IS NULL),
-        count(*) FILTER (
-            WHERE corrects IS NULL
-                AND settles IS NULL
-                AND outcome NOT IN ('ok', 'client_disconnected')
-        ),
-        sum(unpriced(user_api_usage)),
-        count(*) FILTER (
-            WHERE corrects IS NULL AND settles IS NULL AND usage_source = 'estimated'
-        ),
-        count(*) FILTER (
-            WHERE corrects IS NULL AND settles IS NULL AND is_unavailable(user_api_usage)
-        ),
+        sum(calls),
+        sum(errors),
+        sum(unpriced_calls),
+        sum(estimated_calls),
+        sum(unavailable_calls),
         sum(prompt_tokens),
         sum(completion_tokens),
         sum(total_tokens),
@@ -574,7 +667,7 @@ BEGIN
         min(created_at),
         max(created_at),
         sum(tool_cost_usd)
-    FROM user_api_usage
+    FROM counted_usage
     GROUP BY 1, 2, 3, 4;
 
     DELETE FROM usage_by_month;
@@ -617,7 +710,170 @@ END
 $function$;
 
 
--- 6. Prices --------------------------------------------------------------------------------------
+-- 7. Seals ---------------------------------------------------------------------------------------
+
+-- Every batch of rows that a recorder commits is sealed: the digests of its rows, and a hash over
+-- them and over the hash of the batch before it. A row that is changed, removed or put in beside the
+-- recorder is found (openai-meter verify) unless all later batches are made anew as well, and then
+-- no hash that anybody has noted is there any more. Writers at the same time take different chains.
+CREATE TABLE IF NOT EXISTS seal_chain (
+    chain smallint PRIMARY KEY,
+    number bigint NOT NULL,
+    hash bytea NOT NULL
+) WITH (fillfactor = 20);
+
+COMMENT ON TABLE seal_chain IS
+    'The last batch of each chain of seals, and its hash.';
+
+INSERT INTO seal_chain (chain, number, hash)
+SELECT chain, 0, ''
+FROM generate_series(1, 16) AS chain
+ON CONFLICT (chain) DO NOTHING;
+
+CREATE TABLE IF NOT EXISTS seal (
+    chain smallint NOT NULL,
+    number bigint NOT NULL,
+    sealed_at timestamptz NOT NULL DEFAULT now(),
+    first_created_at timestamptz NOT NULL,
+    last_created_at timestamptz NOT NULL,
+    event_ids uuid[],
+    digests bytea,
+    content_hash bytea NOT NULL,
+    hash bytea NOT NULL,
+    PRIMARY KEY (chain, number)
+);
+
+COMMENT ON TABLE seal IS
+    'One row for each batch of the ledger: which rows it has, their digests, its place in a chain.';
+COMMENT ON COLUMN seal.digests IS
+    'row_digest() of each row, 16 bytes each, in the order of event_ids.';
+COMMENT ON COLUMN seal.content_hash IS
+    'SHA-256 over event_ids and digests.';
+COMMENT ON COLUMN seal.hash IS
+    'SHA-256 over the hash of the batch before, chain, number, sealed_at and content_hash.';
+
+-- The digest of a row, over the binary form of its columns: no setting of a session alters it. A
+-- column that is added later joins a group at the end that only counts where it holds something, so
+-- that rows from before it keep their digest.
+CREATE OR REPLACE FUNCTION row_digest(usage user_api_usage)
+RETURNS bytea
+LANGUAGE sql
+STABLE PARALLEL SAFE
+AS $function$
+SELECT substr(
+    sha256(
+        record_send(
+            ROW(
+                usage.event_id, usage.created_at, usage.user_id, usage.endpoint, usage.api_path,
+                usage.operation_name, usage.upstream, usage.model, usage.request_model,
+                usage.service_tier, usage.prompt_tokens, usage.completion_tokens,
+                usage.total_tokens, usage.cached_tokens, usage.cache_write_tokens,
+                usage.reasoning_tokens, usage.audio_prompt_tokens, usage.audio_completion_tokens,
+                usage.cost_usd, usage.price_id, usage.catalog_version, usage.unpriced_reason,
+                usage.usage_source, usage.usage_problem, usage.status, usage.outcome,
+                usage.error_type, usage.stream, usage.latency_ms, usage.time_to_first_byte_ms,
+                usage.upstream_request_id, usage.response_id, usage.metadata,
+                usage.attribution_problem, usage.raw_usage, usage.retry_count,
+                usage.request_bytes, usage.response_bytes, usage.corrects, usage.recorded_at,
+                usage.tool_cost_usd, usage.list_cost_usd, usage.billed_units
+            )
+        )
+        || CASE
+            WHEN num_nonnulls(
+                usage.correction_number, usage.unpriced_change, usage.estimated_change,
+                usage.unavailable_change, usage.accounted_at, usage.settles
+            ) = 0 THEN ''
+            ELSE record_send(
+                ROW(
+                    usage.correction_number, usage.unpriced_change, usage.estimated_change,
+                    usage.unavailable_change, usage.accounted_at, usage.settles
+                )
+            )
+        END
+    ),
+    1,
+    16
+)
+$function$;
+
+-- What a batch is hashed from; proxy/verifying.py reads it too.
+CREATE OR REPLACE FUNCTION seal_hash(
+    previous_hash bytea, chain smallint, number bigint, sealed_at timestamptz, content_hash bytea
+)
+RETURNS bytea
+LANGUAGE sql
+STABLE PARALLEL SAFE
+AS $function$
+SELECT sha256(
+    previous_hash || int2send(chain) || int8send(number) || timestamptz_send(sealed_at)
+    || content_hash
+)
+$function$;
+
+-- Seal the rows that this transaction has inserted; no rows, no seal. Others who seal at this moment
+-- have other chains; only where all chains are taken does one wait for another.
+CREATE OR REPLACE FUNCTION seal_batch(
+    event_ids uuid[], digests bytea, first_created_at timestamptz, last_created_at timestamptz
+)
+RETURNS void
+LANGUAGE plpgsql
+AS $function$
+DECLARE
+    head seal_chain%ROWTYPE;
+    content_hash bytea;
+BEGIN
+    IF event_ids IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT * INTO head FROM seal_chain ORDER BY chain LIMIT 1 FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        SELECT * INTO STRICT head
+        FROM seal_chain
+        WHERE seal_chain.chain = 1 + pg_backend_pid() % 16
+        FOR UPDATE;
+    END IF;
+    content_hash := sha256(array_send(event_ids) || digests);
+    INSERT INTO seal (
+        chain, number, sealed_at, first_created_at, last_created_at, event_ids, digests,
+        content_hash, hash
+    )
+    VALUES (
+        head.chain, head.number + 1, now(), first_created_at, last_created_at, event_ids, digests,
+        content_hash, seal_hash(head.hash, head.chain, head.number + 1, now(), content_hash)
+    )
+    RETURNING seal.number, seal.hash INTO head.number, head.hash;
+    UPDATE seal_chain
+    SET number = head.number, hash = head.hash
+    WHERE seal_chain.chain = head.chain;
+END
+$function$;
+
+-- Rows from before there were seals are sealed once, as they are found.
+DO $do$
+BEGIN
+    IF NOT EXISTS (SELECT FROM seal) THEN
+        PERFORM seal_batch(
+            array_agg(event_id ORDER BY created_at, event_id),
+            string_agg(digest, '' ORDER BY created_at, event_id),
+            min(created_at),
+            max(created_at)
+        )
+        FROM (
+            SELECT
+                event_id,
+                created_at,
+                row_digest(user_api_usage) AS digest,
+                (row_number() OVER (ORDER BY created_at, event_id) - 1) / 10000 AS batch
+            FROM user_api_usage
+        ) AS former
+        GROUP BY batch
+        ORDER BY batch;
+    END IF;
+END
+$do$;
+
+
+-- 8. Prices --------------------------------------------------------------------------------------
 
 -- Every rate of every catalogue that a row was ever priced with; written by proxy/ledger.py.
 CREATE TABLE IF NOT EXISTS price_rate (
@@ -636,7 +892,7 @@ COMMENT ON COLUMN price_rate.list_unit_price IS
     'USD for one unit, that is for one token.';
 
 
--- 7. Views ---------------------------------------------------------------------------------------
+-- 9. Views ---------------------------------------------------------------------------------------
 
 -- The dashboard reads these and nothing else. New columns go last, so that a view can be replaced.
 
@@ -685,8 +941,80 @@ SELECT
     tool_cost_usd,
     list_cost_usd,
     billed_units,
-    settles
+    settles,
+    correction_number,
+    unpriced_change,
+    estimated_change,
+    unavailable_change,
+    accounted_at
 FROM user_api_usage;
+
+-- One row for each call, as it is after its corrections: the sum of its rows. What has no sum, such
+-- as a price_id, is that of the last correction.
+CREATE OR REPLACE VIEW corrected_calls AS
+SELECT
+    call.event_id,
+    call.created_at,
+    call.user_id,
+    call.endpoint,
+    call.api_path,
+    call.operation_name,
+    call.upstream,
+    call.model,
+    call.request_model,
+    call.service_tier,
+    known_sum(call.prompt_tokens, change.prompt_tokens)::bigint AS prompt_tokens,
+    known_sum(call.completion_tokens, change.completion_tokens)::bigint AS completion_tokens,
+    known_sum(call.total_tokens, change.total_tokens)::bigint AS total_tokens,
+    known_sum(call.cached_tokens, change.cached_tokens)::bigint AS cached_tokens,
+    known_sum(call.cache_write_tokens, change.cache_write_tokens)::bigint AS cache_write_tokens,
+    known_sum(call.reasoning_tokens, change.reasoning_tokens)::bigint AS reasoning_tokens,
+    known_sum(call.audio_prompt_tokens, change.audio_prompt_tokens)::bigint
+        AS audio_prompt_tokens,
+    known_sum(call.audio_completion_tokens, change.audio_completion_tokens)::bigint
+        AS audio_completion_tokens,
+    known_sum(call.cost_usd, change.cost_usd) AS cost_usd,
+    known_sum(call.tool_cost_usd, change.tool_cost_usd) AS tool_cost_usd,
+    known_sum(call.list_cost_usd, change.list_cost_usd) AS list_cost_usd,
+    CASE WHEN corrections = 0 THEN call.price_id ELSE change.price_id END AS price_id,
+    CASE WHEN corrections = 0 THEN call.catalog_version ELSE change.catalog_version END
+        AS catalog_version,
+    CASE WHEN corrections = 0 THEN call.unpriced_reason ELSE change.unpriced_reason END
+        AS unpriced_reason,
+    CASE WHEN corrections = 0 THEN call.usage_source ELSE change.usage_source END
+        AS usage_source,
+    CASE WHEN corrections = 0 THEN call.billed_units ELSE change.billed_units END
+        AS billed_units,
+    call.status,
+    call.outcome,
+    call.stream,
+    call.metadata,
+    call.response_id,
+    corrections
+FROM user_api_usage AS call
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) AS corrections,
+        sum(prompt_tokens) AS prompt_tokens,
+        sum(completion_tokens) AS completion_tokens,
+        sum(total_tokens) AS total_tokens,
+        sum(cached_tokens) AS cached_tokens,
+        sum(cache_write_tokens) AS cache_write_tokens,
+        sum(reasoning_tokens) AS reasoning_tokens,
+        sum(audio_prompt_tokens) AS audio_prompt_tokens,
+        sum(audio_completion_tokens) AS audio_completion_tokens,
+        sum(cost_usd) AS cost_usd,
+        sum(tool_cost_usd) AS tool_cost_usd,
+        sum(list_cost_usd) AS list_cost_usd,
+        (array_agg(price_id ORDER BY correction_number DESC NULLS LAST))[1] AS price_id,
+        (array_agg(catalog_version ORDER BY correction_number DESC NULLS LAST))[1] AS catalog_version,
+        (array_agg(unpriced_reason ORDER BY correction_number DESC NULLS LAST))[1] AS unpriced_reason,
+        (array_agg(usage_source ORDER BY correction_number DESC NULLS LAST))[1] AS usage_source,
+        (array_agg(billed_units ORDER BY correction_number DESC NULLS LAST))[1] AS billed_units
+    FROM user_api_usage AS correction
+    WHERE correction.created_at = call.created_at AND correction.corrects = call.event_id
+) AS change
+WHERE call.corrects IS NULL;
 
 CREATE OR REPLACE VIEW quarter_hours AS
 SELECT
@@ -865,7 +1193,7 @@ SELECT
 FROM price_rate;
 
 
--- 8. Roles ---------------------------------------------------------------------------------------
+-- 10. Roles --------------------------------------------------------------------------------------
 
 -- The dashboard reads as meter_dashboard, which may SELECT from the views above and nothing else:
 -- it does SET LOCAL ROLE in each of its transactions. A role belongs to the whole server, and whoever
@@ -902,7 +1230,7 @@ BEGIN
     END;
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO meter_dashboard', current_schema());
     GRANT SELECT ON
-        calls, quarter_hours, user_days, user_usage_summary, monthly_usage_summary,
+        calls, corrected_calls, quarter_hours, user_days, user_usage_summary, monthly_usage_summary,
         endpoint_usage_summary, daily_usage_summary, ledger_status, prices
     TO meter_dashboard;
 END
@@ -934,6 +1262,6 @@ END
 $function$;
 
 
--- 9. Ready ---------------------------------------------------------------------------------------
+-- 11. Ready --------------------------------------------------------------------------------------
 
 SELECT ensure_partitions();

@@ -1,10 +1,10 @@
-"""The INSERT: rows of the ledger and, in the same statement, their sums.
+"""The INSERT: rows of the ledger and, in the same statement, their sums and their seal.
 
 A rollup only ever counts rows that were really inserted, so that a batch can be sent again (after
 a lost connection, a crash, by two recorders at once) and changes nothing. Rows and sums are written
 in the order of their keys: writers wait for each other and do not deadlock. Rows that Postgres
 refuses for what is in them are found by halving the batch and handed back; they do not hold up the
-others.
+others. A row that comes after its month was closed counts at the start of the first open month.
 
 Like `database`, nothing here needs a session, so that pgbouncer may stand in between.
 """
@@ -16,9 +16,9 @@ from typing import TypeVar
 
 import asyncpg
 
-from proxy.core.model import LedgerRow
+from proxy.core.model import Correction, LedgerRow
 from proxy.core.pricing import PriceRate
-from proxy.core.storing import columns
+from proxy.core.storing import columns, correction_columns
 from proxy.database import connect, translated
 from proxy.errors import DatabaseUnreachableError, ReportTimezoneError, RowsRefusedError
 
@@ -33,7 +33,7 @@ SET LOCAL idle_in_transaction_session_timeout = '60s';
 SELECT pg_advisory_xact_lock_shared(hashtextextended('openai-meter rollups', 0));
 """
 
-_INSERT = """
+_CALLS = """
 WITH inserted AS (
     INSERT INTO user_api_usage (
         event_id, created_at, user_id, endpoint, api_path, operation_name, upstream, model,
@@ -43,9 +43,11 @@ WITH inserted AS (
         usage_source, usage_problem, status, outcome, error_type, stream, latency_ms,
         time_to_first_byte_ms, upstream_request_id, response_id, metadata, attribution_problem,
         raw_usage, retry_count, request_bytes, response_bytes, tool_cost_usd, list_cost_usd,
-        billed_units, corrects, settles
+        billed_units, corrects, settles, accounted_at
     )
-    SELECT *  -- what unnest makes of the parameters, in the order of the columns above
+    SELECT
+        event.*,  -- what unnest makes of the parameters, in the order of the columns above
+        CASE WHEN event.created_at < closed.ends_at THEN closed.ends_at END
     FROM unnest(
         $1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[],
         $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[],
@@ -55,26 +57,81 @@ WITH inserted AS (
         $29::integer[], $30::integer[], $31::text[], $32::text[], $33::jsonb[],
         $34::text[], $35::jsonb[], $36::integer[], $37::bigint[], $38::bigint[],
         $39::numeric[], $40::numeric[], $41::jsonb[], $42::uuid[], $43::uuid[]
-    )
+    ) AS event (event_id, created_at)
+    CROSS JOIN (SELECT max(ends_at) AS ends_at FROM closed_month) AS closed
     ORDER BY 2, 1
     ON CONFLICT (created_at, event_id) DO NOTHING
     RETURNING
-        created_at, user_id, endpoint, model, service_tier, operation_name, usage_source, outcome,
+        event_id, coalesce(accounted_at, created_at) AS counted_at, created_at,
+        user_id, endpoint, model, service_tier, operation_name,
+        (corrects IS NULL AND settles IS NULL)::integer AS calls,
+        (
+            corrects IS NULL AND settles IS NULL AND outcome NOT IN ('ok', 'client_disconnected')
+        )::integer AS errors,
+        unpriced(user_api_usage) AS unpriced_calls,
+        (
+            corrects IS NULL AND settles IS NULL AND usage_source = 'estimated'
+        )::integer AS estimated_calls,
+        (
+            corrects IS NULL AND settles IS NULL AND is_unavailable(user_api_usage)
+        )::integer AS unavailable_calls,
         prompt_tokens, completion_tokens, total_tokens, cached_tokens, cache_write_tokens,
         reasoning_tokens, audio_prompt_tokens, audio_completion_tokens, cost_usd, tool_cost_usd,
-        corrects IS NULL AND settles IS NULL AS is_call,
-        unpriced(user_api_usage), is_unavailable(user_api_usage)
+        row_digest(user_api_usage) AS digest
 ),
+"""
+
+# Who a call was for, and what it was, is copied from the call.
+_CORRECTIONS = """
+WITH inserted AS (
+    INSERT INTO user_api_usage (
+        event_id, created_at, corrects, correction_number, usage_source, prompt_tokens,
+        completion_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
+        audio_prompt_tokens, audio_completion_tokens, cost_usd, tool_cost_usd, list_cost_usd,
+        price_id, catalog_version, unpriced_reason, usage_problem, billed_units, unpriced_change,
+        estimated_change, unavailable_change,
+        user_id, endpoint, api_path, operation_name, upstream, model, request_model, service_tier,
+        status, outcome, stream, metadata, settles, accounted_at
+    )
+    SELECT
+        change.*,  -- what unnest makes of the parameters, in the order of the columns above
+        call.user_id, call.endpoint, call.api_path, call.operation_name, call.upstream,
+        call.model, call.request_model, call.service_tier, call.status, call.outcome, call.stream,
+        call.metadata, call.settles,
+        CASE WHEN call.created_at < closed.ends_at THEN closed.ends_at END
+    FROM unnest(
+        $1::uuid[], $2::timestamptz[], $3::uuid[], $4::smallint[], $5::text[], $6::bigint[],
+        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[],
+        $13::bigint[], $14::numeric[], $15::numeric[], $16::numeric[], $17::text[], $18::text[],
+        $19::text[], $20::text[], $21::jsonb[], $22::smallint[], $23::smallint[], $24::smallint[]
+    ) AS change (event_id, created_at, corrects)
+    JOIN user_api_usage AS call
+        ON call.created_at = change.created_at AND call.event_id = change.corrects
+    CROSS JOIN (SELECT max(ends_at) AS ends_at FROM closed_month) AS closed
+    ORDER BY 2, 1
+    ON CONFLICT (created_at, event_id) DO NOTHING
+    RETURNING
+        event_id, coalesce(accounted_at, created_at) AS counted_at, created_at,
+        user_id, endpoint, model, service_tier, operation_name,
+        0 AS calls,
+        0 AS errors,
+        unpriced_change AS unpriced_calls,
+        estimated_change AS estimated_calls,
+        unavailable_change AS unavailable_calls,
+        prompt_tokens, completion_tokens, total_tokens, cached_tokens, cache_write_tokens,
+        reasoning_tokens, audio_prompt_tokens, audio_completion_tokens, cost_usd, tool_cost_usd,
+        row_digest(user_api_usage) AS digest
+),
+"""
+
+# What both statements do with the rows that were really inserted.
+_SUMS = """
 by_quarter_hour AS (
     INSERT INTO usage_by_quarter_hour AS kept
     SELECT
-        date_bin('15 minutes', created_at, 'epoch'),
+        date_bin('15 minutes', counted_at, 'epoch'),
         endpoint, model, service_tier, operation_name,
-        count(*) FILTER (WHERE is_call),
-        count(*) FILTER (WHERE is_call AND outcome NOT IN ('ok', 'client_disconnected')),
-        sum(unpriced),
-        count(*) FILTER (WHERE is_call AND usage_source = 'estimated'),
-        count(*) FILTER (WHERE is_call AND is_unavailable),
+        sum(calls), sum(errors), sum(unpriced_calls), sum(estimated_calls), sum(unavailable_calls),
         sum(prompt_tokens), sum(completion_tokens), sum(total_tokens),
         sum(cached_tokens), sum(cache_write_tokens), sum(reasoning_tokens),
         sum(audio_prompt_tokens), sum(audio_completion_tokens),
@@ -106,15 +163,11 @@ by_user_day AS (
     INSERT INTO usage_by_user_day AS kept
     SELECT
         (
-            created_at
+            counted_at
             AT TIME ZONE (SELECT value FROM meter_settings WHERE name = 'report_timezone')
         )::date,
         user_id, endpoint, model,
-        count(*) FILTER (WHERE is_call),
-        count(*) FILTER (WHERE is_call AND outcome NOT IN ('ok', 'client_disconnected')),
-        sum(unpriced),
-        count(*) FILTER (WHERE is_call AND usage_source = 'estimated'),
-        count(*) FILTER (WHERE is_call AND is_unavailable),
+        sum(calls), sum(errors), sum(unpriced_calls), sum(estimated_calls), sum(unavailable_calls),
         sum(prompt_tokens), sum(completion_tokens), sum(total_tokens),
         sum(cached_tokens), sum(cache_write_tokens), sum(reasoning_tokens),
         sum(audio_prompt_tokens), sum(audio_completion_tokens),
@@ -145,12 +198,8 @@ by_user_day AS (
 by_month AS (
     INSERT INTO usage_by_month AS kept
     SELECT
-        date_trunc('month', created_at AT TIME ZONE 'UTC')::date,
-        count(*) FILTER (WHERE is_call),
-        count(*) FILTER (WHERE is_call AND outcome NOT IN ('ok', 'client_disconnected')),
-        sum(unpriced),
-        count(*) FILTER (WHERE is_call AND usage_source = 'estimated'),
-        count(*) FILTER (WHERE is_call AND is_unavailable),
+        date_trunc('month', counted_at AT TIME ZONE 'UTC')::date,
+        sum(calls), sum(errors), sum(unpriced_calls), sum(estimated_calls), sum(unavailable_calls),
         sum(total_tokens), sum(cost_usd), min(created_at), max(created_at), sum(tool_cost_usd)
     FROM inserted
     GROUP BY 1
@@ -167,8 +216,19 @@ by_month AS (
         last_call = greatest(kept.last_call, excluded.last_call),
         tool_cost_usd = known_sum(kept.tool_cost_usd, excluded.tool_cost_usd)
 )
-SELECT count(*) FROM inserted
+SELECT
+    count(*),
+    seal_batch(
+        array_agg(event_id ORDER BY created_at, event_id),
+        string_agg(digest, '' ORDER BY created_at, event_id),
+        min(created_at),
+        max(created_at)
+    )
+FROM inserted
 """
+
+_INSERT = _CALLS + _SUMS
+_CORRECT = _CORRECTIONS + _SUMS
 
 _STORE_PRICES = """
 INSERT INTO price_rate (catalog_version, price_id, component, list_unit_price)
@@ -213,6 +273,15 @@ class Ledger:
             inserted=first.inserted + second.inserted, refused=first.refused + second.refused
         )
 
+    async def correct(self, corrections: Sequence[Correction]) -> int:
+        """Append corrections and return how many are new: a number of a call is taken once.
+
+        Whoever finds one taken has worked with an older state of the call than there is.
+        """
+        if not corrections:
+            return 0
+        return await self._write(_CORRECT, correction_columns(corrections))
+
     async def store_prices(self, catalog_version: str, rates: Iterable[PriceRate]) -> None:
         """Keep the rates of a price catalogue, so that a cost can be made again by hand."""
         known = {(rate.price_id, rate.component): rate.list_unit_price for rate in rates}
@@ -255,12 +324,13 @@ class Ledger:
             self._drop()
 
     async def _insert(self, rows: Sequence[LedgerRow]) -> int:
-        values = columns(rows)
+        return await self._write(_INSERT, columns(rows))
 
+    async def _write(self, statement: str, values: Sequence[Sequence[object]]) -> int:
         async def insert(connection: asyncpg.Connection) -> int:
             async with connection.transaction():
                 await connection.execute(_BEGIN)
-                return int(await connection.fetchval(_INSERT, *values))
+                return int(await connection.fetchval(statement, *values))
 
         return await self._run(insert)
 

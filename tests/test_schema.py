@@ -1,6 +1,7 @@
 """Tests of schema.sql: what the proxy writes and the dashboard reads is what is there."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
@@ -10,16 +11,17 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from proxy.core.model import LedgerRow, Outcome, UsageSource
+from proxy.core.model import Correction, LedgerRow, Outcome, UsageSource
 from proxy.database import prepare
 from proxy.embedded import EmbeddedPostgres
 from proxy.ledger import Ledger
 from tests.conftest import at
 from tests.fakes.rows import ledger_row, unavailable_row
 
-OF_THE_DATABASE = {"recorded_at"}  # not made from a call
+OF_THE_DATABASE = {"recorded_at", "accounted_at"}  # not made from a call
 VIEWS = {
     "calls": "event_id",
+    "corrected_calls": "event_id",
     "quarter_hours": "bucket",
     "user_days": "day",
     "user_usage_summary": "user_id",
@@ -65,8 +67,17 @@ async def columns(connection: asyncpg.Connection, relation: str) -> list[str]:
 
 async def test_the_table_has_the_fields_of_a_row(connection: asyncpg.Connection) -> None:
     """What the recorder knows has a column, and each column somebody who fills it."""
-    names = {field.name for field in fields(LedgerRow)}
+    names = {field.name for row in (LedgerRow, Correction) for field in fields(row)}
     assert set(await columns(connection, "user_api_usage")) == names | OF_THE_DATABASE
+
+
+async def test_every_column_counts_in_the_digest_of_its_row(
+    connection: asyncpg.Connection,
+) -> None:
+    """A column that it left out could be changed unseen; a new one joins the last group there."""
+    source = await connection.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'row_digest'")
+    for column in await columns(connection, "user_api_usage"):
+        assert re.search(rf"usage\.{column}\b", source), column
 
 
 async def test_every_column_of_the_ledger_is_explained(connection: asyncpg.Connection) -> None:
@@ -314,6 +325,17 @@ async def test_a_ledger_from_before_tool_fees_is_brought_up_to_date(
     kept = await old.fetch("SELECT * FROM usage_by_user_day ORDER BY day, user_id")
     await old.execute("SELECT rebuild_rollups()")
     assert await old.fetch("SELECT * FROM usage_by_user_day ORDER BY day, user_id") == kept
+
+    sealed = "SELECT count(*) FROM seal, unnest(event_ids)"
+    assert await old.fetchval(sealed) == 5
+    unlike = """
+    SELECT count(*)
+    FROM seal
+    CROSS JOIN unnest(event_ids) WITH ORDINALITY AS of_row (event_id, place)
+    JOIN user_api_usage AS usage USING (event_id)
+    WHERE row_digest(usage) <> substr(digests, (16 * place - 15)::integer, 16)
+    """
+    assert await old.fetchval(unlike) == 0
 
     new = await asyncpg.connect(database)
     for relation in ("user_api_usage", "user_api_usage_default", *ROLLUPS, *VIEWS):

@@ -231,6 +231,39 @@ class LedgerRow:
     settles: UUID | None = None  # event_id of the call whose object this row charges
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """A row that corrects a call: counts and costs are differences, the rest is as it is now.
+
+    None in a difference: nothing to add. Field names are columns of `user_api_usage`.
+    """
+
+    event_id: UUID
+    created_at: datetime  # that of the call
+    corrects: UUID
+    correction_number: int  # from 1 on
+    usage_source: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    total_tokens: int | None
+    cached_tokens: int | None
+    cache_write_tokens: int | None
+    reasoning_tokens: int | None
+    audio_prompt_tokens: int | None
+    audio_completion_tokens: int | None
+    cost_usd: Decimal | None
+    tool_cost_usd: Decimal | None
+    list_cost_usd: Decimal | None
+    price_id: str | None
+    catalog_version: str | None
+    unpriced_reason: str | None
+    usage_problem: str | None
+    billed_units: bytes | None  # JSON
+    unpriced_change: int  # -1, 0 or 1: whether the call counts as one without a price
+    estimated_change: int
+    unavailable_change: int
+
+
 def created_at(event_id: bytes) -> datetime:
     """Return the moment a UUIDv7 was minted, to the millisecond (RFC 9562 section 5.7)."""
     return EPOCH + timedelta(milliseconds=int.from_bytes(event_id[:6], "big"))

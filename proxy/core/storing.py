@@ -9,12 +9,13 @@ true, such as 10^13 tokens for one call, is unknown.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from proxy.core.model import LedgerRow
+from proxy.core.model import Correction, LedgerRow
 
 MAX_TEXT_BYTES = 2048
 MAX_TOKENS = 10**12  # of one call; a rollup of millions of such calls still fits a bigint
@@ -40,6 +41,18 @@ def _stored(row: LedgerRow, name: str, clean: Callable[[Any], object]) -> object
     if row.corrects is not None and isinstance(value, int | Decimal):
         return value  # of a correction, made from a row that is stored: it may be negative
     return clean(value)
+
+
+def correction_columns(corrections: Sequence[Correction]) -> list[list[object]]:
+    """Return the values of each column; they are made from a row that is stored already."""
+    return [
+        [_storable(getattr(correction, field.name)) for correction in corrections]
+        for field in fields(Correction)
+    ]
+
+
+def _storable(value: object) -> object:
+    return clean_json(value) if isinstance(value, bytes) else value
 
 
 def clean_text(text: str, max_bytes: int) -> str:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from proxy.core.model import EPOCH, LedgerRow
+from proxy.core.model import EPOCH, Correction, LedgerRow
 
 MOMENT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -81,3 +81,34 @@ def unavailable_row(number: int = 0, /, **changes: object) -> LedgerRow:
         "raw_usage": None,
     }
     return unpriced_row(number, **(unknown | changes))
+
+
+def correction(row: LedgerRow, number: int = 1, /, **changes: object) -> Correction:
+    """Return a correction of a call that adds nothing but what is named."""
+    kept = Correction(
+        event_id=event_id(2**60 + number, row.created_at),
+        created_at=row.created_at,
+        corrects=row.event_id,
+        correction_number=number,
+        usage_source=row.usage_source,
+        prompt_tokens=None,
+        completion_tokens=None,
+        total_tokens=None,
+        cached_tokens=None,
+        cache_write_tokens=None,
+        reasoning_tokens=None,
+        audio_prompt_tokens=None,
+        audio_completion_tokens=None,
+        cost_usd=None,
+        tool_cost_usd=None,
+        list_cost_usd=None,
+        price_id=row.price_id,
+        catalog_version=row.catalog_version,
+        unpriced_reason=row.unpriced_reason,
+        usage_problem=row.usage_problem,
+        billed_units=row.billed_units,
+        unpriced_change=0,
+        estimated_change=0,
+        unavailable_change=0,
+    )
+    return replace(kept, **changes)  # type: ignore[arg-type]  # the caller names real columns

@@ -20,7 +20,7 @@ from proxy.core.pricing import PriceRate
 from proxy.core.storing import COLUMNS
 from proxy.errors import DatabaseError, DatabaseUnreachableError, ReportTimezoneError
 from proxy.ledger import InsertResult, Ledger
-from tests.fakes.rows import MOMENT, ledger_row, unavailable_row, unpriced_row
+from tests.fakes.rows import MOMENT, correction, ledger_row, unavailable_row, unpriced_row
 
 ROLLUPS = ("usage_by_quarter_hour", "usage_by_user_day", "usage_by_month")
 OTHERS_OUT = """
@@ -338,6 +338,114 @@ async def test_a_ledger_without_a_schema_is_an_error(empty_database: str) -> Non
         await writer.insert([ledger_row()])
     assert not isinstance(caught.value, DatabaseUnreachableError)
     await writer.close()
+
+
+async def test_a_correction_changes_sums_and_is_no_call(
+    ledger: Ledger, reader: asyncpg.Connection
+) -> None:
+    """A call without a price gets one, and is dearer by another correction: rows are only added."""
+    row = unpriced_row(1)
+    assert await ledger.correct([]) == 0
+    await ledger.insert([row, ledger_row(2)])
+    priced = correction(
+        row, cost_usd=Decimal("0.5"), price_id="p", catalog_version="c", unpriced_change=-1
+    )
+    assert await ledger.correct([priced]) == 1
+    assert await ledger.correct([priced]) == 0
+    dearer = correction(row, 2, cost_usd=Decimal("0.25"), price_id="q", catalog_version="d")
+    assert await ledger.correct([dearer]) == 1
+    query = "SELECT calls, errors, unpriced_calls, cost_usd, total_tokens FROM "
+    for _ in range(2):
+        for name in ROLLUPS:
+            assert await table(reader, query + name) == [(2, 0, 0, Decimal("0.750285000001"), 3000)]
+        await reader.execute("SELECT rebuild_rollups()")
+    states = "SELECT cost_usd, price_id, catalog_version, corrections FROM corrected_calls"
+    assert set(await table(reader, states)) == {
+        (Decimal("0.75"), "q", "d", 2),
+        (Decimal("0.000285000001"), "gpt-4o-mini@2024-07-18/default", "2026-11-01", 0),
+    }
+    copied = "SELECT user_id, endpoint, model, metadata FROM calls GROUP BY 1, 2, 3, 4"
+    assert await table(reader, copied) == [
+        ("ada", "analyze_homework", "gpt-4o-mini-2024-07-18", '{"course": "x12"}')
+    ]
+
+
+async def test_what_comes_after_a_month_was_closed_counts_in_the_first_open_one(
+    ledger: Ledger, reader: asyncpg.Connection
+) -> None:
+    """A late call and a correction; created_at stays what it was."""
+    october = MOMENT.replace(month=10)
+    in_time, late = ledger_row(1, created_at=october), ledger_row(2, created_at=october)
+    await ledger.insert([in_time])
+    await reader.execute(
+        "INSERT INTO closed_month (month, starts_at, ends_at, report_timezone)"
+        " VALUES ('2026-10-01', '2026-10-01Z', '2026-11-01Z', 'UTC')"
+    )
+    edge = MOMENT.replace(day=1, hour=0)
+    await ledger.insert([late, ledger_row(3, created_at=edge)])
+    await ledger.correct([correction(in_time, cost_usd=Decimal(-1))])
+    one = in_time.cost_usd
+    assert one is not None
+    for _ in range(2):
+        assert await table(
+            reader, "SELECT day, calls, cost_usd FROM daily_usage_summary ORDER BY day"
+        ) == [(date(2026, 10, 22), 1, one), (date(2026, 11, 1), 2, 2 * one - 1)]
+        assert await table(
+            reader, "SELECT bucket, calls FROM usage_by_quarter_hour ORDER BY bucket"
+        ) == [(october, 1), (edge, 2)]
+        await reader.execute("SELECT rebuild_rollups()")
+    assert (
+        await table(
+            reader, "SELECT created_at, accounted_at FROM calls WHERE accounted_at IS NOT NULL"
+        )
+        == [(october, edge)] * 2
+    )
+
+
+SEALED = """
+SELECT
+    seal.chain,
+    seal.number,
+    cardinality(seal.event_ids) AS rows,
+    seal.hash = seal_hash(
+        coalesce(before.hash, ''), seal.chain, seal.number, seal.sealed_at, seal.content_hash
+    ) AS is_chained
+FROM seal
+LEFT JOIN seal AS before ON before.chain = seal.chain AND before.number = seal.number - 1
+ORDER BY 1, 2
+"""
+
+
+async def test_each_batch_is_sealed_and_chained(ledger: Ledger, reader: asyncpg.Connection) -> None:
+    """Only rows that are new are in a seal; a batch without any has none."""
+    await ledger.insert([ledger_row(1), ledger_row(2)])
+    await ledger.insert([ledger_row(2)])
+    await ledger.insert([ledger_row(2), ledger_row(3)])
+    await ledger.correct([correction(ledger_row(3))])
+    assert await table(reader, SEALED) == [(1, 1, 2, True), (1, 2, 1, True), (1, 3, 1, True)]
+
+
+async def test_writers_at_once_have_chains_of_their_own(
+    database: str, reader: asyncpg.Connection
+) -> None:
+    """More writers than chains: none waits for ever, and every row is sealed once."""
+
+    async def write(number: int) -> None:
+        writer = Ledger(database, report_timezone="UTC")
+        for k in range(4):
+            rows = [ledger_row(number * 100 + k * 10 + n, endpoint=f"e{n}") for n in range(5)]
+            await writer.insert(rows)
+        await writer.close()
+
+    await asyncio.gather(*(write(number) for number in range(20)))
+    sealed = await table(reader, SEALED)
+    assert {is_chained for *_, is_chained in sealed} == {True}
+    assert await table(
+        reader,
+        "SELECT count(DISTINCT event_id), count(*) FROM seal, unnest(event_ids) AS event_id",
+    ) == [(400, 400)]
+    heads = "SELECT sum(number)::integer FROM seal_chain"
+    assert await reader.fetchval(heads) == len(sealed) == 80
 
 
 def test_every_column_is_made_storable() -> None:

@@ -1,14 +1,24 @@
 """Tests of proxy.core.storing; tests/proxy/test_ledger.py shows that Postgres agrees."""
 
 import json
+from dataclasses import fields
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.storing import COLUMNS, MAX_TOKENS, clean_json, clean_object, clean_text, columns
-from tests.fakes.rows import event_id, ledger_row
+from proxy.core.model import Correction
+from proxy.core.storing import (
+    COLUMNS,
+    MAX_TOKENS,
+    clean_json,
+    clean_object,
+    clean_text,
+    columns,
+    correction_columns,
+)
+from tests.fakes.rows import correction, event_id, ledger_row
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
@@ -128,3 +138,12 @@ def test_a_correction_may_take_away() -> None:
     values = dict(zip(COLUMNS, columns([row]), strict=True))
     assert (values["prompt_tokens"], values["cost_usd"]) == ([-5], [Decimal("-0.01")])
     assert values["user_id"] == ["ada"]
+
+
+def test_every_field_of_a_correction_is_a_parameter() -> None:
+    """JSON goes as text, everything else as it is."""
+    made = correction(ledger_row(1, billed_units=b"[]"))
+    values = correction_columns([made])
+    assert len(values) == len(fields(Correction))
+    assert values[0] == [made.event_id]
+    assert ["[]"] in values
