@@ -51,6 +51,7 @@ class Books:
     upstream: str
     worker: str
     base_path: str  # of the upstream's URL
+    mount: str | None = None  # the upstream's name, where it is not the one at `/`
     metered_body_bytes: int = 1_048_576
     event_bytes: int
     new_id: Callable[[], bytes]
@@ -151,6 +152,7 @@ class Account:
             facts=self._facts,
             upstream=books.upstream,
             worker=books.worker,
+            mount=books.mount,
         )
         books.journal.append_then(self._opening, then)
 

@@ -28,18 +28,17 @@ from proxy.core import headers
 from proxy.core.attribution import AttributionFields
 from proxy.core.identity import uuid7
 from proxy.core.leaving import Policy
-from proxy.core.passage import Destination
 from proxy.durability import replace_file
 from proxy.errors import MeterError
-from proxy.forwarding import Exchange, Limits, Relay
+from proxy.forwarding import Exchange
 from proxy.framing import Request
 from proxy.grouping import GroupedJournal
 from proxy.health import PREFIX, Health, Snapshot
 from proxy.journal import JournalWriter
 from proxy.listening import BACKLOG, open_sockets
 from proxy.settings import Settings
-from proxy.tls import listening_context, upstream_context
-from proxy.upstream import Address, Pool
+from proxy.tls import listening_context
+from proxy.upstreams import Contexts, Shared, Upstreams
 
 SWEEP_SECONDS = 0.5
 SAME_STOP_SECONDS = 0.3  # two requests to stop so close to each other have one cause
@@ -100,8 +99,7 @@ class Worker:
         self._journal = journal
         self._name = name
         self._listening_tls = listening_context(settings)
-        self._address = Address.of(settings.upstream_url)
-        self._upstream_tls = upstream_context(settings) if self._address.tls else None
+        self._contexts = Contexts.of(settings)
         self._new_id = IdSource(clock_ns)
         self._log_call = log_call if settings.log_calls else None
         self._links: set[ClientLink] = set()
@@ -114,7 +112,7 @@ class Worker:
         self._tasks: asyncio.TaskGroup
         self._abandoned: Abandoned
         self._grouped: GroupedJournal
-        self._relay: Relay
+        self._upstreams: Upstreams
         self._health: Health
 
     async def run(self, listener: socket.socket) -> None:
@@ -139,7 +137,7 @@ class Worker:
             for chore in (*chores, *self._spawned):
                 chore.cancel()
         self._grouped.flush()
-        self._relay.pool.close()
+        self._upstreams.close()
         await asyncio.to_thread(self._leave)
 
     def stop(self) -> None:
@@ -155,7 +153,7 @@ class Worker:
             self._hurry.set()
 
     def _put_together(self) -> None:
-        settings, address = self._settings, self._address
+        settings = self._settings
         fields = AttributionFields(
             user=_lower(settings.user_headers),
             endpoint=_lower(settings.endpoint_headers),
@@ -174,28 +172,16 @@ class Worker:
             idle_timeout_seconds=settings.client_idle_timeout_seconds,
         )
         self._abandoned = self._put_abandoned()
-        self._relay = Relay(
-            pool=Pool(
-                address,
+        self._upstreams = Upstreams(
+            settings,
+            self._contexts,
+            Shared(
+                books=self._books(fields),
+                fields=fields,
+                abandoned=self._abandoned,
                 spawn=self._spawn,
                 report_fault=_report_fault,
-                tls=self._upstream_tls,
-                connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
             ),
-            destination=Destination(
-                authority=address.authority,
-                base_path=address.base_path,
-                own_names=fields.names,
-                own_prefixes=fields.metadata_prefixes,
-            ),
-            books=self._books(fields),
-            limits=Limits(
-                upstream_idle_seconds=settings.upstream_idle_timeout_seconds,
-                client_idle_seconds=settings.client_idle_timeout_seconds,
-                held_bytes=settings.max_held_bytes,
-            ),
-            require_user=settings.require_user,
-            abandoned=self._abandoned,
         )
         self._health = Health(
             snapshot=self._snapshot, status_directory=self._status_directory, spawn=self._spawn
@@ -218,8 +204,8 @@ class Worker:
             journal=self._grouped,
             fields=fields,
             counts=self._counts,
-            upstream=self._address.host,
-            base_path=self._address.base_path.decode(),
+            upstream="",
+            base_path="",
             worker=self._name,
             event_bytes=self._settings.max_event_bytes,
             new_id=self._new_id,
@@ -250,14 +236,15 @@ class Worker:
     def _begin(self, link: ClientLink, request: Request) -> LinkExchange:
         if request.line.target.startswith(PREFIX):
             return self._health.exchange(link, request)
-        return Exchange(self._relay, link, request)
+        relay, request = self._upstreams.chosen(request)
+        return Exchange(relay, link, request)
 
     def _refused(self, error: MeterError) -> None:
         self._counts.refused += 1
         structlog.get_logger().warning("request refused", reason=str(error))
 
     async def _sweep(self) -> None:
-        """Look at every link, and at the pool, about twice a second."""
+        """Look at every link, and at the pools, about twice a second."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
@@ -269,7 +256,7 @@ class Worker:
                     _report_fault(exc)
                     link.transport.abort()
             self._abandoned.check(now)
-            self._relay.pool.sweep(now)
+            self._upstreams.sweep(now)
 
     async def _housekeeping(self) -> None:
         """Bring the journal to the disk, and leave a snapshot for whoever asks for metrics."""

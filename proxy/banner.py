@@ -31,11 +31,12 @@ def banner(
     rows = (
         ("base URL", f"{_url(listen, secure=secure)}/v1"),
         ("upstream", settings.upstream_url),
+        *((f"/{mount.name}", mount.url) for mount in settings.upstreams.upstreams),
         ("dashboard", f"{_url(dashboard, secure=False)}/admin   {login}"),
         ("database", database),
         ("data", str(settings.data_dir)),
     )
-    lines = (f"  {name:<11}{value}" for name, value in rows)
+    lines = (f"  {name:<10} {value}" for name, value in rows)
     return "\n".join((f"openai-meter {release()}", *lines, ""))
 
 

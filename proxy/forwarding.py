@@ -51,6 +51,7 @@ class Relay:
     limits: Limits
     require_user: bool
     abandoned: Abandoned
+    asks_usage: bool = True  # of streams that would not tell it unasked
 
 
 class Exchange:
@@ -229,9 +230,12 @@ class Exchange:
         return False
 
     def _must_hold(self) -> bool:
-        account = self._account
-        splices = account.reads and account.operation.splices
+        splices = self._account.reads and self._splices
         return not self._encoded and (splices or self._lacks_user)
+
+    @property
+    def _splices(self) -> bool:
+        return self._relay.asks_usage and self._account.operation.splices
 
     @property
     def _encoded(self) -> bool:
@@ -253,7 +257,7 @@ class Exchange:
     def _forward_whole(self, body: bytes, trailers: framing.Trailers) -> None:
         account = self._account
         account.learn()
-        if account.may_stream and account.operation.splices and not self._encoded:
+        if account.may_stream and self._splices and not self._encoded:
             spliced = splice_include_usage(body)
             if spliced is not None:
                 self._spliced = True

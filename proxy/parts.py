@@ -13,6 +13,7 @@ from proxy.settings import PREFIX, Settings, variable
 PASSWORD_SECONDS = 60.0
 PYTHON = (sys.executable, "-P", "-m")
 _ADMIN = ("admin_password", "api_tokens")  # for the dashboard alone
+_UPSTREAM = ("upstreams",)  # may hold keys, for the workers alone
 
 
 class Parts:
@@ -30,11 +31,11 @@ class Parts:
 
     def recorder(self) -> Child:
         """Return the recorder."""
-        return self._child("recorder", ("proxy", "recorder"), hidden=_ADMIN)
+        return self._child("recorder", ("proxy", "recorder"), hidden=(*_ADMIN, *_UPSTREAM))
 
     def dashboard(self, *, listener: int) -> Child:
         """Return the dashboard; it is another package and is only ever started, never imported."""
-        return self._child("dashboard", ("dashboard",), listener=listener)
+        return self._child("dashboard", ("dashboard",), hidden=_UPSTREAM, listener=listener)
 
     def make_password(self) -> str | None:
         """Have the dashboard make the admin's password; None: there is one already."""

@@ -9,7 +9,7 @@ from proxy.errors import ConfigurationError, DirectoryInUseError
 from proxy.pricefile import load_price_book
 from proxy.resources import resource
 from proxy.settings import Settings
-from proxy.tls import listening_context, upstream_context
+from proxy.tls import listening_context, mount_context, upstream_context
 
 _RETRY_SECONDS = 0.05
 
@@ -18,6 +18,8 @@ def check(settings: Settings) -> None:
     """Look at the files that settings only point at."""
     load_price_book(settings.pricing_file or resource("pricing.yaml"))
     upstream_context(settings)
+    for mount in settings.upstreams.upstreams:
+        mount_context(settings, mount)
     listening_context(settings)
 
 

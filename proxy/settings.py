@@ -19,11 +19,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from typing_extensions import override  # typing has it from Python 3.12 on
 
 from proxy.core.leaving import ByEndpoint
+from proxy.core.mounts import Mounts
 from proxy.errors import ConfigurationError
 
 PREFIX = "METER_"
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.1
-SECRETS = frozenset({"admin_password", "api_tokens", "database_url"})
+SECRETS = frozenset({"admin_password", "api_tokens", "database_url", "upstreams"})
 NEEDED = (  # attribution is taken off a call; without these it would be another one
     *("Authorization", "Proxy-Authorization", "Api-Key", "Cookie", "Host", "User-Agent"),
     *("Connection", "Transfer-Encoding", "TE", "Trailer", "Upgrade", "Expect", "Idempotency-Key"),
@@ -154,6 +155,11 @@ Listen = Annotated[Address, NoDecode, BeforeValidator(Address.parse, json_schema
 EndpointChoices = Annotated[
     ByEndpoint, NoDecode, BeforeValidator(ByEndpoint.parse, json_schema_input_type=str)
 ]
+NamedUpstreams = Annotated[
+    Mounts,
+    NoDecode,
+    BeforeValidator(lambda value: Mounts.parse(value, _base_url), json_schema_input_type=str),
+]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 FieldNames = Annotated[Names, AfterValidator(_field_names)]
 FieldPrefixes = Annotated[Names, AfterValidator(_field_prefixes)]
@@ -189,6 +195,11 @@ class Settings(BaseSettings):
     )
     client_idle_timeout_seconds: Seconds = Field(
         default=300.0, description="how long a client's connection may stay idle between calls"
+    )
+    upstreams: NamedUpstreams = Field(
+        default=Mounts(),
+        repr=False,
+        description="other upstreams by name, as a JSON object; their calls come under /NAME/",
     )
     listen: Listen = Field(
         default=Address("127.0.0.1", 8080), description="HOST:PORT where clients call the proxy"

@@ -5,7 +5,9 @@ made before an event loop runs.
 """
 
 import ssl
+from pathlib import Path
 
+from proxy.core.mounts import Mount
 from proxy.errors import ConfigurationError
 from proxy.settings import Settings, variable
 
@@ -14,12 +16,22 @@ _PROTOCOLS = ("http/1.1",)
 
 def upstream_context(settings: Settings) -> ssl.SSLContext:
     """Return the context of connections to the upstream."""
-    path = settings.upstream_ca_file
+    return _trusting(settings.upstream_ca_file, variable("upstream_ca_file"))
+
+
+def mount_context(settings: Settings, mount: Mount) -> ssl.SSLContext:
+    """Return the context of connections to a mounted upstream, with its own authorities if any."""
+    if mount.ca_file is None:
+        return upstream_context(settings)
+    return _trusting(Path(mount.ca_file), f"{variable('upstreams')}: {mount.name}: ca_file")
+
+
+def _trusting(path: Path | None, setting: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=path)
     except OSError as exc:  # also what ssl.SSLError is
         raise ConfigurationError(
-            f"{variable('upstream_ca_file')} is '{path}': expected certificates in PEM ({exc})"
+            f"{setting} is '{path}': expected certificates in PEM ({exc})"
         ) from exc
     context.set_alpn_protocols(_PROTOCOLS)
     return context

@@ -65,6 +65,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=Tr
     retry_count: int | None = None  # x-stainless-retry-count
     worker: str | None = None
     deployment: str | None = None  # of an Azure path
+    mount: str | None = None  # the upstream's name, where it is not the one at `/`
 
 
 class RequestUnits(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):

@@ -14,7 +14,7 @@ MAX_ID_CHARACTERS = 256
 _MAX_RETRY_DIGITS = 4
 
 
-def opening_of(
+def opening_of(  # noqa: PLR0913 - keyword-only facts
     event_id: bytes,
     line: headers.RequestLine,
     fields: headers.Fields,
@@ -25,6 +25,7 @@ def opening_of(
     facts: RequestFacts,
     upstream: str,
     worker: str,
+    mount: str | None = None,
 ) -> Opening:
     """Return what is known before the upstream sees the request; a negative length is unknown."""
     return Opening(
@@ -44,6 +45,7 @@ def opening_of(
         retry_count=_small_number(headers.first(fields, b"x-stainless-retry-count")),
         worker=worker,
         deployment=operation.deployment,
+        mount=mount,
     )
 
 

@@ -2,7 +2,7 @@
 
 A head goes on as the bytes that came, less the hop-by-hop fields, those that `Connection` names and
 the attribution fields; towards the upstream `Host` is the upstream's. Nothing is added, except what
-the connection itself or the spliced option needs.
+the connection itself or the spliced option needs, and what the owner of a mounted upstream has set.
 """
 
 from typing import NamedTuple
@@ -19,6 +19,8 @@ class Destination(NamedTuple):
     base_path: bytes  # put in front of every target
     own_names: tuple[bytes, ...]  # lower-case names of attribution fields
     own_prefixes: tuple[bytes, ...]
+    left_out: tuple[bytes, ...] = ()  # fields that the upstream's owner replaces or takes out
+    added: bytes = b""  # whole lines of the upstream's owner
 
 
 def request_head(
@@ -42,12 +44,14 @@ def request_head(
         lines = headers.without(lines, (b"expect",))
     if spliced_length is not None:
         lines = _spliced(lines, fields, spliced_length)
+    if destination.left_out:
+        lines = headers.without(lines, destination.left_out)
     target = line.target if line.target == b"*" else destination.base_path + line.target
     first_line = b"%b %b HTTP/1.1" % (line.method, target)
     if b"host" not in fields:
         first_line += b"\r\nHost: " + destination.authority
     switch = _SWITCH if b"upgrade" in fields and wants_websocket(line, fields) else b""
-    return headers.joined(first_line, _to(destination.authority, lines), switch)
+    return headers.joined(first_line, _to(destination.authority, lines), destination.added + switch)
 
 
 def _to(authority: bytes, lines: list[bytes]) -> list[bytes]:
@@ -83,6 +87,7 @@ def request_trailers(
         (name, value)
         for name, value in trailers
         if name.lower() not in destination.own_names
+        and name.lower() not in destination.left_out
         and not name.lower().startswith(destination.own_prefixes)
     ]
 

@@ -9,7 +9,13 @@ from proxy.settings import Address, read_settings
 def test_it_says_where_everything_is() -> None:
     """The base URL can be copied, the password is there once."""
     text = banner(
-        read_settings({"data_dir": "/srv/meter", "upstream_url": "http://10.0.0.7"}),
+        read_settings(
+            {
+                "data_dir": "/srv/meter",
+                "upstream_url": "http://10.0.0.7",
+                "upstreams": '{"azure": {"url": "https://a.example", "headers": {"k": "s3cret"}}}',
+            }
+        ),
         listen=Address("127.0.0.1", 8080),
         dashboard=Address("::", 8081),
         database="db.internal/meter",
@@ -17,7 +23,9 @@ def test_it_says_where_everything_is() -> None:
     )
     assert "http://127.0.0.1:8080/v1" in text
     assert "http://localhost:8081/admin   user admin, password made-just-now" in text
-    assert "http://10.0.0.7" in text
+    assert "  upstream   http://10.0.0.7\n" in text
+    assert "  /azure     https://a.example\n" in text
+    assert "s3cret" not in text
     assert "db.internal/meter" in text
     assert "/srv/meter" in text
 

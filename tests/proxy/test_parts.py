@@ -39,6 +39,16 @@ def test_each_part_has_its_command_and_its_descriptors(tmp_path: Path) -> None:
     assert [part.descriptors for part in (worker, recorder, dashboard)] == [(7, 9), (7,), (7, 10)]
 
 
+def test_keys_of_upstreams_are_for_workers_alone(tmp_path: Path) -> None:
+    """Recorder and dashboard call no upstream."""
+    upstreams = '{"azure": {"url": "https://a.example", "headers": {"api-key": "s3cret"}}}'
+    settings = read_settings({"data_dir": str(tmp_path), "upstreams": upstreams})
+    parts = Parts(settings, dsn=DSN, held=7)
+    assert "s3cret" in parts.worker(1, listener=9).environment["METER_UPSTREAMS"]
+    for part in (parts.recorder(), parts.dashboard(listener=10)):
+        assert "s3cret" not in str(part.environment)
+
+
 def test_a_password_is_made_once(tmp_path: Path) -> None:
     """By the dashboard, in its own process."""
     parts = Parts(read_settings({"data_dir": str(tmp_path)}), dsn=DSN, held=0)

@@ -47,6 +47,15 @@ def test_files_that_are_no_certificates_end_the_start(
         preflight.check(read_settings(dict.fromkeys(names, str(wrong))))
 
 
+def test_authorities_of_a_mounted_upstream_are_looked_at(tmp_path: Path) -> None:
+    """As those of the upstream at `/` are."""
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("nothing of the kind")
+    upstreams = f'{{"mine": {{"url": "https://a.example", "ca_file": "{wrong}"}}}}'
+    with pytest.raises(ConfigurationError, match="METER_UPSTREAMS: mine: ca_file"):
+        preflight.check(read_settings({"upstreams": upstreams}))
+
+
 def test_an_unreadable_pricing_file_ends_the_start(tmp_path: Path) -> None:
     """The message is the loader's."""
     wrong = tmp_path / "pricing.yaml"

@@ -77,6 +77,8 @@ def test_addresses_are_read_and_written_alike(text: str, address: Address) -> No
         ("workers", "0", "greater than or equal to 1"),
         ("workers", "many", "expected a valid integer"),
         ("on_disconnect", "wait", "'drain' or 'cancel'"),
+        ("on_disconnect_endpoints", '{"hint":"wait"}', "'hint' has 'wait'"),
+        ("on_disconnect_max_calls", "-1", "greater than or equal to 0"),
         ("report_timezone", "Mars/Olympus", "IANA time zone"),
         ("report_timezone", "../../etc/passwd", "IANA time zone"),
         ("pricing_file", "/nowhere/pricing.yaml", "readable file"),
@@ -106,6 +108,40 @@ def test_a_wrong_value_is_named_with_what_was_expected(
     assert flag(name) in message
     assert repr(value) in message
     assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("s3cret", "expected a JSON object such as"),
+        ('{"_meter": "http://s3cret"}', "'_meter' cannot be mounted"),
+        ('{"azure": "https://a.example?key=s3cret"}', "azure: url: expected a URL"),
+        ('{"azure": {"url": "https://a.example", "headers": {"a": "s3cret\\n"}}}', "a has a value"),
+    ],
+)
+def test_a_wrong_upstream_is_named_without_its_secrets(value: str, expected: str) -> None:
+    """Its fields may hold keys."""
+    with pytest.raises(ConfigurationError) as caught:
+        read_settings({"upstreams": value})
+    assert "METER_UPSTREAMS (--upstreams) has a value that is not shown" in str(caught.value)
+    assert expected in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_upstreams_and_choices_reach_a_child_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By its environment; a repr shows no field of theirs."""
+    monkeypatch.setenv("METER_UPSTREAMS", '{"a": {"url": "http://x/", "headers": {"k": "s3cret"}}}')
+    monkeypatch.setenv("METER_ON_DISCONNECT_ENDPOINTS", '{"hint": "cancel"}')
+    settings = read_settings({})
+    assert "s3cret" not in repr(settings)
+    for name in ("METER_UPSTREAMS", "METER_ON_DISCONNECT_ENDPOINTS"):
+        monkeypatch.setenv(name, settings.environment()[name])
+    again = read_settings({})
+    assert again.upstreams == settings.upstreams
+    assert again.upstreams.upstreams[0].headers == {"k": "s3cret"}
+    assert again.on_disconnect_endpoints.choices == {"hint": "cancel"}
 
 
 @pytest.mark.parametrize("name", NEEDED)

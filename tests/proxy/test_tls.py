@@ -6,9 +6,10 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from proxy.core.mounts import Mount
 from proxy.errors import ConfigurationError
 from proxy.settings import Settings, read_settings
-from proxy.tls import listening_context, upstream_context
+from proxy.tls import listening_context, mount_context, upstream_context
 
 PASSWORD = b"secret"
 
@@ -73,3 +74,15 @@ def test_an_encrypted_key_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigurationError, match="the unencrypted key"):
         listening_context(read_settings(given))
+
+
+def test_a_mounted_upstream_may_have_authorities_of_its_own(tmp_path: Path) -> None:
+    """Without, those of the upstream at `/`; a file that is none is named with its upstream."""
+    given = _issued(tmp_path)
+    settings, url = read_settings(given), "https://localhost"
+    assert len(mount_context(settings, Mount(name="a", url=url)).get_ca_certs()) == 1
+    own = Mount(name="a", url=url, ca_file=given["upstream_ca_file"])
+    assert len(mount_context(read_settings({}), own).get_ca_certs()) == 1
+    wrong = Mount(name="a", url=url, ca_file=given["listen_tls_key"])
+    with pytest.raises(ConfigurationError, match=r"METER_UPSTREAMS: a: ca_file is '.*key.pem'"):
+        mount_context(settings, wrong)

@@ -52,6 +52,18 @@ def test_a_request_keeps_what_is_not_the_proxys(raw: bytes, expected: bytes) -> 
     assert passed(raw) == expected
 
 
+def test_the_owner_of_an_upstream_may_replace_fields() -> None:
+    """Whatever the client sends under such a name is not passed on, in no place of the request."""
+    raw = b"GET / HTTP/1.1\r\nHost: x\r\nAPI-Key: a\r\nX-A: 1\r\napi-key: b\r\nX-B: 2\r\n\r\n"
+    destination = DESTINATION._replace(left_out=(b"api-key", b"x-b"), added=b"api-key: own\r\n")
+    line = headers.RequestLine(b"GET", b"/", 1)
+    assert passage.request_head(
+        PATTERN.read(raw), line, destination, invited=False, spliced_length=None
+    ) == (b"GET /base/ HTTP/1.1\r\nHost: api.example:9\r\nX-A: 1\r\napi-key: own\r\n\r\n")
+    trailers = [(b"Api-Key", b"c"), (b"X-C", b"3")]
+    assert passage.request_trailers(trailers, destination) == [(b"X-C", b"3")]
+
+
 def test_a_websocket_is_asked_for_anew() -> None:
     """Its hop-by-hop fields are this connection's own; no other upgrade goes on."""
     raw = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
