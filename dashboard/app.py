@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, available_timezones
 
 import structlog
 from aiohttp import web
@@ -17,12 +18,15 @@ from dashboard.access import Access
 from dashboard.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
+    NotFoundError,
+    ParameterError,
     TooManyAttemptsError,
+    TooSlowError,
 )
 from dashboard.passwords import password_hash
 from dashboard.queries import Ledger
 from dashboard.settings import Settings
-from dashboard.views import CLOCK, LEDGER, routes
+from dashboard.views import CLOCK, LEDGER, ZONES, add_pages, routes
 
 ACCESS = web.AppKey("access", Access)
 OPEN_PATHS = frozenset({"/healthz"})
@@ -51,8 +55,15 @@ def create_app(
         tokens=settings.api_tokens,
         clock=monotonic,
     )
+    app[ZONES] = {name: ZoneInfo(name) for name in sorted(available_timezones())}
     app.add_routes(routes)
+    add_pages(app)
+    app.on_cleanup.append(_close)
     return app
+
+
+async def _close(app: web.Application) -> None:
+    await app[LEDGER].close()
 
 
 def run_dashboard(settings: Settings, *, listen_fd: int | None, supervised: bool) -> None:
@@ -123,6 +134,12 @@ async def _explained(request: web.Request, handler: Handler) -> web.StreamRespon
         _log.warning("database unavailable", problem=str(exc), cause=exc.cause)
         answer = _error(request, 503, str(exc), error_type="database_unavailable")
         answer.headers["Retry-After"] = "2"
+    except TooSlowError as exc:
+        answer = _error(request, 503, str(exc), error_type="too_slow")
+    except NotFoundError as exc:
+        answer = _error(request, 404, str(exc), error_type="not_found")
+    except ParameterError as exc:
+        answer = _error(request, 400, str(exc), error_type="invalid_parameter", param=exc.parameter)
     except TooManyAttemptsError as exc:
         answer = _error(request, 429, str(exc), error_type="too_many_attempts")
         answer.headers["Retry-After"] = "60"
@@ -143,10 +160,12 @@ async def _protected(request: web.Request, handler: Handler) -> web.StreamRespon
     return answer
 
 
-def _error(request: web.Request, status: int, message: str, *, error_type: str) -> web.Response:
-    if request.path.startswith("/admin"):
+def _error(
+    request: web.Request, status: int, message: str, *, error_type: str, param: str | None = None
+) -> web.Response:
+    if request.path.startswith("/admin") and not request.path.endswith((".json", ".csv")):
         return web.Response(
             status=status, text=rendering.message_page(message), content_type="text/html"
         )
-    text = rendering.error_json(message, error_type=error_type)
+    text = rendering.error_json(message, error_type=error_type, param=param)
     return web.Response(status=status, text=text, content_type="application/json")

@@ -25,3 +25,19 @@ class DatabaseUnavailableError(DashboardError):
 
 class TooManyAttemptsError(DashboardError):
     """Too many failed log-ins from this address; try again in a minute."""
+
+
+class ParameterError(DashboardError):
+    """A parameter of the request cannot be used; `parameter` names it."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(f"{parameter}: {message}")
+        self.parameter = parameter
+
+
+class NotFoundError(DashboardError):
+    """There is nothing of that name."""
+
+
+class TooSlowError(DashboardError):
+    """The question takes too long to answer; ask for fewer days, or export the calls."""

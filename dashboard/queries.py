@@ -1,125 +1,287 @@
-"""SELECTs from the views of schema.sql, rows as dataclasses.
+"""Ask the ledger: a read-only snapshot, and what can be asked of it.
 
-Each report is one short read-only transaction on a connection of its own, with the rights of
-meter_dashboard where the database lets us take that role on. Nothing outlives the transaction, so
-that pgbouncer may stand in between.
+Each report is one short read-only transaction with the rights of meter_dashboard, where the
+database lets us take that role on. Connections are kept in a small pool, but nothing outlives the
+transaction, so that pgbouncer may stand in between.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from datetime import datetime
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeAlias
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
-from dashboard.errors import DatabaseUnavailableError
-from dashboard.report import Health, Period, Stats
+from dashboard import selects
+from dashboard.errors import DatabaseUnavailableError, ParameterError, TooSlowError
+from dashboard.filters import Filter
+from dashboard.report import Freshness, Health, Period, Stats
+from dashboard.selects import Key, Source
 
 MOST_CONNECTIONS = 4
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 10.0
+IDLE_SECONDS = 60.0
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_BEGIN = """
-SELECT
-    set_config('role', coalesce(dashboard_role(), 'none'), true),
-    set_config('statement_timeout', $1, true)
-"""
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+Row = Mapping[str, Any]
 
-_HEALTH = """
-SELECT last_call AS newest_call
-FROM ledger_status
-"""
 
-_STATUS = """
-SELECT
-    last_call,
-    report_timezone,
-    ($1::timestamptz AT TIME ZONE report_timezone)::date AS today
-FROM ledger_status
-"""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Rows of one question, and where the page after them begins; None: there is none."""
 
-# Without calls a sum is 0; with calls it is NULL as long as none of them is known.
-_PERIODS = """
-WITH period (place, name, since) AS (
-    VALUES
-        (1, 'today', $1::date),
-        (2, 'month', date_trunc('month', $1::timestamp)::date),
-        (3, 'overall', NULL)
-)
-SELECT
-    period.name,
-    period.since,
-    coalesce(sum(calls), 0)::bigint AS calls,
-    coalesce(sum(errors), 0)::bigint AS errors,
-    count(DISTINCT user_id) AS active_users,
-    coalesce(sum(unpriced_calls), 0)::bigint AS unpriced_calls,
-    coalesce(sum(estimated_calls), 0)::bigint AS estimated_calls,
-    coalesce(sum(unavailable_calls), 0)::bigint AS unavailable_calls,
-    CASE WHEN count(day) = 0 THEN 0 ELSE sum(prompt_tokens) END::bigint AS prompt_tokens,
-    CASE WHEN count(day) = 0 THEN 0 ELSE sum(completion_tokens) END::bigint AS completion_tokens,
-    CASE WHEN count(day) = 0 THEN 0 ELSE sum(cached_tokens) END::bigint AS cached_tokens,
-    CASE WHEN count(day) = 0 THEN 0 ELSE sum(total_tokens) END::bigint AS total_tokens,
-    CASE WHEN count(day) = 0 THEN 0 ELSE sum(cost_usd) END AS cost_usd
-FROM period
-LEFT JOIN user_days ON period.since IS NULL OR user_days.day >= period.since
-GROUP BY period.place, period.name, period.since
-ORDER BY period.place
-"""
+    rows: Sequence[Row]
+    after: tuple[str | None, ...] | None = None
 
 
 class Ledger:
-    """Reads one database; holds no connection between reports."""
+    """Reads one database."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._room = asyncio.Semaphore(MOST_CONNECTIONS)
+        self._opening = asyncio.Lock()
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def health(self) -> Health:
         """Return how fresh the ledger is."""
-        async with self._transaction() as connection:
-            row = await _row(connection, _HEALTH)
-        return Health(newest_call=row["newest_call"])
+        async with self.snapshot() as snapshot:
+            return Health(newest_call=snapshot.newest_call)
 
     async def stats(self, at: datetime) -> Stats:
         """Return the sums of today, of this month and of all time, as of one moment."""
-        async with self._transaction() as connection:
-            status = await _row(connection, _STATUS, at)
-            rows = await connection.fetch(_PERIODS, status["today"])
-        return Stats(
-            as_of=at,
-            newest_call=status["last_call"],
-            report_timezone=status["report_timezone"],
-            periods=tuple(Period(**dict(row)) for row in rows),
-        )
+        async with self.snapshot() as snapshot:
+            today = at.astimezone(snapshot.report_zone).date()
+            return Stats(
+                as_of=at,
+                newest_call=snapshot.newest_call,
+                report_timezone=snapshot.report_timezone,
+                periods=await snapshot.periods(today),
+            )
 
     @contextlib.asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        """Open a connection and a read-only snapshot; translate what the library raises."""
+    async def snapshot(self, *, seconds: float = STATEMENT_SECONDS) -> AsyncIterator["Snapshot"]:
+        """Open a read-only transaction; what is read in it is of one moment."""
+        async with self._transaction(seconds) as connection:
+            status = await connection.fetchrow(selects.STATUS)
+            if status is None:
+                raise DatabaseUnavailableError("The ledger is empty where it never should be.")
+            zone = await asyncio.to_thread(ZoneInfo, status["report_timezone"])
+            yield Snapshot(connection, newest_call=status["last_call"], report_zone=zone)
+
+    async def close(self) -> None:
+        """Give all connections back."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, seconds: float = STATEMENT_SECONDS) -> AsyncIterator[Connection]:
+        """Take a connection and begin; translate what the library raises."""
         try:
-            async with self._room:
-                connection = await asyncpg.connect(
-                    self._dsn,
-                    timeout=CONNECT_SECONDS,
-                    command_timeout=STATEMENT_SECONDS,
-                    statement_cache_size=0,
-                )
-                try:
-                    async with connection.transaction(isolation="repeatable_read", readonly=True):
-                        milliseconds = str(int(STATEMENT_SECONDS * 1000))
-                        await connection.fetchrow(_BEGIN, milliseconds)
-                        yield connection
-                finally:
-                    connection.terminate()
+            async with (
+                self._room,
+                self._connection() as held,
+                held.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                await held.fetchrow(selects.BEGIN, str(int(seconds * 1000)))
+                yield held
+        except asyncpg.QueryCanceledError as exc:
+            raise TooSlowError from exc
         except (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError) as exc:
             raise DatabaseUnavailableError("The ledger has not been made yet.") from exc
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
             raise DatabaseUnavailableError(cause=f"{type(exc).__name__}: {exc}") from exc
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """Take a connection of the pool."""
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=0,
+                    max_size=MOST_CONNECTIONS,
+                    max_inactive_connection_lifetime=IDLE_SECONDS,
+                    timeout=CONNECT_SECONDS,
+                    statement_cache_size=0,
+                    reset=_nothing,
+                )
+        try:
+            held = await self._pool.acquire(timeout=CONNECT_SECONDS)
         except ValueError as exc:  # of an address that cannot be read; its text may hold a password
             raise DatabaseUnavailableError(cause="METER_DATABASE_URL cannot be read") from exc
+        try:
+            yield held
+        finally:
+            await self._pool.release(held)
 
 
-async def _row(connection: asyncpg.Connection, query: str, *values: object) -> asyncpg.Record:
-    row = await connection.fetchrow(query, *values)
-    if row is None:
-        raise DatabaseUnavailableError("The ledger is empty where it never should be.")
-    return row
+class Snapshot:
+    """The ledger as it was at one moment."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        newest_call: datetime | None,
+        report_zone: ZoneInfo,
+    ) -> None:
+        self._connection = connection
+        self.newest_call = newest_call
+        self.report_zone = report_zone
+
+    @property
+    def report_timezone(self) -> str:
+        """Return the name of the zone in which the days of the rollups begin."""
+        return self.report_zone.key
+
+    def freshness(self, now: datetime) -> Freshness:
+        """Return as of when all that is read here is."""
+        return Freshness(
+            as_of=now, newest_call=self.newest_call, report_timezone=self.report_timezone
+        )
+
+    async def periods(self, today: object) -> tuple[Period, ...]:
+        """Return the sums of today, of this month and of all time."""
+        rows = await self._connection.fetch(selects.PERIODS, today)
+        return tuple(Period(**dict(row)) for row in rows)
+
+    async def sums(
+        self,
+        wanted: Filter,
+        keys: tuple[Key, ...],
+        *,
+        search_in: str = "",
+        limit: int | None = None,
+    ) -> Found:
+        """Return sums by keys, in the order of the filter; all of them unless there is a limit."""
+        source = _source(wanted, keys, search_in)
+        column, direction = _order(wanted, "name" if "day" in keys else "-cost_usd")
+        place, name = _sums_key(wanted)
+        number = None if limit is None else limit + 1
+        values = (*_places(wanted, search_in), column, direction, place, name, number)
+        rows = await self._fetch(selects.sums(source, keys), *values)
+        if limit is None or len(rows) <= limit:
+            return Found(rows=rows)
+        last = rows[limit - 1]
+        return Found(rows=rows[:limit], after=(last["after_place"], last["after_name"]))
+
+    async def totals(self, wanted: Filter, *, search_in: str = "", users: bool = False) -> Row:
+        """Return the sums of the whole filter."""
+        keys: tuple[Key, ...] = ("user_id",) if users else ()
+        source = _source(wanted, keys, search_in)
+        return (await self._fetch(selects.totals(source), *_places(wanted, search_in)))[0]
+
+    async def active_users(
+        self, wanted: Filter, keys: tuple[Key, ...] = (), *, search_in: str = ""
+    ) -> dict[tuple[Any, ...], int]:
+        """Return how many users are named, by keys."""
+        source = _source(wanted, ("user_id", *keys), search_in)
+        rows = await self._fetch(selects.active_users(source, keys), *_places(wanted, search_in))
+        return {tuple(row[key] for key in keys): row["users"] for row in rows}
+
+    async def calls(self, wanted: Filter, *, limit: int) -> Found:
+        """Return calls, newest first unless the filter says otherwise."""
+        oldest = wanted.sort == "created_at"
+        statement = selects.OLDEST_CALLS if oldest else selects.NEWEST_CALLS
+        moment, event = _call_key(wanted)
+        values = (*_places(wanted, "any"), moment, event, limit + 1)
+        rows = await self._fetch(statement, *values)
+        if len(rows) <= limit:
+            return Found(rows=rows)
+        last = rows[limit - 1]
+        return Found(
+            rows=rows[:limit], after=(last["created_at"].isoformat(), str(last["event_id"]))
+        )
+
+    async def call(self, event_id: UUID) -> Row | None:
+        """Return one call; its id tells when it was."""
+        moment = EPOCH + timedelta(milliseconds=int.from_bytes(event_id.bytes[:6], "big"))
+        rows = await self._fetch(selects.CALL, moment, event_id)
+        return rows[0] if rows else None
+
+    async def outcomes(self, wanted: Filter) -> Sequence[Row]:
+        """Return calls and latency by outcome and status."""
+        return await self._fetch(selects.OUTCOMES, *_places(wanted, "any"))
+
+    async def prices(self) -> Sequence[Row]:
+        """Return every unit price of every catalogue that a row was priced with."""
+        return await self._fetch(selects.PRICES)
+
+    async def _fetch(self, statement: str, *values: object) -> Sequence[Row]:
+        return [dict(row) for row in await self._connection.fetch(statement, *values)]
+
+
+def _source(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> Source:
+    """Return the coarsest rows that can answer."""
+    if wanted.by_call:
+        return "calls"
+    named = "user_id" in keys or "user" in wanted.without or bool(wanted.users)
+    if not named and not (wanted.search and search_in == "user"):
+        return "hours"
+    if wanted.tiers or "service_tier" in keys or not wanted.in_report_zone:
+        return "calls"
+    return "days"
+
+
+def _places(wanted: Filter, search_in: str) -> tuple[object, ...]:
+    """Return the parameters of every statement, in their order."""
+    keys = [key for key, _ in wanted.metadata] or None
+    return (
+        wanted.start,
+        wanted.end,
+        wanted.zone.key,
+        wanted.first,
+        wanted.last,
+        list(wanted.users) or None,
+        list(wanted.endpoints) or None,
+        list(wanted.models) or None,
+        list(wanted.tiers) or None,
+        list(wanted.outcomes) or None,
+        list(wanted.without),
+        keys,
+        keys and [value for _, value in wanted.metadata],
+        wanted.search,
+        search_in,
+    )
+
+
+def _order(wanted: Filter, default: str) -> tuple[str, int]:
+    sort = wanted.sort or default
+    return sort.removeprefix("-"), -1 if sort.startswith("-") else 1
+
+
+def _sums_key(wanted: Filter) -> tuple[Decimal | None, str | None]:
+    if wanted.after is None:
+        return None, None
+    try:
+        place, name = wanted.after
+        number = Decimal(str(place))
+    except (ArithmeticError, ValueError):
+        raise ParameterError("after", "expected what an earlier page has given") from None
+    if number.is_nan() or name is None:
+        raise ParameterError("after", "expected what an earlier page has given")
+    return number, name
+
+
+def _call_key(wanted: Filter) -> tuple[datetime | None, UUID | None]:
+    if wanted.after is None:
+        return None, None
+    try:
+        moment, event = wanted.after
+        return datetime.fromisoformat(str(moment)), UUID(str(event))
+    except ValueError:
+        raise ParameterError("after", "expected what an earlier page has given") from None
+
+
+async def _nothing(_connection: object) -> None:
+    """Leave a connection as it is: nothing outlives a transaction."""

@@ -1,18 +1,23 @@
-"""One report → JSON or HTML. Pure; money keeps all its digits as text in JSON."""
+"""One report → HTML, JSON or CSV. Pure; money keeps all its digits as text in JSON."""
 
 import base64
+import csv
 import hashlib
 import html
+import io
 import json
+import re
 from dataclasses import asdict
 from datetime import date, datetime
 from decimal import Decimal
 
-from dashboard.report import Health, Stats
+from dashboard.report import Column, Health, Report, Stats, Table, Value
+
+SCHEMA = "v1"  # of JSON and CSV: columns are added at the end, never renamed or taken away
 
 _STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
-    "color:#1c2733;background:#fff}h1{font-size:1.4rem}table{border-collapse:collapse;width:100%}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;"
+    "color:#1c2733;background:#fff}h1{font-size:1.4rem}table{border-collapse:collapse}"
     "th,td{padding:.4rem .8rem;text-align:right;border-bottom:1px solid #d9e0e6}"
     "th:first-child{text-align:left}p{color:#52606d}"
     "@media(prefers-color-scheme:dark){body{background:#14191f;color:#e4e9ee}"
@@ -23,7 +28,7 @@ _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode(
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -34,19 +39,60 @@ SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
-_TITLES = {"today": "Today", "month": "This month", "overall": "Overall"}
-_ROWS = (
-    ("calls", "Calls"),
-    ("errors", "Errors"),
-    ("active_users", "Active users"),
-    ("prompt_tokens", "Prompt tokens"),
-    ("cached_tokens", "… of them cached"),
-    ("completion_tokens", "Completion tokens"),
-    ("total_tokens", "Total tokens"),
-    ("unpriced_calls", "Unpriced calls"),
-    ("estimated_calls", "Estimated calls"),
-    ("unavailable_calls", "Calls of unknown usage"),
-)
+# What a spreadsheet takes for a formula (OWASP ASVS 1.2.10), its full-width twins, and what it
+# strips before it looks.
+_FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_CONTROLS = re.compile("[\x00-\x1f\x7f]")
+
+
+def to_json(report: Report) -> str:
+    """Return a report as JSON: the first table's rows at the top, the other tables by name."""
+    asked, fresh = report.filter, report.freshness
+    main = report.tables[0] if report.tables else None
+    document = {
+        "report": report.name,
+        "schema": SCHEMA,
+        "as_of": fresh.as_of,
+        "newest_call": fresh.newest_call,
+        "report_timezone": fresh.report_timezone,
+        "range": {
+            "name": asked.range,
+            "from": asked.first,
+            "to": asked.last,
+            "timezone": asked.zone.key,
+            "start": asked.start,
+            "end": asked.end,
+        },
+        **({} if main is None else _table(report, main)),
+        "tables": {table.name: _table(report, table) for table in report.tables[1:]},
+    }
+    return json.dumps(document, default=_plain)
+
+
+def to_csv(table: Table, *, raw: bool = False) -> str:
+    """Return a table as CSV (RFC 4180); unless raw, such that a spreadsheet takes it as text."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(column.name for column in table.columns)
+    for row in table.rows:
+        writer.writerow(
+            _cell(column, value, raw=raw) for column, value in zip(table.columns, row, strict=True)
+        )
+    return text.getvalue() if raw else "\ufeff" + text.getvalue()
+
+
+def to_html(report: Report) -> str:
+    """Return a report as a page."""
+    parts = [_heading(report.title)]
+    parts += [_html_table(table) for table in report.tables]
+    newest = report.freshness.newest_call
+    shown = "none yet" if newest is None else f"{newest:%Y-%m-%d %H:%M:%S %Z}"
+    words = (
+        f"Newest call: {shown}. Days begin in {report.filter.zone.key}. "
+        "List prices, not an invoice; “?” is not known."
+    )
+    parts.append(f"<p>{html.escape(words)}</p></html>")
+    return "".join(parts)
 
 
 def stats_json(stats: Stats) -> str:
@@ -68,63 +114,98 @@ def health_json(health: Health) -> str:
     return json.dumps(document, default=_plain)
 
 
-def error_json(message: str, *, error_type: str) -> str:
+def error_json(message: str, *, error_type: str, param: str | None = None) -> str:
     """Return an error in the shape that OpenAI's clients know."""
-    return json.dumps({"error": {"message": message, "type": error_type}})
-
-
-def stats_page(stats: Stats) -> str:
-    """Return the page with the same numbers."""
-    head = "".join(f"<th scope=col>{_TITLES[period.name]}</th>" for period in stats.periods)
-    rows = [("Cost (USD)", [_money(period.cost_usd) for period in stats.periods])]
-    rows += [
-        (title, [_count(getattr(period, name)) for period in stats.periods])
-        for name, title in _ROWS
-    ]
-    body = "".join(
-        f"<tr><th scope=row>{title}</th>{''.join(f'<td>{value}</td>' for value in values)}</tr>"
-        for title, values in rows
-    )
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width'><title>API Usage</title>"
-        f"<style>{_STYLE}</style><h1>API Usage</h1>"
-        f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
-        f"<p>{html.escape(_freshness(stats))}</p></html>"
-    )
+    error = {"message": message, "type": error_type}
+    return json.dumps({"error": error if param is None else error | {"param": param}})
 
 
 def message_page(message: str) -> str:
     """Return a page that says one thing."""
+    return f"{_heading('API Usage')}<p>{html.escape(message)}</p></html>"
+
+
+def _heading(title: str) -> str:
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>API Usage</title>"
-        f"<style>{_STYLE}</style><h1>API Usage</h1><p>{html.escape(message)}</p></html>"
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width'>"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style><h1>{html.escape(title)}</h1>"
     )
 
 
-def _freshness(stats: Stats) -> str:
-    newest = (
-        "none yet" if stats.newest_call is None else f"{stats.newest_call:%Y-%m-%d %H:%M:%S %Z}"
+def _html_table(table: Table) -> str:
+    head = "".join(f"<th scope=col>{html.escape(column.title)}</th>" for column in table.columns)
+    rows = [*table.rows, *([] if table.totals is None else [table.totals])]
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<td>{html.escape(_shown(column, value))}</td>"
+            for column, value in zip(table.columns, row, strict=True)
+        )
+        + "</tr>"
+        for row in rows
     )
-    return (
-        f"Newest call: {newest}. Days begin in {stats.report_timezone}. "
-        "List prices, not an invoice; “?” is not known."
-    )
+    caption = html.escape(table.title)
+    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead>{body}</table>"
 
 
-def _money(value: Decimal | None) -> str:
-    return "?" if value is None else f"{value:,.4f}"
-
-
-def _count(value: int | None) -> str:
-    return "?" if value is None else f"{value:,}"
-
-
-def _plain(value: object) -> str:
+def _shown(column: Column, value: Value) -> str:
     match value:
+        case None:
+            return "?" if column.is_number else ""
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}" if column.is_number else str(value)
+        case Decimal() if column.kind == "money":
+            return f"{value:,.4f}"
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M:%S %Z}"
+        case _:
+            return _text(value)
+
+
+def _table(report: Report, table: Table) -> dict[str, object]:
+    following = None
+    if table.next_after is not None:
+        following = report.filter.with_(after=table.next_after).query()
+    return {
+        "rows": table.records(),
+        "totals": table.total() or None,
+        "next": following,
+    }
+
+
+def _cell(column: Column, value: Value, *, raw: bool) -> str:
+    if value is None:
+        return ""
+    text = _text(value)
+    if raw or column.is_number or not isinstance(value, str):
+        return text
+    return defused(text)
+
+
+def defused(text: str) -> str:
+    """Return text that no spreadsheet takes for a formula or for more than one line."""
+    safe = _CONTROLS.sub(" ", text)
+    return f"'{safe}" if _FORMULA.match(text) else safe
+
+
+def _text(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
         case Decimal():
             return format(value, "f")
         case datetime() | date():
             return value.isoformat()
+        case _:
+            return str(value)
+
+
+def _plain(value: object) -> str:
+    match value:
+        case Decimal() | datetime() | date():
+            return _text(value)
         case _:
             raise TypeError(f"{type(value).__name__} has no place in a report")

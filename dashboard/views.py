@@ -1,17 +1,39 @@
-"""The routes: parse, query, render."""
+"""The routes: parse, query, report, render; each page also as JSON and as CSV."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from dashboard import rendering
+from dashboard import rendering, tables
+from dashboard.errors import ParameterError
+from dashboard.filters import Filter
+from dashboard.parsing import parse
 from dashboard.queries import Ledger
+from dashboard.report import Report, Table
+from dashboard.reporting import Reporter
 
 LEDGER = web.AppKey("ledger", Ledger)
 CLOCK: web.AppKey[Callable[[], datetime]] = web.AppKey("clock")
+ZONES: web.AppKey[Mapping[str, ZoneInfo]] = web.AppKey("zones")
+
+OWN_PARAMETERS = frozenset({"dialect", "table", "call"})  # of the view, not the filter
+DIALECTS = ("excel", "raw")
+FORMS = {"": "html", ".json": "json", ".csv": "csv"}
+
+_BY_CALL = dict.fromkeys(
+    ("outcome", "metadata"), "sums know nothing of it; calls and their exports can be filtered"
+)
+_WHOLE = _BY_CALL | dict.fromkeys(("after", "size"), "there is but one page of this")
+_OVERVIEW = _WHOLE | dict.fromkeys(("search",), "expected on the pages that list something")
 
 routes = web.RouteTableDef()
+Answer = Callable[[Reporter, Filter, web.Request], Awaitable[Report]]
 
 
 @routes.get("/healthz")
@@ -27,17 +49,156 @@ async def stats(request: web.Request) -> web.Response:
     return _json(rendering.stats_json(found))
 
 
-@routes.get("/admin")
-async def page(request: web.Request) -> web.Response:
-    """Show the same numbers to people."""
-    found = await request.app[LEDGER].stats(request.app[CLOCK]())
-    return web.Response(text=rendering.stats_page(found), content_type="text/html")
-
-
 @routes.get("/")
 async def front(_request: web.Request) -> web.Response:
     """Lead to the page."""
     return web.Response(status=302, headers={"Location": "/admin"})
+
+
+@asynccontextmanager
+async def asking(
+    request: web.Request, *, columns: Iterable[str] = (), refused: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[Filter, Reporter]]:
+    """Open a snapshot of the ledger, and read what is asked of it."""
+    now = request.app[CLOCK]()
+    async with request.app[LEDGER].snapshot() as snapshot:
+        pairs = [pair for pair in request.query.items() if pair[0] not in OWN_PARAMETERS]
+        wanted = parse(
+            pairs,
+            now=now,
+            report_zone=snapshot.report_zone,
+            zones=request.app[ZONES],
+            columns=columns,
+            refused=refused,
+        )
+        yield wanted, Reporter(snapshot, now=now)
+
+
+def answering(question: "Question", form: str) -> Handler:
+    """Return the handler that answers one question in one form."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        raw = _choice(request, "dialect", DIALECTS, "excel") == "raw"
+        columns, refused = question.columns, question.refused
+        async with asking(request, columns=columns, refused=refused) as (wanted, reporter):
+            report = await question.answer(reporter, wanted, request)
+        return rendered(request, report, form, raw=raw)
+
+    return handler
+
+
+def rendered(request: web.Request, report: Report, form: str, *, raw: bool) -> web.Response:
+    """Return a report in the form that was asked for."""
+    if form == "json":
+        return _json(rendering.to_json(report))
+    if form == "csv":
+        table = _chosen_table(request, report)
+        name = f"{report.name}-{table.name}_{_days(report.filter)}_{rendering.SCHEMA}.csv"
+        return web.Response(
+            text=rendering.to_csv(table, raw=raw),
+            content_type="text/csv",
+            charset="utf-8",
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
+    return web.Response(text=rendering.to_html(report), content_type="text/html")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One question that can be asked, and where."""
+
+    path: str
+    answer: Answer
+    columns: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+QUESTIONS = (
+    Question(path="/admin", answer=lambda ask, wanted, _: ask.overview(wanted), refused=_OVERVIEW),
+    Question(
+        path="/admin/users",
+        answer=lambda ask, wanted, request: ask.users(wanted, whole=_form_of(request) == "csv"),
+        columns=tables.SORTABLE,
+        refused=_BY_CALL,
+    ),
+    Question(path="/admin/user", answer=lambda ask, wanted, _: ask.user(wanted), refused=_WHOLE),
+    Question(
+        path="/admin/endpoints",
+        answer=lambda ask, wanted, _: ask.endpoints(wanted),
+        columns=tables.SORTABLE,
+        refused=_WHOLE,
+    ),
+    Question(
+        path="/admin/endpoint", answer=lambda ask, wanted, _: ask.endpoint(wanted), refused=_WHOLE
+    ),
+    Question(
+        path="/admin/models",
+        answer=lambda ask, wanted, _: ask.models(wanted),
+        columns=tables.SORTABLE,
+        refused=_WHOLE,
+    ),
+    Question(
+        path="/admin/daily",
+        answer=lambda ask, wanted, _: ask.daily(wanted),
+        columns=tables.SORTABLE,
+        refused=_WHOLE,
+    ),
+    Question(
+        path="/admin/calls",
+        answer=lambda ask, wanted, _: ask.calls(wanted),
+        columns=("created_at",),
+    ),
+    Question(
+        path="/admin/call",
+        answer=lambda ask, wanted, request: ask.call(wanted, _event_id(request)),
+    ),
+    Question(path="/admin/pricing", answer=lambda ask, wanted, _: ask.pricing(wanted)),
+    Question(
+        path="/admin/exports",
+        answer=lambda ask, wanted, _: ask.exports(wanted),
+        columns=(*tables.SORTABLE, "created_at"),
+    ),
+)
+
+
+def add_pages(app: web.Application) -> None:
+    """Serve each question as page, as JSON and as CSV."""
+    for question in QUESTIONS:
+        for suffix, form in FORMS.items():
+            app.router.add_get(question.path + suffix, answering(question, form))
+
+
+def _days(wanted: Filter) -> str:
+    """Return range and zone as a part of a file's name."""
+    first = "beginning" if wanted.first is None else wanted.first.isoformat()
+    return f"{first}_{wanted.last.isoformat()}_{wanted.zone.key.replace('/', '-')}"
+
+
+def _chosen_table(request: web.Request, report: Report) -> Table:
+    name = request.query.get("table", report.tables[0].name if report.tables else "")
+    try:
+        return report.table(name)
+    except KeyError:
+        names = ", ".join(table.name for table in report.tables) or "none, it is no report"
+        raise ParameterError("table", f"expected one of {names}") from None
+
+
+def _form_of(request: web.Request) -> str:
+    return "csv" if request.path.endswith(".csv") else "page"
+
+
+def _event_id(request: web.Request) -> UUID:
+    try:
+        return UUID(request.query.get("call", ""))
+    except ValueError:
+        raise ParameterError("call", "expected the event_id of a call") from None
+
+
+def _choice(request: web.Request, name: str, allowed: tuple[str, ...], default: str) -> str:
+    value = request.query.get(name, default)
+    if value not in allowed:
+        raise ParameterError(name, f"expected one of {', '.join(allowed)}")
+    return value
 
 
 def _json(text: str) -> web.Response:

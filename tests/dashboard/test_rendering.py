@@ -2,13 +2,16 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from dashboard import rendering
-from dashboard.report import Health, Period, Stats
+from dashboard.filters import Filter
+from dashboard.report import Column, Freshness, Health, Period, Report, Stats, Table
 
 MOMENT = datetime(2026, 8, 28, 12, 0, tzinfo=UTC)
 PERIOD = Period(
@@ -26,6 +29,31 @@ PERIOD = Period(
     total_tokens=1_000_000,
     cost_usd=Decimal("0.000000150000"),
 )
+ASKED = Filter(
+    range="today",
+    first=date(2026, 8, 28),
+    last=date(2026, 8, 28),
+    zone=ZoneInfo("UTC"),
+    report_zone=ZoneInfo("UTC"),
+)
+TABLE = Table(
+    name="users",
+    title="Users",
+    columns=(
+        Column(name="user_id", title="User", kind="text"),
+        Column(name="cost_usd", title="Cost", kind="money", unit="USD"),
+        Column(name="calls", title="Calls", kind="count"),
+    ),
+    rows=(("=cmd()", Decimal("0.000000150000"), None),),
+    next_after=("0", "0a"),
+)
+REPORT = Report(
+    name="users",
+    title="Users",
+    filter=ASKED,
+    freshness=Freshness(as_of=MOMENT, newest_call=None, report_timezone="UTC"),
+    tables=(TABLE, replace(TABLE, name="days", rows=())),
+)
 STATS = Stats(as_of=MOMENT, newest_call=None, report_timezone="Europe/Berlin", periods=(PERIOD,))
 
 
@@ -38,26 +66,54 @@ def test_json_keeps_every_digit_and_says_what_is_unknown() -> None:
     assert month["estimated_share"] == 0.5
 
 
-def test_the_page_shows_the_same_numbers() -> None:
-    """With separators, and a question mark for what is unknown."""
-    page = rendering.stats_page(STATS)
-    assert "<td>1,234</td>" in page
-    assert "<td>?</td>" in page
-    assert "This month" in page
-    assert "Newest call: none yet" in page
-    assert "Days begin in Europe/Berlin" in page
+def test_json_has_the_first_table_at_the_top_and_the_others_by_name() -> None:
+    """Rows by the names of their columns."""
+    document = json.loads(rendering.to_json(REPORT))
+    assert document["rows"] == [{"user_id": "=cmd()", "cost_usd": "0.000000150000", "calls": None}]
+    assert document["next"] == "range=today&after=WyIwIiwgIjBhIl0"
+    assert document["range"]["end"] == "2026-08-29T00:00:00+00:00"
+    assert document["tables"]["days"]["rows"] == []
+
+
+def test_csv_is_text_in_a_spreadsheet() -> None:
+    """With a byte order mark, CRLF, and an apostrophe before what would be a formula."""
+    text = rendering.to_csv(TABLE)
+    assert text == "\ufeffuser_id,cost_usd,calls\r\n'=cmd(),0.000000150000,\r\n"
+
+
+def test_raw_csv_is_for_machines() -> None:
+    """Not a character more than there is."""
+    text = rendering.to_csv(TABLE, raw=True)
+    assert text == "user_id,cost_usd,calls\r\n=cmd(),0.000000150000,\r\n"
+
+
+@pytest.mark.parametrize("first", list("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"))
+def test_whatever_begins_a_formula_is_defused(first: str) -> None:
+    """Line breaks and other controls become spaces."""
+    shown = rendering.defused(f"{first}1\n2")
+    assert shown.startswith("'")
+    assert "\n" not in shown
 
 
 def test_what_is_shown_cannot_become_markup() -> None:
     """Text is text."""
-    odd = Stats(as_of=MOMENT, newest_call=MOMENT, report_timezone="<script>", periods=())
-    assert "<script>" not in rendering.stats_page(odd)
+    table = replace(TABLE, rows=(("<script>", None, 1),), title="<script>")
+    page = rendering.to_html(replace(REPORT, title="<script>", tables=(table,)))
+    assert "<script>" not in page
     assert "<script>" not in rendering.message_page("<script>")
+
+
+def test_the_page_says_what_is_unknown() -> None:
+    """A question mark, and where days begin."""
+    page = rendering.to_html(REPORT)
+    assert "<td>?</td>" in page
+    assert "Newest call: none yet" in page
+    assert "Days begin in UTC" in page
 
 
 def test_the_policy_allows_exactly_the_style_of_the_page() -> None:
     """Nothing else may load or run."""
-    [style] = re.findall("<style>(.*)</style>", rendering.stats_page(STATS))
+    [style] = re.findall("<style>(.*)</style>", rendering.to_html(REPORT))
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = rendering.SECURITY_HEADERS["Content-Security-Policy"]
     assert f"style-src 'sha256-{digest}'" in policy

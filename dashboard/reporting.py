@@ -1,0 +1,220 @@
+"""What each page asks the ledger, as a report: the same one for page, JSON and CSV."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from dashboard import projecting, tables
+from dashboard.errors import NotFoundError, ParameterError
+from dashboard.filters import Filter
+from dashboard.queries import Row, Snapshot
+from dashboard.report import Report, Table
+from dashboard.selects import Key
+
+TOP_USERS = 10
+USERS_OF_ENDPOINT = 50
+CALLS_OF_USER = 100
+
+
+class Reporter:
+    """Answers questions out of one snapshot of the ledger."""
+
+    def __init__(self, snapshot: Snapshot, *, now: datetime) -> None:
+        self._snapshot = snapshot
+        self._now = now
+
+    async def overview(self, wanted: Filter) -> Report:
+        """Return everything at a glance: periods, days, endpoints, users, the month's end."""
+        endpoints = await self._sums("endpoints", "Endpoints", wanted, ("endpoint",), users=True)
+        days = await self._sums("days", "Cost by day", wanted, ("day", "endpoint"))
+        top = wanted.with_(sort=None, size=TOP_USERS)
+        users = await self._sums("users", "Top users", top, ("user_id",), limit=TOP_USERS)
+        return self._report(
+            "overview",
+            "API Usage",
+            wanted,
+            await self._periods(wanted),
+            days,
+            endpoints,
+            users,
+            await self._projection(wanted),
+        )
+
+    async def users(self, wanted: Filter, *, whole: bool = False) -> Report:
+        """Return the sums of each user; a page of them unless the whole is wanted."""
+        limit = None if whole else wanted.size
+        table = await self._sums(
+            "users", "Users", wanted, ("user_id",), search_in="user", limit=limit
+        )
+        return self._report("users", "Users", wanted, table)
+
+    async def user(self, wanted: Filter) -> Report:
+        """Return what one user did: by day, by endpoint and model, and the last calls."""
+        if len(wanted.users) != 1 and "user" not in wanted.without:
+            raise ParameterError("user", "expected one user, or without=user")
+        name = wanted.users[0] if wanted.users else "calls without a user"
+        return self._report(
+            "user",
+            f"User {name}",
+            wanted,
+            await self._sums("days", "By day", wanted, ("day",)),
+            await self._sums("endpoints", "By endpoint and model", wanted, ("endpoint", "model")),
+            await self._calls("calls", "Last calls", wanted, limit=CALLS_OF_USER),
+        )
+
+    async def endpoints(self, wanted: Filter) -> Report:
+        """Return the sums of each endpoint."""
+        table = await self._sums(
+            "endpoints", "Endpoints", wanted, ("endpoint",), search_in="endpoint", users=True
+        )
+        return self._report("endpoints", "Endpoints", wanted, table)
+
+    async def endpoint(self, wanted: Filter) -> Report:
+        """Return what one endpoint does: by day, its models, its users, how its calls end."""
+        if len(wanted.endpoints) != 1 and "endpoint" not in wanted.without:
+            raise ParameterError("endpoint", "expected one endpoint, or without=endpoint")
+        name = wanted.endpoints[0] if wanted.endpoints else "calls without an endpoint"
+        most = USERS_OF_ENDPOINT
+        outcomes = await self._snapshot.outcomes(wanted)
+        return self._report(
+            "endpoint",
+            f"Endpoint {name}",
+            wanted,
+            await self._sums("days", "By day", wanted, ("day",), users=True),
+            await self._sums("models", "Models", wanted, ("model",)),
+            await self._sums("users", "Top users", wanted, ("user_id",), limit=most),
+            tables.plain("outcomes", "How calls ended", tables.OUTCOMES, outcomes),
+        )
+
+    async def models(self, wanted: Filter) -> Report:
+        """Return the sums of each model and service tier, and the unit prices in force."""
+        table = await self._sums(
+            "models", "Models", wanted, ("model", "service_tier"), search_in="model"
+        )
+        prices = await self._snapshot.prices()
+        newest = [row for row in prices if row["catalog_version"] == prices[0]["catalog_version"]]
+        in_force = tables.plain("prices", "Unit prices in force", tables.PRICES, newest)
+        return self._report("models", "Models", wanted, table, in_force)
+
+    async def daily(self, wanted: Filter) -> Report:
+        """Return the sums of each day."""
+        table = await self._sums("days", "By day", wanted, ("day",), users=True)
+        return self._report("daily", "By day", wanted, table)
+
+    async def calls(self, wanted: Filter) -> Report:
+        """Return calls, a page of them."""
+        table = await self._calls("calls", "Calls", wanted, limit=wanted.size)
+        return self._report("calls", "Calls", wanted, table)
+
+    async def call(self, wanted: Filter, event_id: UUID) -> Report:
+        """Return one call; raise NotFoundError where there is none of that id."""
+        row = await self._snapshot.call(event_id)
+        if row is None:
+            raise NotFoundError(f"There is no call {event_id}.")
+        table = tables.plain("call", "Call", tables.CALL, [row])
+        return self._report("call", f"Call {event_id}", wanted, table)
+
+    async def pricing(self, wanted: Filter) -> Report:
+        """Return every unit price of every catalogue that a call was priced with."""
+        table = tables.plain("prices", "Unit prices", tables.PRICES, await self._snapshot.prices())
+        return self._report("pricing", "Prices", wanted, table)
+
+    async def exports(self, wanted: Filter) -> Report:
+        """Return the frame of the page that offers files."""
+        return self._report("exports", "Exports", wanted)
+
+    async def _periods(self, wanted: Filter) -> Table:
+        """Return the sums of all time, of today and of this month, and of as long before."""
+        rows = []
+        for name, part in periods(wanted, self._now):
+            before = part.previous(self._now)
+            row = dict(await self._snapshot.totals(part))
+            row |= {"period": name, "active_users": await self._active(part)}
+            found = None if before is None else await self._snapshot.totals(before)
+            for column in tables.OF_PERIODS:
+                row[f"previous_{column}"] = None if found is None else found[column]
+            row["previous_active_users"] = None if before is None else await self._active(before)
+            rows.append(row)
+        return tables.plain("periods", "At a glance", tables.PERIODS, rows)
+
+    async def _active(self, wanted: Filter) -> int:
+        """Return how many users are named; of a day that is compared in part, the whole day's."""
+        counted = await self._snapshot.active_users(wanted.with_(until=None))
+        return counted[()]
+
+    async def _projection(self, wanted: Filter) -> Table:
+        days = projecting.days_before(wanted, self._now)
+        found = await self._snapshot.sums(days, ("day",))
+        row = projecting.month_end(found.rows, days, self._now)
+        return tables.plain("projection", "This month's end", projecting.COLUMNS, [row])
+
+    async def _sums(
+        self,
+        name: str,
+        title: str,
+        wanted: Filter,
+        keys: tuple[Key, ...],
+        *,
+        search_in: str = "",
+        users: bool = False,
+        limit: int | None = None,
+    ) -> Table:
+        asked = self._snapshot
+        found = await asked.sums(wanted, keys, search_in=search_in, limit=limit)
+        before, total_before = await self._before(wanted, keys, found.rows, search_in)
+        counted = await asked.active_users(wanted, keys, search_in=search_in) if users else None
+        everybody = await asked.active_users(wanted, search_in=search_in) if users else {}
+        sums = tables.Sums(
+            rows=found.rows,
+            total=await asked.totals(wanted, search_in=search_in, users="user_id" in keys),
+            users=counted,
+            all_users=everybody.get(()),
+            before=before,
+            total_before=total_before,
+            after=found.after,
+        )
+        return tables.summed(name, title, keys, sums)
+
+    async def _before(
+        self, wanted: Filter, keys: tuple[Key, ...], rows: Sequence[Row], search_in: str
+    ) -> tuple[Mapping[tuple[Any, ...], Row] | None, Row | None]:
+        """Return the sums to compare these rows with, by their keys, and their total."""
+        previous = wanted.previous(self._now)
+        if previous is None or "day" in keys:
+            return None, None
+        if keys == (
+            "user_id",
+        ):  # of these users alone; who was only there before is not looked for
+            names = tuple(row["user_id"] for row in rows if row["user_id"] is not None)
+            asked = previous.with_(users=names, sort=None)
+        else:
+            asked = previous.with_(sort=None)
+        found = await self._snapshot.sums(asked, keys, search_in=search_in)
+        total = await self._snapshot.totals(previous, search_in=search_in, users="user_id" in keys)
+        return {tuple(row[key] for key in keys): row for row in found.rows}, total
+
+    async def _calls(self, name: str, title: str, wanted: Filter, *, limit: int) -> Table:
+        found = await self._snapshot.calls(wanted, limit=limit)
+        return tables.plain(name, title, tables.CALL, found.rows, next_after=found.after)
+
+    def _report(self, name: str, title: str, wanted: Filter, *found: Table) -> Report:
+        return Report(
+            name=name,
+            title=title,
+            filter=wanted,
+            freshness=self._snapshot.freshness(self._now),
+            tables=found,
+        )
+
+
+def periods(wanted: Filter, now: datetime) -> list[tuple[str, Filter]]:
+    """Return all time, today and this month, of the calls that a filter wants."""
+    today = now.astimezone(wanted.zone).date()
+    month = today.replace(day=1)
+    plain = wanted.with_(sort=None, compare="previous")
+    return [
+        ("overall", plain.with_(range="all", first=None, last=today)),
+        ("today", plain.with_(range="today", first=today, last=today)),
+        ("this_month", plain.with_(range="this_month", first=month, last=today)),
+    ]

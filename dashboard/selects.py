@@ -1,0 +1,351 @@
+"""The SELECTs: from the views of schema.sql alone, put together from constants at import.
+
+All questions about sums are one question: which cells, grouped by what, in which order, from where
+on. The cells come from the coarsest rows that can answer (`hours` know no users, `days` know only
+the days of the report time zone, `calls` know everything), so there is one statement for each
+source and each set of keys, and every page, JSON, CSV and export reads through it. Values are
+parameters, always the same ones in the same places (see `PLACES`); nothing that a client sent is
+ever a part of a statement.
+"""
+
+from typing import Literal
+
+Source = Literal["hours", "days", "calls"]
+Key = Literal["user_id", "endpoint", "model", "service_tier", "day"]
+
+SUMS = (
+    "calls", "errors", "unpriced_calls", "estimated_calls", "unavailable_calls", "prompt_tokens",
+    "cached_tokens", "cache_write_tokens", "completion_tokens", "reasoning_tokens",
+    "audio_prompt_tokens", "audio_completion_tokens", "total_tokens", "cost_usd", "tool_cost_usd",
+    "first_call", "last_call",
+)  # fmt: skip
+
+# What the parameters of all statements are.
+PLACES = (
+    "start", "end", "zone", "first", "last", "users", "endpoints", "models", "tiers", "outcomes",
+    "without", "metadata_keys", "metadata_values", "search", "search_in",
+)  # fmt: skip
+
+BEGIN = """
+SELECT
+    set_config('role', coalesce(dashboard_role(), 'none'), true),
+    set_config('statement_timeout', $1, true)
+"""
+
+STATUS = """
+SELECT last_call, report_timezone
+FROM ledger_status
+"""
+
+# Without calls a sum is 0; with calls it is NULL as long as none of them is known.
+PERIODS = """
+WITH period (place, name, since) AS (
+    VALUES
+        (1, 'today', $1::date),
+        (2, 'month', date_trunc('month', $1::timestamp)::date),
+        (3, 'overall', NULL)
+)
+SELECT
+    period.name,
+    period.since,
+    coalesce(sum(calls), 0)::bigint AS calls,
+    coalesce(sum(errors), 0)::bigint AS errors,
+    count(DISTINCT user_id) AS active_users,
+    coalesce(sum(unpriced_calls), 0)::bigint AS unpriced_calls,
+    coalesce(sum(estimated_calls), 0)::bigint AS estimated_calls,
+    coalesce(sum(unavailable_calls), 0)::bigint AS unavailable_calls,
+    CASE WHEN count(day) = 0 THEN 0 ELSE sum(prompt_tokens) END::bigint AS prompt_tokens,
+    CASE WHEN count(day) = 0 THEN 0 ELSE sum(completion_tokens) END::bigint AS completion_tokens,
+    CASE WHEN count(day) = 0 THEN 0 ELSE sum(cached_tokens) END::bigint AS cached_tokens,
+    CASE WHEN count(day) = 0 THEN 0 ELSE sum(total_tokens) END::bigint AS total_tokens,
+    CASE WHEN count(day) = 0 THEN 0 ELSE sum(cost_usd) END AS cost_usd
+FROM period
+LEFT JOIN user_days ON period.since IS NULL OR user_days.day >= period.since
+GROUP BY period.place, period.name, period.since
+ORDER BY period.place
+"""
+
+_SUMMED = """
+    prompt_tokens, cached_tokens, cache_write_tokens, completion_tokens, reasoning_tokens,
+    audio_prompt_tokens, audio_completion_tokens, total_tokens, cost_usd, tool_cost_usd
+"""
+
+# Every source refers to every parameter, because Postgres wants to know the type of each. One that
+# a source cannot honour has to be NULL there; `queries` sees to that.
+_WHERE = """
+    ($7::text[] IS NULL OR endpoint = ANY ($7))
+    AND ($8::text[] IS NULL OR model = ANY ($8))
+    AND NOT ('endpoint' = ANY ($11::text[]) AND endpoint IS NOT NULL)
+    AND NOT ('model' = ANY ($11) AND model IS NOT NULL)
+    AND (
+        $14::text IS NULL
+        OR strpos(
+            lower(
+                CASE $15::text
+                    WHEN 'endpoint' THEN endpoint
+                    WHEN 'model' THEN model
+                    {user}
+                END
+            ),
+            lower($14)
+        ) > 0
+    )
+"""
+_WHERE_USER = """
+    AND ($6::text[] IS NULL OR user_id = ANY ($6))
+    AND NOT ('user' = ANY ($11) AND user_id IS NOT NULL)
+"""
+_OF_USER = "WHEN 'user' THEN user_id"
+_OF_CALL = (
+    "WHEN 'user' THEN user_id "
+    "WHEN 'any' THEN concat_ws(' ', user_id, endpoint, model, response_id, upstream_request_id)"
+)
+
+_IN_DAYS = "day >= coalesce($4::date, '-infinity') AND day <= $5::date"
+_UNUSED_TIME = "AND ($1::timestamptz IS NULL OR $2::timestamptz IS NOT NULL OR $3::text IS NULL)"
+_UNUSED_DAYS = "AND ($4::date IS NULL OR $5::date IS NOT NULL)"
+_UNUSED_CALLS = "AND $10::text[] IS NULL AND $12::text[] IS NULL AND $13::text[] IS NULL"
+
+_CALLS_WHERE = f"""
+    created_at >= coalesce($1::timestamptz, '-infinity')
+    AND created_at < $2::timestamptz
+    AND $3::text IS NOT NULL {_UNUSED_DAYS}
+    AND ($9::text[] IS NULL OR service_tier = ANY ($9))
+    AND ($10::text[] IS NULL OR outcome = ANY ($10))
+    AND (
+        $12::text[] IS NULL
+        OR NOT EXISTS (
+            SELECT
+            FROM unnest($12, $13::text[]) AS wanted (name, value)
+            WHERE metadata ->> wanted.name IS DISTINCT FROM wanted.value
+        )
+    )
+    AND {_WHERE.format(user=_OF_CALL)} {_WHERE_USER}
+"""
+
+_CELLS: dict[Source, str] = {
+    "hours": f"""
+SELECT
+    (bucket AT TIME ZONE $3::text)::date AS day, NULL::text AS user_id, endpoint, model,
+    service_tier, calls, errors, unpriced_calls, estimated_calls, unavailable_calls, {_SUMMED},
+    first_call, last_call
+FROM quarter_hours
+WHERE bucket >= coalesce($1::timestamptz, '-infinity')
+    AND bucket < $2::timestamptz
+    AND ($9::text[] IS NULL OR service_tier = ANY ($9))
+    AND $6::text[] IS NULL {_UNUSED_DAYS} {_UNUSED_CALLS}
+    AND {_WHERE.format(user="")}
+""",
+    "days": f"""
+SELECT
+    day, user_id, endpoint, model, NULL::text AS service_tier, calls, errors, unpriced_calls,
+    estimated_calls, unavailable_calls, {_SUMMED}, first_call, last_call
+FROM user_days
+WHERE {_IN_DAYS}
+    AND $9::text[] IS NULL {_UNUSED_TIME} {_UNUSED_CALLS}
+    AND {_WHERE.format(user=_OF_USER)} {_WHERE_USER}
+""",
+    "calls": f"""
+SELECT
+    (created_at AT TIME ZONE $3::text)::date AS day, user_id, endpoint, model, service_tier,
+    CASE WHEN corrects IS NULL THEN 1 ELSE 0 END AS calls,
+    CASE
+        WHEN corrects IS NULL AND outcome NOT IN ('ok', 'client_disconnected') THEN 1
+        ELSE 0
+    END AS errors,
+    CASE
+        WHEN corrects IS NULL AND usage_source <> 'unavailable'
+            AND (cost_usd IS NULL OR unpriced_reason IS NOT NULL) THEN 1
+        ELSE 0
+    END AS unpriced_calls,
+    CASE
+        WHEN corrects IS NULL AND usage_source = 'estimated' THEN 1
+        ELSE 0
+    END AS estimated_calls,
+    CASE
+        WHEN corrects IS NULL AND usage_source = 'unavailable' AND cost_usd IS NULL THEN 1
+        ELSE 0
+    END AS unavailable_calls,
+    {_SUMMED}, created_at AS first_call, created_at AS last_call
+FROM calls
+WHERE {_CALLS_WHERE}
+""",
+}
+
+# Without calls a sum is 0; with calls it is NULL as long as none of them is known.
+_COUNTS = ("calls", "errors", "unpriced_calls", "estimated_calls", "unavailable_calls")
+_TOKENS = tuple(name for name in SUMS if name.endswith("_tokens"))
+_MONEY = ("cost_usd", "tool_cost_usd")
+_GROUPED_SUMS = ",\n        ".join(
+    (
+        *(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in _COUNTS),
+        *(
+            f"CASE WHEN count(*) = 0 THEN 0 ELSE sum({name}) END::bigint AS {name}"
+            for name in _TOKENS
+        ),
+        *(f"CASE WHEN count(*) = 0 THEN 0 ELSE sum({name}) END AS {name}" for name in _MONEY),
+        "min(first_call) AS first_call",
+        "max(last_call) AS last_call",
+    )
+)
+
+
+# Everything that is sorted by is a number that grows downwards, and what is unknown comes last; the
+# names decide among equals, so that the order is complete and a page can begin after any row.
+_PLACE = """
+    coalesce(
+        $17::integer * CASE $16::text
+            WHEN 'calls' THEN calls
+            WHEN 'errors' THEN errors
+            WHEN 'unpriced_calls' THEN unpriced_calls
+            WHEN 'estimated_calls' THEN estimated_calls
+            WHEN 'unavailable_calls' THEN unavailable_calls
+            WHEN 'prompt_tokens' THEN prompt_tokens
+            WHEN 'cached_tokens' THEN cached_tokens
+            WHEN 'cache_write_tokens' THEN cache_write_tokens
+            WHEN 'completion_tokens' THEN completion_tokens
+            WHEN 'reasoning_tokens' THEN reasoning_tokens
+            WHEN 'total_tokens' THEN total_tokens
+            WHEN 'cost_usd' THEN cost_usd
+            WHEN 'tool_cost_usd' THEN tool_cost_usd
+            WHEN 'first_call' THEN extract(epoch FROM first_call)
+            WHEN 'last_call' THEN extract(epoch FROM last_call)
+            WHEN 'name' THEN 0
+        END,
+        'Infinity'
+    )
+"""
+
+
+def sums(source: Source, keys: tuple[Key, ...]) -> str:
+    """Return the statement that sums cells by some keys, in any order, a page at a time.
+
+    Beyond `PLACES` it takes: sort column, direction (1 or -1), place and name of the row to begin
+    after (or NULL), and how many rows.
+    """
+    return _SUMS[source, keys]
+
+
+def totals(source: Source) -> str:
+    """Return the statement that sums all cells: one row."""
+    return _TOTALS[source]
+
+
+def active_users(source: Source, keys: tuple[Key, ...]) -> str:
+    """Return the statement that counts who is named in the cells, by some keys."""
+    return _ACTIVE[source, keys]
+
+
+def _sums(source: Source, keys: tuple[Key, ...]) -> str:
+    names = ", ".join(keys)
+    parts = (f"CASE WHEN {key} IS NULL THEN '1' ELSE '0' || {key} END" for key in keys)
+    name = " || E'\\x01' || ".join(parts)
+    return f"""
+WITH grouped AS (
+    SELECT {names}, {_GROUPED_SUMS}
+    FROM ({_CELLS[source]}) AS cell
+    GROUP BY {names}
+),
+placed AS (
+    SELECT *, {_PLACE} AS place, ({name}) COLLATE "C" AS name
+    FROM grouped
+)
+SELECT {names}, {", ".join(SUMS)}, place::text AS after_place, name AS after_name
+FROM placed
+WHERE CASE
+    WHEN $19::text IS NULL THEN true
+    WHEN $16 = 'name' AND $17 = -1 THEN name < $19
+    ELSE (place, name) > ($18::numeric, $19)
+END
+ORDER BY place, CASE WHEN $16 = 'name' AND $17 = -1 THEN name END DESC, name
+LIMIT $20
+"""
+
+
+def _totals(source: Source) -> str:
+    return f"SELECT {_GROUPED_SUMS} FROM ({_CELLS[source]}) AS cell"
+
+
+def _active_users(source: Source, keys: tuple[Key, ...]) -> str:
+    names = "".join(f"{key}, " for key in keys)
+    group = f"GROUP BY {', '.join(keys)}" if keys else ""
+    return f"""
+SELECT {names}count(*) AS users
+FROM (
+    SELECT DISTINCT {names}user_id
+    FROM ({_CELLS[source]}) AS cell
+    WHERE user_id IS NOT NULL
+) AS named
+{group}
+"""
+
+
+_GROUPS: tuple[tuple[Key, ...], ...] = (
+    ("user_id",),
+    ("endpoint",),
+    ("model",),
+    ("model", "service_tier"),
+    ("day",),
+    ("day", "endpoint"),
+    ("endpoint", "model"),
+)
+_SOURCES: tuple[Source, ...] = ("hours", "days", "calls")
+_SUMS = {(source, keys): _sums(source, keys) for source in _SOURCES for keys in _GROUPS}
+_TOTALS = {source: _totals(source) for source in _SOURCES}
+_ACTIVE = {
+    (source, keys): _active_users(source, keys) for source in _SOURCES for keys in ((), *_GROUPS)
+}
+
+_CALL_COLUMNS = """
+    event_id, created_at, user_id, endpoint, api_path, operation_name, upstream, model,
+    request_model, service_tier, stream, status, outcome, error_type, prompt_tokens, cached_tokens,
+    cache_write_tokens, completion_tokens, reasoning_tokens, audio_prompt_tokens,
+    audio_completion_tokens, total_tokens, cost_usd, tool_cost_usd, list_cost_usd, price_id,
+    catalog_version, unpriced_reason, usage_source, usage_problem, latency_ms,
+    time_to_first_byte_ms, request_bytes, response_bytes, retry_count, upstream_request_id,
+    response_id, corrects, recorded_at, attribution_problem, metadata::text AS metadata,
+    billed_units::text AS billed_units
+"""
+CALL = f"""
+SELECT {_CALL_COLUMNS}
+FROM calls
+WHERE created_at = $1 AND event_id = $2
+"""
+
+# Beyond PLACES: created_at and event_id of the call to begin after (or NULL), and how many.
+NEWEST_CALLS = f"""
+SELECT {_CALL_COLUMNS}
+FROM calls
+WHERE {_CALLS_WHERE}
+    AND ($16::timestamptz IS NULL OR (created_at, event_id) < ($16, $17::uuid))
+ORDER BY created_at DESC, event_id DESC
+LIMIT $18
+"""
+OLDEST_CALLS = f"""
+SELECT {_CALL_COLUMNS}
+FROM calls
+WHERE {_CALLS_WHERE}
+    AND ($16::timestamptz IS NULL OR (created_at, event_id) > ($16, $17::uuid))
+ORDER BY created_at, event_id
+LIMIT $18
+"""
+
+OUTCOMES = f"""
+SELECT
+    outcome,
+    status,
+    count(*) FILTER (WHERE corrects IS NULL) AS calls,
+    percentile_disc(0.5) WITHIN GROUP (ORDER BY latency_ms) AS latency_p50_ms,
+    percentile_disc(0.95) WITHIN GROUP (ORDER BY latency_ms) AS latency_p95_ms
+FROM calls
+WHERE {_CALLS_WHERE}
+GROUP BY outcome, status
+ORDER BY calls DESC, outcome, status
+"""
+
+# What each rate of the newest catalogue is, and since when there have been others.
+PRICES = """
+SELECT catalog_version, price_id, component, list_unit_price
+FROM prices
+ORDER BY catalog_version DESC, price_id, component
+"""

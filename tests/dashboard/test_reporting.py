@@ -1,0 +1,131 @@
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dashboard.errors import ParameterError
+from dashboard.filters import Filter
+from dashboard.parsing import parse
+from dashboard.queries import Ledger
+from dashboard.report import Report
+from dashboard.reporting import Reporter, periods
+from dashboard.tables import SORTABLE
+from tests.dashboard.test_views import record
+from tests.fakes.rows import MOMENT, ledger_row
+
+COST = Decimal("0.000285000001")
+NOW = MOMENT + timedelta(hours=1)
+
+
+def _filter(**pairs: str) -> Filter:
+    return parse(
+        list(pairs.items()),
+        now=NOW,
+        report_zone=ZoneInfo("UTC"),
+        zones={"Asia/Kathmandu": ZoneInfo("Asia/Kathmandu")},
+        columns=SORTABLE,
+    )
+
+
+async def _ask(dsn: str, question: str, **pairs: str) -> Report:
+    ledger = Ledger(dsn)
+    async with ledger.snapshot() as snapshot:
+        report = await getattr(Reporter(snapshot, now=NOW), question)(_filter(**pairs))
+    await ledger.close()
+    assert isinstance(report, Report)
+    return report
+
+
+async def test_pages_of_users_leave_nobody_out(database: str) -> None:
+    """Each begins after the last row of the one before; the totals are of all."""
+    count = 120
+    rows = [
+        ledger_row(n, user_id=f"u{n % 117:03d}" if n else None, cost_usd=COST * (n % 5))
+        for n in range(count)
+    ]
+    await record(database, rows)
+    for sort in ("-cost_usd", "cost_usd", "name", "-name", "-last_call"):
+        wanted, seen, totals = _filter(sort=sort), [], set()
+        ledger = Ledger(database)
+        async with ledger.snapshot() as snapshot:
+            while True:
+                table = (await Reporter(snapshot, now=NOW).users(wanted)).tables[0]
+                seen += [row["user_id"] for row in table.records()]
+                totals.add(table.total()["calls"])
+                if table.next_after is None:
+                    break
+                wanted = wanted.with_(after=table.next_after)
+        await ledger.close()
+        assert len(seen) == len(set(seen)) == 118, sort
+        assert totals == {count}
+
+
+async def test_a_user_is_compared_with_the_days_before(database: str) -> None:
+    """As many days, right before."""
+    before = MOMENT - timedelta(days=8)
+    await record(database, [ledger_row(0), ledger_row(1, created_at=before), ledger_row(2)])
+    report = await _ask(database, "users", range="7d", compare="previous")
+    [row] = report.tables[0].records()
+    assert (row["calls"], row["previous_calls"]) == (2, 1)
+    assert row["previous_cost_usd"] == COST
+
+
+async def test_the_overview_says_what_has_passed_of_each_period(database: str) -> None:
+    """Yesterday until this hour, last month until this day."""
+    moments = [
+        MOMENT,
+        MOMENT - timedelta(days=1),
+        MOMENT - timedelta(days=1) + timedelta(hours=3),  # later than now, yesterday
+        MOMENT - timedelta(days=31),
+    ]
+    await record(database, [ledger_row(n, created_at=at) for n, at in enumerate(moments)])
+    rows = (await _ask(database, "overview")).table("periods").records()
+    assert [(row["period"], row["calls"], row["previous_calls"]) for row in rows] == [
+        ("overall", 4, None),
+        ("today", 1, 1),
+        ("this_month", 3, 1),
+    ]
+
+
+async def test_days_of_another_zone_are_its_own(database: str) -> None:
+    """A quarter to midnight UTC is the next day in Kathmandu."""
+    late = datetime(2026, 11, 21, 18, 20, tzinfo=UTC)
+    early = datetime(2026, 11, 21, 18, 10, tzinfo=UTC)
+    await record(database, [ledger_row(0, created_at=late), ledger_row(1, created_at=early)])
+    for question in ("daily", "users"):
+        pairs = {"from": "2026-11-22", "to": "2026-11-22", "tz": "Asia/Kathmandu"}
+        report = await _ask(database, question, **pairs)
+        assert report.tables[0].total()["calls"] == 1
+
+
+async def test_one_user_and_one_endpoint_have_their_pages(database: str) -> None:
+    """By day, by what they used, and how it ended."""
+    await record(database, [ledger_row(0), ledger_row(1, outcome="timeout", status=None)])
+    user = await _ask(database, "user", user="ada")
+    assert [table.name for table in user.tables] == ["days", "endpoints", "calls"]
+    assert len(user.table("calls").rows) == 2
+    endpoint = await _ask(database, "endpoint", endpoint="analyze_homework")
+    outcomes = [row["outcome"] for row in endpoint.table("outcomes").records()]
+    assert outcomes == ["ok", "timeout"]
+    with pytest.raises(ParameterError, match="user"):
+        await _ask(database, "user")
+    with pytest.raises(ParameterError, match="endpoint"):
+        await _ask(database, "endpoint")
+
+
+async def test_a_nameless_user_has_a_page_too(database: str) -> None:
+    """For the calls that named none."""
+    await record(database, [ledger_row(0), ledger_row(1, user_id=None)])
+    report = await _ask(database, "user", without="user")
+    assert report.table("days").total()["calls"] == 1
+
+
+def test_periods_are_those_of_the_zone() -> None:
+    """With the other filters kept."""
+    found = periods(_filter(endpoint="hint", sort="-calls"), NOW)
+    assert [(name, part.endpoints) for name, part in found] == [
+        ("overall", ("hint",)),
+        ("today", ("hint",)),
+        ("this_month", ("hint",)),
+    ]

@@ -1,0 +1,52 @@
+from itertools import product
+
+import asyncpg
+import pytest
+
+from dashboard import selects
+from dashboard.selects import Source
+
+SOURCES: tuple[Source, ...] = ("hours", "days", "calls")
+GROUPS: tuple[tuple[selects.Key, ...], ...] = (
+    ("user_id",),
+    ("endpoint",),
+    ("model", "service_tier"),
+    ("day", "endpoint"),
+)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+async def test_every_source_answers_every_question_alike(database: str, source: Source) -> None:
+    """The same columns, the same parameters in the same places."""
+    connection = await asyncpg.connect(database)
+    try:
+        for keys in GROUPS:
+            statement = await connection.prepare(selects.sums(source, keys))
+            names = [attribute.name for attribute in statement.get_attributes()]
+            assert names == [*keys, *selects.SUMS, "after_place", "after_name"]
+            types = [parameter.name for parameter in statement.get_parameters()]
+            assert len(types) == len(selects.PLACES) + 5
+        total = await connection.prepare(selects.totals(source))
+        assert [attribute.name for attribute in total.get_attributes()] == list(selects.SUMS)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize(("source", "keys"), list(product(SOURCES, ((), ("endpoint",)))))
+async def test_who_is_active_is_counted_by_keys(
+    database: str, source: Source, keys: tuple[selects.Key, ...]
+) -> None:
+    """One row for each, or one in all."""
+    connection = await asyncpg.connect(database)
+    statement = await connection.prepare(selects.active_users(source, keys))
+    names = [attribute.name for attribute in statement.get_attributes()]
+    await connection.close()
+    assert names == [*keys, "users"]
+
+
+def test_no_statement_reads_a_table() -> None:
+    """The role of the dashboard could not."""
+    statements = [getattr(selects, name) for name in dir(selects) if name.isupper()]
+    for text in [text for text in statements if isinstance(text, str)]:
+        assert "user_api_usage" not in text
+        assert "usage_by_" not in text
