@@ -85,6 +85,7 @@ CREATE TABLE IF NOT EXISTS user_api_usage (
     estimated_change smallint,
     unavailable_change smallint,
     accounted_at timestamptz,
+    upstream_name text,
     PRIMARY KEY (created_at, event_id),
 
     CONSTRAINT usage_source_is_known CHECK (
@@ -206,6 +207,10 @@ BEGIN
 END
 $do$;
 
+-- Ledgers from before there were several upstreams.
+ALTER TABLE user_api_usage
+    ADD COLUMN IF NOT EXISTS upstream_name text;
+
 COMMENT ON TABLE user_api_usage IS
     'One row for every request sent upstream. Only grows: a correction is a row of its own, and so is '
     'what an object cost that a call has made (settles).';
@@ -308,6 +313,8 @@ COMMENT ON COLUMN user_api_usage.unavailable_change IS
     'Of a correction: the same of calls whose usage is unavailable.';
 COMMENT ON COLUMN user_api_usage.accounted_at IS
     'When the row counts in sums, where its month was closed before it came. NULL: at created_at.';
+COMMENT ON COLUMN user_api_usage.upstream_name IS
+    'Name of the upstream that the call was sent to (METER_UPSTREAMS). NULL: the one at /.';
 
 
 -- 3. Partitions ----------------------------------------------------------------------------------
@@ -790,6 +797,10 @@ SELECT substr(
                 )
             )
         END
+        || CASE
+            WHEN usage.upstream_name IS NULL THEN ''
+            ELSE record_send(ROW(usage.upstream_name))
+        END
     ),
     1,
     16
@@ -946,7 +957,8 @@ SELECT
     unpriced_change,
     estimated_change,
     unavailable_change,
-    accounted_at
+    accounted_at,
+    upstream_name
 FROM user_api_usage;
 
 -- One row for each call, as it is after its corrections: the sum of its rows. What has no sum, such
@@ -990,7 +1002,8 @@ SELECT
     call.stream,
     call.metadata,
     call.response_id,
-    corrections
+    corrections,
+    call.upstream_name
 FROM user_api_usage AS call
 CROSS JOIN LATERAL (
     SELECT

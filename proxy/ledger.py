@@ -43,7 +43,7 @@ WITH inserted AS (
         usage_source, usage_problem, status, outcome, error_type, stream, latency_ms,
         time_to_first_byte_ms, upstream_request_id, response_id, metadata, attribution_problem,
         raw_usage, retry_count, request_bytes, response_bytes, tool_cost_usd, list_cost_usd,
-        billed_units, corrects, settles, accounted_at
+        billed_units, corrects, settles, upstream_name, accounted_at
     )
     SELECT
         event.*,  -- what unnest makes of the parameters, in the order of the columns above
@@ -56,7 +56,8 @@ WITH inserted AS (
         $24::text[], $25::smallint[], $26::text[], $27::text[], $28::boolean[],
         $29::integer[], $30::integer[], $31::text[], $32::text[], $33::jsonb[],
         $34::text[], $35::jsonb[], $36::integer[], $37::bigint[], $38::bigint[],
-        $39::numeric[], $40::numeric[], $41::jsonb[], $42::uuid[], $43::uuid[]
+        $39::numeric[], $40::numeric[], $41::jsonb[], $42::uuid[], $43::uuid[],
+        $44::text[]
     ) AS event (event_id, created_at)
     CROSS JOIN (SELECT max(ends_at) AS ends_at FROM closed_month) AS closed
     ORDER BY 2, 1
@@ -91,13 +92,13 @@ WITH inserted AS (
         price_id, catalog_version, unpriced_reason, usage_problem, billed_units, unpriced_change,
         estimated_change, unavailable_change,
         user_id, endpoint, api_path, operation_name, upstream, model, request_model, service_tier,
-        status, outcome, stream, metadata, settles, accounted_at
+        status, outcome, stream, metadata, settles, upstream_name, accounted_at
     )
     SELECT
         change.*,  -- what unnest makes of the parameters, in the order of the columns above
         call.user_id, call.endpoint, call.api_path, call.operation_name, call.upstream,
         call.model, call.request_model, call.service_tier, call.status, call.outcome, call.stream,
-        call.metadata, call.settles,
+        call.metadata, call.settles, call.upstream_name,
         CASE WHEN call.created_at < closed.ends_at THEN closed.ends_at END
     FROM unnest(
         $1::uuid[], $2::timestamptz[], $3::uuid[], $4::smallint[], $5::text[], $6::bigint[],

@@ -173,6 +173,7 @@ def _row(record: Closing, reading: _Reading, tier: str | None) -> LedgerRow:
         api_path=opening.api_path,
         operation_name=opening.operation_name,
         upstream=opening.upstream,
+        upstream_name=opening.mount,
         model=_fitting(model, _NAME_OCTETS),
         request_model=_fitting(opening.request_model, _NAME_OCTETS),
         service_tier=_fitting(tier, _TIER_OCTETS),

@@ -230,6 +230,7 @@ class LedgerRow:
     billed_units: bytes | None = None  # JSON
     corrects: UUID | None = None  # event_id of the row that this one corrects
     settles: UUID | None = None  # event_id of the call whose object this row charges
+    upstream_name: str | None = None  # of a mounted upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

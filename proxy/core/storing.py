@@ -184,4 +184,5 @@ COLUMNS: Mapping[str, Callable[[Any], object]] = {
     "billed_units": _json,
     "corrects": _as_it_is,
     "settles": _as_it_is,
+    "upstream_name": _text(64),
 }
