@@ -8,14 +8,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from proxy.core import attribution, headers, noting
-from proxy.core.metering import AnswerMeter, Observation, RequestFacts, RequestMeter
+from proxy.core import attribution, noting
+from proxy.core.metering import (
+    READ_AT_ONCE,
+    AnswerMeter,
+    Observation,
+    RequestFacts,
+    RequestMeter,
+    facts_of_whole,
+    observed_whole,
+)
 from proxy.core.model import Closing, Opening, Outcome, Record
+from proxy.core.plans import AnswerPlan
 from proxy.framing import AnswerHead, Request
 
 SWITCHED = 101
 _ERROR_STATUS = 400
 _NO_FACTS = RequestFacts()
+_NAMES = {outcome: outcome.value for outcome in Outcome}
 
 
 class Journal(Protocol):
@@ -47,10 +57,10 @@ class Books:
 
     journal: Journal
     fields: attribution.AttributionFields
+    attributions: attribution.Attributions
     counts: Counts
     upstream: str
     worker: str
-    base_path: str  # of the upstream's URL
     mount: str | None = None  # the upstream's name, where it is not the one at `/`
     metered_body_bytes: int = 1_048_576
     event_bytes: int
@@ -62,63 +72,56 @@ class Books:
 class Account:
     """The account of one call."""
 
-    __slots__ = (
-        "_answer_bytes",
-        "_answer_meter",
-        "_books",
-        "_facts",
-        "_first_byte_us",
-        "_head",
-        "_opening",
-        "_request",
-        "_request_bytes",
-        "_request_meter",
-        "_started_ns",
-        "_switched",
-        "attribution",
-        "operation",
-        "over",
-        "reads",
-    )
+    over = False
+    _opening: Opening | None = None
+    _facts: RequestFacts | None = None  # what the body says, once it is known
+    _request_meter: RequestMeter | None = None
+    _request_bytes = 0
+    _head: AnswerPlan | None = None
+    _request_id: str | None = None  # the upstream's
+    _answer_meter: AnswerMeter | None = None
+    _answer_bytes = 0
+    _seen: Observation | None = None  # what a whole answer says
+    _first_byte_us: int | None = None
+    _switched = False
 
     def __init__(self, books: Books, request: Request) -> None:
-        line, fields = request.line, request.fields
+        plan = request.plan
         self._books = books
-        self._request = request
+        self._plan = plan
+        self._length = request.length
         self._started_ns = books.now_ns()
+        self.operation = plan.operation
+        self.attribution = books.attributions.of(plan.attributed, request.lines)
         books.counts.in_flight += 1
-        self.over = False
-        self.operation = noting.operation_asked(line, books.base_path)
-        self.attribution = attribution.from_headers(fields, books.fields)
-        self._facts = _NO_FACTS
-        self._opening: Opening | None = None
-        self._request_meter: RequestMeter | None
-        self._request_bytes = 0
-        self._head: AnswerHead | None = None
-        self._answer_meter: AnswerMeter | None = None
-        self._answer_bytes = 0
-        self._first_byte_us: int | None = None
-        self._switched = False
-        meter = self._request_meter = RequestMeter(
-            self.operation,
-            content_type=headers.text(fields, b"content-type"),
-            content_encoding=headers.text(fields, b"content-encoding"),
-            max_bytes=books.metered_body_bytes,
-        )
-        self.reads = meter.reads_json  # the request's body is one that can be spliced
+
+    def request_whole(self, body: bytes) -> None:
+        """Look at the request's body, all of which is here, and take what it says."""
+        if self._plan.is_json and len(body) <= self._books.metered_body_bytes:
+            self._request_bytes = len(body)
+            self._take(facts_of_whole(body))
+        else:
+            self.request_part(body)
+            self.learn()
 
     def request_part(self, data: bytes) -> None:
         """Look at more of the request's body."""
         self._request_bytes += len(data)
-        if self._request_meter is not None:
-            self._request_meter.feed(data)
-
-    def learn(self) -> None:
-        """Take what the body says of model, user and metadata, once."""
-        meter, self._request_meter = self._request_meter, None
-        if meter is None:
+        if self._facts is not None:
             return
-        facts = self._facts = meter.finish()
+        if self._request_meter is None:
+            self._request_meter = self._new_request_meter()
+        self._request_meter.feed(data)
+
+    def learn(self) -> RequestFacts:
+        """Take what the body says of model, user and metadata, once."""
+        if self._facts is None:
+            meter, self._request_meter = self._request_meter, None
+            self._take((meter or self._new_request_meter()).finish())
+        return self._facts or _NO_FACTS
+
+    def _take(self, facts: RequestFacts) -> None:
+        self._facts = facts
         if facts.user or facts.safety_identifier or facts.metadata:
             self.attribution = attribution.with_body(
                 self.attribution,
@@ -127,9 +130,10 @@ class Account:
             )
 
     @property
-    def may_stream(self) -> bool:
-        """Whether the body, once it is known, asks for a stream or could not be read."""
-        return self.reads and self._facts.stream is not False
+    def may_be_spliced(self) -> bool:
+        """Whether an option may have to be put into the body, once that is known."""
+        facts = self._facts
+        return self._plan.is_splicable and (facts is None or facts.stream is not False)
 
     def what_is_missing(self) -> str:
         """Say what a call lacks that names no user."""
@@ -141,38 +145,53 @@ class Account:
 
     def open(self, then: Callable[[], None]) -> None:
         """Write the opening, then go on: from here on the call has a row."""
-        books, (_, line, fields, length) = self._books, self._request
-        self._opening = noting.opening_of(
-            books.new_id(),
-            line,
-            fields,
-            length=length,
-            operation=self.operation,
-            who=self.attribution,
-            facts=self._facts,
+        books, plan, who = self._books, self._plan, self.attribution
+        facts = self._facts or _NO_FACTS
+        opening = self._opening = Opening(
+            event_id=books.new_id(),
+            operation_name=plan.operation.name,
+            method=plan.method,
+            api_path=plan.api_path,
             upstream=books.upstream,
+            user_id=who.user_id,
+            endpoint=who.endpoint,
+            metadata=who.metadata,
+            attribution_problem=who.problem,
+            request_model=facts.model,
+            request_service_tier=facts.service_tier,
+            stream=facts.stream,
+            request_bytes=self._length if self._length >= 0 else None,
+            retry_count=plan.retry_count,
             worker=books.worker,
+            deployment=plan.operation.deployment,
             mount=books.mount,
         )
-        books.journal.append_then(self._opening, then)
+        books.journal.append_then(opening, then)
 
     def answer_begins(self, head: AnswerHead) -> None:
-        """Note the first byte, and get ready to look at the body."""
-        self._head = head
+        """Note the first byte, and what the body is."""
+        self._head = head.plan
+        self._request_id = head.request_id
         self._first_byte_us = self._elapsed_us()
-        self._answer_meter = AnswerMeter(
-            self.operation,
-            status=head.line.status,
-            content_type=headers.text(head.fields, b"content-type"),
-            content_encoding=headers.text(head.fields, b"content-encoding"),
-            max_event_bytes=self._books.event_bytes,
-        )
+
+    def answer_whole(self, body: bytes) -> None:
+        """Look at the answer's body, all of which is here."""
+        head = self._head
+        if head is not None and head.is_json and self.operation.name in READ_AT_ONCE:
+            self._seen = observed_whole(body)
+        if self._seen is None:
+            self.answer_part(body)
+        else:
+            self._answer_bytes = len(body)
 
     def answer_part(self, body: bytes) -> None:
         """Look at more of the answer's body."""
         self._answer_bytes += len(body)
-        if self._answer_meter is not None and body:
-            self._answer_meter.feed(body)
+        if self._head is None or not body:
+            return
+        if self._answer_meter is None:
+            self._answer_meter = self._new_answer_meter(self._head)
+        self._answer_meter.feed(body)
 
     def tunnel_begins(self) -> None:
         """Note that the answer is a tunnel."""
@@ -197,6 +216,24 @@ class Account:
             self._books.journal.append_then(closing, then)
             self._tell(closing)
 
+    def _new_request_meter(self) -> RequestMeter:
+        plan = self._plan
+        return RequestMeter(
+            plan.operation,
+            content_type=plan.content_type,
+            content_encoding=plan.content_encoding,
+            max_bytes=self._books.metered_body_bytes,
+        )
+
+    def _new_answer_meter(self, head: AnswerPlan) -> AnswerMeter:
+        return AnswerMeter(
+            self.operation,
+            status=head.line.status,
+            content_type=head.content_type,
+            content_encoding=head.content_encoding,
+            max_event_bytes=self._books.event_bytes,
+        )
+
     def _closed(
         self, outcome: Outcome, error_type: str | None, status: int | None
     ) -> Closing | None:
@@ -205,9 +242,10 @@ class Account:
             return None
         self.over = True
         self._books.counts.in_flight -= 1
-        self.learn()
         if self._opening is None:
             return None
+        if self._facts is None:
+            self._opening = noting.completed(self._opening, self.learn(), self.attribution)
         return self._closing(self._opening, outcome, error_type, status)
 
     def _tell(self, closing: Closing) -> None:
@@ -224,13 +262,20 @@ class Account:
     def _elapsed_us(self) -> int:
         return (self._books.now_ns() - self._started_ns) // 1000
 
+    def _observation(self) -> Observation:
+        """Return what the answer said."""
+        if self._seen is not None:
+            return self._seen
+        if self._answer_meter is None:
+            if self._head is None:
+                return Observation()
+            self._answer_meter = self._new_answer_meter(self._head)
+        return self._answer_meter.finish()
+
     def _closing(
         self, opening: Opening, outcome: Outcome, error_type: str | None, status: int | None
     ) -> Closing:
-        head = self._head
-        if self._facts is not _NO_FACTS and opening.request_model is None:
-            opening = noting.completed(opening, self._facts, self.attribution)
-        seen = self._answer_meter.finish() if self._answer_meter is not None else Observation()
+        head, facts, seen = self._head, self._facts or _NO_FACTS, self._observation()
         if status is None and head is not None:
             status = head.line.status
         if self._switched:
@@ -240,13 +285,13 @@ class Account:
             outcome = Outcome.UPSTREAM_ERROR
         return Closing(
             opening=opening,
-            outcome=outcome.value,
+            outcome=_NAMES[outcome],
             status=status,
             response_model=seen.response_model,
             response_service_tier=seen.response_service_tier,
             response_id=seen.response_id,
             response_status=seen.response_status,
-            upstream_request_id=noting.upstream_request_id(head.fields) if head else None,
+            upstream_request_id=self._request_id,
             usage=seen.usage,
             usage_problem=seen.usage_problem,
             error_type=error_type or seen.error_type,
@@ -254,6 +299,6 @@ class Account:
             time_to_first_byte_us=self._first_byte_us,
             request_body_bytes=self._request_bytes,
             response_body_bytes=self._answer_bytes,
-            request_units=self._facts.units,
+            request_units=facts.units,
             answer_units=seen.units,
         )

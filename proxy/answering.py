@@ -5,7 +5,7 @@ of HTTP/1.0, which knows no chunks, gets a body that ends with the connection.
 """
 
 from proxy import framing
-from proxy.core import headers, passage
+from proxy.core import passage
 from proxy.core.encoding import Decoder, decoder_for
 from proxy.core.splicing import UsageStripper
 from proxy.errors import UpstreamProtocolError
@@ -73,7 +73,7 @@ def reframed(
         return None
     chunked = minor_version == 1
     if spliced and _is_stream(head):
-        encoding = headers.text(head.fields, b"content-encoding")  # identity was asked for
+        encoding = head.plan.content_encoding  # identity was asked for
         decoder = decoder_for(encoding)
         if decoder is not None:
             stripper = UsageStripper(max_event_bytes)
@@ -94,15 +94,20 @@ def client_head(
     head: AnswerHead, body: Reframed | None, *, close: bool, minor_version: int
 ) -> bytes:
     """Return the head for the client, with what its own connection and the new framing need."""
+    plan = head.plan
+    if body is None and not close and minor_version and plan.line.minor_version:
+        if plan.passes_whole:
+            return head.raw
+        if plan.pick is not None:
+            return b"\r\n".join(plan.pick(head.lines))
     added = b"" if body is None else body.added
     if close:
         added += b"Connection: close\r\n"
-    elif minor_version == 0 or head.line.minor_version == 0:
+    elif minor_version == 0 or plan.line.minor_version == 0:
         added += b"Connection: keep-alive\r\n"
     without = () if body is None else body.without
     return passage.answer_head(head.head, without=without, added=added)
 
 
 def _is_stream(head: AnswerHead) -> bool:
-    content_type = headers.text(head.fields, b"content-type")
-    return head.line.status == _STREAMED_STATUS and "text/event-stream" in content_type.lower()
+    return head.status == _STREAMED_STATUS and "text/event-stream" in head.plan.content_type

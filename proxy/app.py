@@ -24,8 +24,7 @@ from proxy.accounting import Books, Counts
 from proxy.client import ClientLink
 from proxy.client import Exchange as LinkExchange
 from proxy.client import Limits as LinkLimits
-from proxy.core import headers
-from proxy.core.attribution import AttributionFields
+from proxy.core.attribution import AttributionFields, Attributions
 from proxy.core.identity import uuid7
 from proxy.core.leaving import Policy
 from proxy.durability import replace_file
@@ -38,7 +37,7 @@ from proxy.journal import JournalWriter
 from proxy.listening import BACKLOG, open_sockets
 from proxy.settings import Settings
 from proxy.tls import listening_context
-from proxy.upstreams import Contexts, Shared, Upstreams
+from proxy.upstreams import Contexts, Shared, Upstreams, request_plans
 
 SWEEP_SECONDS = 0.5
 SAME_STOP_SECONDS = 0.3  # two requests to stop so close to each other have one cause
@@ -165,7 +164,7 @@ class Worker:
             call_soon=asyncio.get_running_loop().call_soon,
             report_fault=_report_fault,
         )
-        self._pattern = headers.request_pattern(fields.names, fields.metadata_prefixes)
+        self._plans = request_plans(settings, fields)
         self._link_limits = LinkLimits(
             max_head_bytes=settings.max_head_bytes,
             head_timeout_seconds=settings.client_head_timeout_seconds,
@@ -177,7 +176,6 @@ class Worker:
             self._contexts,
             Shared(
                 books=self._books(fields),
-                fields=fields,
                 abandoned=self._abandoned,
                 spawn=self._spawn,
                 report_fault=_report_fault,
@@ -203,9 +201,9 @@ class Worker:
         return Books(
             journal=self._grouped,
             fields=fields,
+            attributions=Attributions(fields),
             counts=self._counts,
             upstream="",
-            base_path="",
             worker=self._name,
             event_bytes=self._settings.max_event_bytes,
             new_id=self._new_id,
@@ -226,7 +224,7 @@ class Worker:
     def _new_link(self) -> ClientLink:
         return ClientLink(
             begin=self._begin,
-            pattern=self._pattern,
+            plans=self._plans,
             limits=self._link_limits,
             links=self._links,
             refused=self._refused,
@@ -234,10 +232,9 @@ class Worker:
         )
 
     def _begin(self, link: ClientLink, request: Request) -> LinkExchange:
-        if request.line.target.startswith(PREFIX):
+        if request.plan.line.target.startswith(PREFIX):
             return self._health.exchange(link, request)
-        relay, request = self._upstreams.chosen(request)
-        return Exchange(relay, link, request)
+        return Exchange(self._upstreams.chosen(request), link, request)
 
     def _refused(self, error: MeterError) -> None:
         self._counts.refused += 1

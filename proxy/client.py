@@ -17,7 +17,7 @@ from typing import Protocol, cast
 from typing_extensions import override
 
 from proxy import framing
-from proxy.core import headers
+from proxy.core.plans import RequestPlans
 from proxy.errors import FramingError, MeterError
 from proxy.framing import Request
 from proxy.replies import error_answer
@@ -80,7 +80,7 @@ class ClientLink(asyncio.Protocol):
         self,
         *,
         begin: Callable[["ClientLink", Request], Exchange],
-        pattern: headers.FieldPattern,
+        plans: RequestPlans,
         limits: Limits,
         links: set["ClientLink"],
         refused: Callable[[MeterError], None],
@@ -88,7 +88,7 @@ class ClientLink(asyncio.Protocol):
     ) -> None:
         """Take what makes an exchange, the register of links, and who hears of refusals."""
         self._begin = begin
-        self._pattern = pattern
+        self._plans = plans
         self._limits = limits
         self._links = links
         self._refused = refused
@@ -338,7 +338,7 @@ class ClientLink(asyncio.Protocol):
             self._searched = len(data)
             return b""
         self._searched = 0
-        request = framing.judged_request(data[:end], self._pattern)
+        request = framing.judged_request(data[:end], self._plans)
         self._length = request.length
         if request.length == framing.CHUNKED:
             self._chunks = framing.ChunkedReader()

@@ -46,7 +46,6 @@ class Relay:
     """What all exchanges of a worker share."""
 
     pool: Pool
-    destination: passage.Destination
     books: Books
     limits: Limits
     require_user: bool
@@ -57,54 +56,34 @@ class Relay:
 class Exchange:
     """One request and its answer. Its account is closed exactly once, whatever happens."""
 
-    __slots__ = (
-        "_account",
-        "_close_after",
-        "_ends_with_link",
-        "_held",
-        "_held_bytes",
-        "_invited",
-        "_last_part",
-        "_link",
-        "_pending",
-        "_reframed",
-        "_relay",
-        "_request",
-        "_request_done",
-        "_spliced",
-        "_switched",
-        "_up",
-        "_up_since",
-        "answering",
-    )
+    answering = False  # bytes of the final answer have gone out
+    _request_done = False
+    _held: list[bytes] | None = None
+    _held_bytes = 0
+    _invited = False  # the client was told to go on, so the upstream need not say it
+    _last_part: bytes | None = None  # what waits for the closing
+    _up: UpstreamLink | None = None
+    _up_since = 0.0
+    _spliced = False
+    _reframed: Reframed | None = None
+    _ends_with_link = False  # the end of the link is the end of the answer
+    _switched = False
 
     def __init__(self, relay: Relay, link: ClientLink, request: Request) -> None:
         self._relay = relay
         self._link = link
         self._request = request
         self._account = Account(relay.books, request)
-        self._request_done = False
-        self._held: list[bytes] | None = None
-        self._held_bytes = 0
-        self._invited = False  # the client was told to go on, so the upstream need not say it
         self._pending: list[bytes] = []  # what waits for the opening or for a connection
-        self._last_part: bytes | None = None  # what waits for the closing
-        self._up: UpstreamLink | None = None
-        self._up_since = 0.0
-        self.answering = False  # bytes of the final answer have gone out
-        self._spliced = False
-        self._reframed: Reframed | None = None
-        self._close_after = not request.keeps_alive
-        self._ends_with_link = False  # the end of the link is the end of the answer
-        self._switched = False
+        self._close_after = not request.plan.keeps_alive
 
     # The request, as the client's link tells of it.
 
     def start(self, body: bytes, *, complete: bool, trailers: framing.Trailers) -> None:
         """Begin: the head is known, and what came of the body with it."""
-        self._request_done = complete
         if complete:
-            self._account.request_part(body)
+            self._request_done = True
+            self._account.request_whole(body)
             self._forward_whole(body, trailers)
         elif self._must_hold():
             self._hold(body)
@@ -129,6 +108,7 @@ class Exchange:
         self._request_done = True
         if self._held is not None:
             held, self._held = self._held, None
+            self._account.learn()
             self._forward_whole(b"".join(held), trailers)
             return
         if self._request.length == framing.CHUNKED:
@@ -222,7 +202,7 @@ class Exchange:
         if relay.abandoned.take(
             self._account,
             up,
-            self._request.line.method,
+            self._request.plan.line.method,
             idle_seconds=relay.limits.upstream_idle_seconds,
         ):
             return True
@@ -230,16 +210,13 @@ class Exchange:
         return False
 
     def _must_hold(self) -> bool:
-        splices = self._account.reads and self._splices
-        return not self._encoded and (splices or self._lacks_user)
+        if self._request.plan.is_encoded:
+            return False
+        return self._asks_usage or self._lacks_user
 
     @property
-    def _splices(self) -> bool:
-        return self._relay.asks_usage and self._account.operation.splices
-
-    @property
-    def _encoded(self) -> bool:
-        return b"content-encoding" in self._request.fields
+    def _asks_usage(self) -> bool:
+        return self._relay.asks_usage and self._account.may_be_spliced
 
     @property
     def _lacks_user(self) -> bool:
@@ -248,24 +225,22 @@ class Exchange:
     def _hold(self, body: bytes) -> None:
         """Keep the body back until it is whole, and ask for the rest of it."""
         self._held = []
-        if headers.text(self._request.fields, b"expect").lower() == "100-continue":
+        if self._request.plan.is_invited:
             self._invited = True
             self._link.write(_INVITATION)
         if body:
             self.request_body(body)
 
     def _forward_whole(self, body: bytes, trailers: framing.Trailers) -> None:
-        account = self._account
-        account.learn()
-        if account.may_stream and self._splices and not self._encoded:
+        length = None
+        if self._asks_usage:
             spliced = splice_include_usage(body)
             if spliced is not None:
                 self._spliced = True
-                body = spliced
-        head = self._head_for_upstream(len(body) if self._spliced else None)
+                body, length = spliced, len(spliced)
         if self._request.length == framing.CHUNKED:
             body = self._framed(body) + self._last_chunk(trailers)
-        self._forward(head + body)
+        self._forward(self._head_for_upstream(length) + body)
 
     def _framed(self, data: bytes) -> bytes:
         if self._request.length == framing.CHUNKED:
@@ -274,14 +249,19 @@ class Exchange:
 
     def _last_chunk(self, trailers: framing.Trailers) -> bytes:
         if trailers:
-            trailers = passage.request_trailers(trailers, self._relay.destination)
+            trailers = passage.request_trailers(trailers, self._request.plan.destination)
         return framing.last_chunk(trailers)
 
     def _head_for_upstream(self, spliced_length: int | None) -> bytes:
+        request = self._request
+        if spliced_length is None and not self._invited:
+            head = request.plan.head_for_upstream(request.lines)
+            if head is not None:
+                return head
         return passage.request_head(
-            self._request.head,
-            self._request.line,
-            self._relay.destination,
+            request.head,
+            request.plan.line,
+            request.plan.destination,
             invited=self._invited,
             spliced_length=spliced_length,
         )
@@ -316,8 +296,8 @@ class Exchange:
         up.begin(
             self,
             pending[0] if len(pending) == 1 else b"".join(pending),
-            head_only=self._request.line.method == b"HEAD",
-            may_switch=passage.wants_websocket(self._request.line, self._request.fields),
+            head_only=self._request.plan.line.method == b"HEAD",
+            may_switch=self._request.plan.wants_websocket,
         )
         up.request_sent = self._request_done
 
@@ -358,7 +338,7 @@ class Exchange:
             self._link.break_off(reset=self._ends_with_link)
             return
         self._account.close(outcome, error_type=error.type, status=error.status)
-        line, link = self._request.line, self._link
+        line, link = self._request.plan.line, self._link
         close = link.request_incomplete or link.closing or line.minor_version == 0
         close = close or self._close_after
         head_only = line.method == b"HEAD"
@@ -379,7 +359,7 @@ class Exchange:
 
     def interim(self, head: headers.Head) -> None:
         """Pass a 1xx answer on (RFC 9110 section 15.2); HTTP/1.0 knows none."""
-        if self._request.line.minor_version == 1:
+        if self._request.plan.line.minor_version == 1:
             self._link.write(passage.answer_head(head))
 
     def switched(self, head: bytes, rest: bytes) -> None:
@@ -399,44 +379,52 @@ class Exchange:
 
     def answer(self, head: AnswerHead | None, raw: bytes, body: bytes, *, done: bool) -> None:
         """Pass the next part of the answer on, then look at it; the last part waits for us."""
-        out = b""
+        account = self._account
         if head is not None:
-            out = self._answer_head(head)
-        out += raw if self._reframed is None else self._reframed.part(body, done=done)
+            raw = self._answer_head(head) + (
+                raw if self._reframed is None else self._reframed.part(body, done=done)
+            )
+        elif self._reframed is not None:
+            raw = self._reframed.part(body, done=done)
         if not done:
-            if out:
-                self._link.write(out)
-            self._account.answer_part(body)
+            if raw:
+                self._link.write(raw)
+            account.answer_part(body)
             return
         self._up = None
-        self._account.answer_part(body)
-        self._last_part = out
-        self._account.close_then(self._deliver)
+        if head is None:
+            account.answer_part(body)
+        else:
+            account.answer_whole(body)
+        self._last_part = raw
+        account.close_then(self._deliver)
 
     def _deliver(self) -> None:
         """Send the last part: the closing is written."""
         out, self._last_part = self._last_part, None
-        if self._link.exchange is not self:
+        link = self._link
+        if link.exchange is not self:
             return  # the client has left meanwhile
         if out:
-            self._link.write(out)
-        self._link.finished(close=self._close_after)
+            link.write(out)
+        link.finished(close=self._close_after)
 
     def _answer_head(self, head: AnswerHead) -> bytes:
         """Return the head for the client, and settle how the body will reach it."""
         self._account.answer_begins(head)
-        minor_version = self._request.line.minor_version
-        self._reframed = reframed(
-            head,
-            spliced=self._spliced,
-            minor_version=minor_version,
-            max_event_bytes=self._relay.books.event_bytes,
-        )
+        self.answering = True
+        minor_version = self._request.plan.line.minor_version
+        if self._spliced or minor_version == 0:
+            self._reframed = reframed(
+                head,
+                spliced=self._spliced,
+                minor_version=minor_version,
+                max_event_bytes=self._relay.books.event_bytes,
+            )
         self._ends_with_link = ends_with_link(head, self._reframed)
         unread = self._link.request_incomplete and not head.keeps_alive
         if self._ends_with_link or unread or self._link.closing:
             self._close_after = True
-        self.answering = True
         return client_head(
             head, self._reframed, close=self._close_after, minor_version=minor_version
         )

@@ -13,12 +13,12 @@ This is the only room that knows httptools. Two habits of llhttp shape the code:
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import httptools
 
-from proxy.core import headers
+from proxy.core import headers, noting, plans
+from proxy.core.plans import AnswerPlan, AnswerPlans, RequestPlan, RequestPlans
+from proxy.core.shapes import Lines
 from proxy.errors import FramingError
 
 _END_OF_HEAD = b"\r\n\r\n"
@@ -27,10 +27,9 @@ _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _PLAIN_REQUEST_LINE = (b"POST / HTTP/1.0", b"POST / HTTP/1.1")
 _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
-CHUNKED = -1  # stands for a length
-UNTIL_CLOSE = -2
+CHUNKED = plans.CHUNKED  # stands for a length
+UNTIL_CLOSE = plans.UNTIL_CLOSE
 MAX_LENGTH_DIGITS = 18
-_BODILESS = (204, 304)
 MAX_BARREN_BYTES = 65_536  # of chunk extensions and trailers, in a row
 _NO_TRAILERS = frozenset(  # RFC 9110 section 6.5.1: a later reader might take them for its own
     (b"content-length", b"transfer-encoding", b"host", b"connection", b"upgrade", b"expect")
@@ -39,36 +38,56 @@ _NO_TRAILERS = frozenset(  # RFC 9110 section 6.5.1: a later reader might take t
 Trailers = list[tuple[bytes, bytes]]
 
 
-class Request(NamedTuple):
-    """A request whose head has been judged."""
+class Request:
+    """A request whose head has been judged. Its lines are there to be used up, once."""
 
-    head: headers.Head
-    line: headers.RequestLine
-    fields: headers.Fields
-    length: int  # of the body, or CHUNKED
+    __slots__ = ("_source", "length", "lines", "plan", "raw")
+
+    def __init__(self, raw: bytes, lines: Lines, plan: RequestPlan, source: RequestPlans) -> None:
+        self.raw = raw
+        self.lines = lines
+        self.plan = plan
+        self.length = plan.length  # of the body, or CHUNKED
+        self._source = source
+        if plan.length == plans.DECLARED:
+            self.length = _declared(lines[plan.length_at])
 
     @property
-    def keeps_alive(self) -> bool:
-        """Whether the client wants the link to stay."""
-        return headers.keeps_alive(self.fields, self.line.minor_version)
+    def head(self) -> headers.Head:
+        """The head in its lines, read anew."""
+        return self._source.pattern.read(self.raw)
 
 
-@dataclass(slots=True)
 class AnswerHead:
     """A final answer's head and what it says of the body behind it."""
 
-    head: headers.Head
-    line: headers.StatusLine
-    fields: headers.Fields
-    length: int  # of the body, or CHUNKED, or UNTIL_CLOSE
-    trailers: Trailers  # complete when the body is
+    __slots__ = ("keeps_alive", "length", "lines", "plan", "raw", "status", "trailers")
+
+    def __init__(self, raw: bytes, lines: Lines, plan: AnswerPlan, *, head_only: bool) -> None:
+        self.raw = raw
+        self.lines = lines
+        self.plan = plan
+        self.length = plan.length  # of the body, or CHUNKED, or UNTIL_CLOSE
+        self.status = plan.line.status
+        self.keeps_alive = plan.keeps_alive
+        self.trailers: Trailers = []  # complete when the body is
+        if plan.length == plans.DECLARED:
+            self.length = _declared(lines[plan.length_at])
+        if head_only or plan.is_bodiless:
+            self.length = 0
+        elif plan.length == UNTIL_CLOSE:
+            self.keeps_alive = False
 
     @property
-    def keeps_alive(self) -> bool:
-        """Whether the connection outlives this answer."""
-        if self.length == UNTIL_CLOSE:
-            return False
-        return headers.keeps_alive(self.fields, self.line.minor_version)
+    def head(self) -> headers.Head:
+        """The head in its lines, read anew."""
+        return headers.ANSWER_PATTERN.read(self.raw)
+
+    @property
+    def request_id(self) -> str | None:
+        """The name under which the upstream knows the call."""
+        place = self.plan.request_id_at
+        return noting.request_id(self.lines[place]) if place else None
 
 
 class _Silent:
@@ -76,6 +95,7 @@ class _Silent:
 
 
 _SILENT = _Silent()
+_ANSWER_PLANS = AnswerPlans()
 
 
 def head_end(buffer: bytes, searched: int, max_head_bytes: int) -> int:
@@ -96,60 +116,39 @@ def head_end(buffer: bytes, searched: int, max_head_bytes: int) -> int:
     return -1
 
 
-def judged_request(raw: bytes, pattern: headers.FieldPattern) -> Request:
+def judged_request(raw: bytes, source: RequestPlans) -> Request:
     """Return what a request's head says. Raise FramingError where that is ambiguous."""
-    head = pattern.read(raw)
-    line = headers.request_line(head.first_line)
-    if line is None:
-        raise FramingError("the request line is not one of HTTP/1.0 or HTTP/1.1")
-    if line.method == b"CONNECT" or not (line.target.startswith(b"/") or line.target == b"*"):
-        raise FramingError("the request target is not a path: this is no forward proxy")
-    fields = head.fields
-    judged = _PLAIN_REQUEST_LINE[line.minor_version] + raw[len(head.first_line) :]
-    if b"upgrade" in fields:
+    plan, lines = source.of(raw)
+    judged = _PLAIN_REQUEST_LINE[plan.line.minor_version] + raw[len(lines[0]) :]
+    if plan.upgrades:
         judged = _UPGRADE.sub(b"\r\nxpgrade:", judged)
     try:
         httptools.HttpRequestParser(_SILENT).feed_data(judged)
     except httptools.HttpParserError as exc:
         raise FramingError(str(exc)) from exc
-    if len(fields.get(b"host", ())) != 1 and (line.minor_version or b"host" in fields):
+    if not plan.has_host:
         raise FramingError("an HTTP/1.1 request has exactly one Host")
-    return Request(head, line, fields, _body_length(fields, line.minor_version, absent=0))
+    return Request(raw, lines, plan, source)
 
 
 def judged_answer(raw: bytes, *, head_only: bool) -> AnswerHead:
     """Return what an answer's head says (RFC 9112 section 6.3); `head_only`: HEAD was asked."""
-    head = headers.ANSWER_PATTERN.read(raw)
-    line = headers.status_line(head.first_line)
-    if line is None:
-        raise FramingError("no status line of HTTP/1.x")
+    plan, lines = _ANSWER_PLANS.of(raw)
     try:
         httptools.HttpResponseParser(_SILENT).feed_data(raw)
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserError as exc:
         raise FramingError(str(exc)) from exc
-    length = _body_length(head.fields, line.minor_version, absent=UNTIL_CLOSE)
-    if head_only or line.status in _BODILESS or line.status < 200:  # noqa: PLR2004
-        length = 0
-    return AnswerHead(head, line, head.fields, length, [])
+    return AnswerHead(raw, lines, plan, head_only=head_only)
 
 
-def _body_length(fields: headers.Fields, minor_version: int, *, absent: int) -> int:
-    codings = fields.get(b"transfer-encoding")
-    lengths = fields.get(b"content-length")
-    if codings is None and lengths is None:
-        return absent
-    if codings is None and lengths is not None:
-        digits = lengths[0]
-        if len(lengths) != 1 or not digits.isdigit() or len(digits) > MAX_LENGTH_DIGITS:
-            raise FramingError("Content-Length is not one decimal number")
-        return int(digits)
-    if lengths is not None or codings is None or len(codings) != 1 or minor_version == 0:
-        raise FramingError("Transfer-Encoding is ambiguous here")
-    if codings[0].lower() != b"chunked":
-        raise FramingError("Transfer-Encoding is not 'chunked'")
-    return CHUNKED
+def _declared(line: bytes) -> int:
+    """Return what a line with a Content-Length says."""
+    digits = line.partition(b":")[2].strip(b" \t")
+    if not digits.isdigit() or len(digits) > MAX_LENGTH_DIGITS:
+        raise FramingError("Content-Length is not one decimal number")
+    return int(digits)
 
 
 class ChunkedReader:

@@ -231,9 +231,9 @@ class OwnExchange:
         self._health.spawn(self._answer())
 
     async def _answer(self) -> None:
-        line = self._request.line
+        line = self._request.plan.line
         path = line.target.partition(b"?")[0][len(PREFIX) :]
-        close = not self._request.keeps_alive or line.minor_version == 0
+        close = not self._request.plan.keeps_alive or line.minor_version == 0
         head_only = line.method == b"HEAD"
         status, content_type, body = await self._health.answer(path)
         if self._link.exchange is not self:

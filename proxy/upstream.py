@@ -219,7 +219,7 @@ class UpstreamLink(asyncio.Protocol):
             raw, data = data[:end], data[end:]
             self._searched = 0
             head = framing.judged_answer(raw, head_only=self._head_only)
-            if head.line.status >= 200:  # noqa: PLR2004
+            if head.status >= 200:  # noqa: PLR2004
                 self._buffer = b""
                 self._length = head.length
                 self._keep_alive = head.keeps_alive
@@ -227,7 +227,7 @@ class UpstreamLink(asyncio.Protocol):
                     self._chunks = framing.ChunkedReader()
                     head.trailers = self._chunks.trailers
                 return head, data
-            if head.line.status == 101:  # noqa: PLR2004
+            if head.status == 101:  # noqa: PLR2004
                 self._switch(raw, data, caller)
                 return None, b""
             self._interim += 1

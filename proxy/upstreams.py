@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from proxy.abandoned import Abandoned
 from proxy.accounting import Books
+from proxy.core import headers
 from proxy.core.attribution import AttributionFields
-from proxy.core.mounts import Mount, place_of
+from proxy.core.mounts import Mount
 from proxy.core.passage import Destination
+from proxy.core.plans import RequestPlans
 from proxy.forwarding import Limits, Relay
 from proxy.framing import Request
 from proxy.settings import Settings
@@ -26,7 +28,6 @@ class Shared:
     """What the relays to all upstreams have in common."""
 
     books: Books
-    fields: AttributionFields
     abandoned: Abandoned
     spawn: Callable[[Coroutine[None, None, None]], object]
     report_fault: Callable[[BaseException], None]
@@ -60,20 +61,16 @@ class Upstreams:
     __slots__ = ("_mounted", "main")
 
     def __init__(self, settings: Settings, contexts: Contexts, shared: Shared) -> None:
-        at_root = Mount(name="", url=settings.upstream_url)
-        self.main = _relay(settings, at_root, contexts.main, shared)
+        self.main = _relay(settings, _at_root(settings), contexts.main, shared)
         self._mounted = {
             mount.name.encode(): _relay(settings, mount, contexts.mounted[mount.name], shared)
             for mount in settings.upstreams.upstreams
         }
 
-    def chosen(self, request: Request) -> tuple[Relay, Request]:
-        """Return the relay for a request, and the request as its upstream is to see it."""
-        place = place_of(request.line.target) if self._mounted else None
-        relay = self._mounted.get(place.name) if place else None
-        if relay is None or place is None:
-            return self.main, request
-        return relay, request._replace(line=request.line._replace(target=place.target))
+    def chosen(self, request: Request) -> Relay:
+        """Return the relay for a request."""
+        mount = request.plan.mount
+        return self._mounted[mount] if mount else self.main
 
     def sweep(self, now: float) -> None:
         """Close connections that have been idle for too long."""
@@ -89,10 +86,38 @@ class Upstreams:
         return self.main, *self._mounted.values()
 
 
+def request_plans(settings: Settings, fields: AttributionFields) -> RequestPlans:
+    """Return what works out how requests go up, to whichever upstream they go."""
+    return RequestPlans(
+        headers.request_pattern(fields.names, fields.metadata_prefixes),
+        _destination(_at_root(settings), fields),
+        {
+            mount.name.encode(): _destination(mount, fields)
+            for mount in settings.upstreams.upstreams
+        },
+    )
+
+
+def _at_root(settings: Settings) -> Mount:
+    return Mount(name="", url=settings.upstream_url)
+
+
+def _destination(mount: Mount, fields: AttributionFields) -> Destination:
+    address = Address.of(mount.url)
+    return Destination(
+        authority=address.authority,
+        base_path=address.base_path,
+        own_names=fields.names,
+        own_prefixes=fields.metadata_prefixes,
+        left_out=mount.left_out,
+        added=mount.added,
+    )
+
+
 def _relay(
     settings: Settings, mount: Mount, context: ssl.SSLContext | None, shared: Shared
 ) -> Relay:
-    address, fields = Address.of(mount.url), shared.fields
+    address = Address.of(mount.url)
     patience = mount.connect_timeout_seconds or settings.upstream_connect_timeout_seconds
     return Relay(
         pool=Pool(
@@ -102,18 +127,9 @@ def _relay(
             tls=context,
             connect_timeout_seconds=patience,
         ),
-        destination=Destination(
-            authority=address.authority,
-            base_path=address.base_path,
-            own_names=fields.names,
-            own_prefixes=fields.metadata_prefixes,
-            left_out=mount.left_out,
-            added=mount.added,
-        ),
         books=replace(
             shared.books,
             upstream=address.host,
-            base_path=address.base_path.decode(),
             mount=mount.name or None,
         ),
         limits=Limits(

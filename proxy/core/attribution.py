@@ -6,9 +6,9 @@ names the field and the reason. Values are never put into that text: they may be
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -18,11 +18,28 @@ from proxy.core.model import Attribution
 MAX_ID_CHARACTERS = 256
 MAX_METADATA_BYTES = 8192
 MAX_METADATA_KEYS = 64
+MAX_REMEMBERED = 1024
+MAX_REMEMBERED_BYTES = 512  # of the lines of one call
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _KEY_SHAPED = re.compile(r"\b(sk|sess|ek)-[A-Za-z0-9_-]{8,}|(?i:\bbearer )[!-~]{8,}")  # as in logs
 _SHORTEST_KEY = 11  # characters
 _KEY = "looks like a key"
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+NOBODY = Attribution()
+
+
+class Attributed(Protocol):
+    """Where the attribution fields stand in heads of one shape."""
+
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """Their lower-case names, in the order of the head."""
+
+    @property
+    def pick(self) -> Callable[[list[bytes]], tuple[bytes, ...]]:
+        """What takes their lines out of a head's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +81,40 @@ def from_headers(fields: Fields, names: AttributionFields) -> Attribution:
         metadata=_metadata(fields, names, problems) or None,
         problem="; ".join(problems) or None,  # evaluated last
     )
+
+
+class Attributions:
+    """Whom calls are for, as their header lines say; lines that come again are looked up.
+
+    How many are remembered is bounded, because clients choose them, and what looks like a key is
+    not among them.
+    """
+
+    def __init__(self, names: AttributionFields) -> None:
+        """Take the names of the fields."""
+        self._names = names
+        self._known: dict[tuple[bytes, ...], Attribution] = {}
+
+    def of(self, attributed: Attributed | None, lines: list[bytes]) -> Attribution:
+        """Return what the lines of a head say."""
+        if attributed is None:
+            return NOBODY
+        found = attributed.pick(lines)
+        who = self._known.get(found)
+        if who is None:
+            who = from_headers(_fields(attributed.names, found), self._names)
+            if who.problem is None and sum(map(len, found)) <= MAX_REMEMBERED_BYTES:
+                if len(self._known) >= MAX_REMEMBERED:
+                    self._known.clear()
+                self._known[found] = who
+        return who
+
+
+def _fields(names: Iterable[bytes], lines: Iterable[bytes]) -> Fields:
+    fields: Fields = {}
+    for name, line in zip(names, lines, strict=True):
+        fields.setdefault(name, []).append(line.partition(b":")[2].strip(b" \t"))
+    return fields
 
 
 def with_body(

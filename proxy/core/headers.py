@@ -105,6 +105,11 @@ class FieldPattern:
                 fields[name] = [value.strip(b" \t")]
         return Head(raw, lines[0], passing, fields, len(passing) == len(lines) - 3)
 
+    def passes(self, line: bytes) -> bool:
+        """Tell whether a field line goes on."""
+        name = name_of(line)
+        return name not in self._left_out and not name.startswith(self._prefixes)
+
     def _learn(self, spelling: bytes) -> tuple[bytes, bool] | None:
         name = spelling.lower()
         passes = name not in self._left_out and not name.startswith(self._prefixes)

@@ -18,7 +18,7 @@ from proxy.core.asking import (
     facts_with_units,
 )
 from proxy.core.counting import COUNTERS
-from proxy.core.findings import Findings
+from proxy.core.findings import NOTHING, Findings, name_of, read_members
 from proxy.core.mending import UNREADABLE
 from proxy.core.model import AnswerUnits
 from proxy.core.operations import Operation
@@ -35,6 +35,8 @@ NO_USAGE = "no_usage_in_answer"
 DEFERRED = "usage_deferred"
 FAULT = "meter_fault"
 FORMS = {"images", "audio"}  # api_types
+# Operations whose JSON answers hold all that is to be read at their top level.
+READ_AT_ONCE = {"chat", "text_completion", "embeddings"}
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -50,6 +52,35 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     failed: bool = False  # the answer is an error, although its status may be 200
     complete: bool = False  # the answer came to its own end
     units: AnswerUnits | None = None  # what is billed beside tokens; None: nobody has looked
+
+
+def facts_of_whole(body: bytes) -> RequestFacts:
+    """Return what a JSON body says that is here at once: what a `RequestMeter` would find."""
+    try:
+        return facts_of_json(body)
+    except Exception as exc:  # noqa: BLE001 (metering never fails a call)
+        return RequestFacts(problem=NOT_JSON if isinstance(exc, UNREADABLE) else FAULT)
+
+
+def observed_whole(body: bytes) -> Observation | None:
+    """Return what an `AnswerMeter` would find in a JSON answer that is here at once.
+
+    For a success of an operation that is READ_AT_ONCE. None: it takes a meter to tell.
+    """
+    try:
+        answer = read_members(body)
+    except Exception:  # noqa: BLE001 (as above)
+        return None
+    usage = bytes(answer.usage)
+    if not usage.startswith(b"{") or bytes(answer.error) not in NOTHING or answer.status:
+        return None
+    return Observation(
+        response_model=name_of(answer.model),
+        response_service_tier=name_of(answer.service_tier),
+        response_id=name_of(answer.id),
+        usage=usage,
+        complete=True,
+    )
 
 
 class RequestMeter:

@@ -1,4 +1,4 @@
-"""What is noted of a call: its opening, what completes it, its line in the log. Never content."""
+"""What is noted of a call: what completes its opening, its line in the log. Never content."""
 
 from typing import Any
 
@@ -11,42 +11,6 @@ from proxy.core.operations import UNKNOWN, Operation, operation_of
 
 MAX_PATH_CHARACTERS = 512
 MAX_ID_CHARACTERS = 256
-_MAX_RETRY_DIGITS = 4
-
-
-def opening_of(  # noqa: PLR0913 - keyword-only facts
-    event_id: bytes,
-    line: headers.RequestLine,
-    fields: headers.Fields,
-    *,
-    length: int,
-    operation: Operation,
-    who: Attribution,
-    facts: RequestFacts,
-    upstream: str,
-    worker: str,
-    mount: str | None = None,
-) -> Opening:
-    """Return what is known before the upstream sees the request; a negative length is unknown."""
-    return Opening(
-        event_id=event_id,
-        operation_name=operation.name,
-        method=line.method.decode("ascii"),
-        api_path=path_of(line.target)[:MAX_PATH_CHARACTERS],
-        upstream=upstream,
-        user_id=who.user_id,
-        endpoint=who.endpoint,
-        metadata=who.metadata,
-        attribution_problem=who.problem,
-        request_model=facts.model,
-        request_service_tier=facts.service_tier,
-        stream=facts.stream,
-        request_bytes=length if length >= 0 else None,
-        retry_count=_small_number(headers.first(fields, b"x-stainless-retry-count")),
-        worker=worker,
-        deployment=operation.deployment,
-        mount=mount,
-    )
 
 
 def completed(opening: Opening, facts: RequestFacts, who: Attribution) -> Opening:
@@ -80,9 +44,9 @@ def path_of(target: bytes) -> str:
     return target.partition(b"?")[0].decode("latin-1")
 
 
-def upstream_request_id(fields: headers.Fields) -> str | None:
-    """Return the name under which the upstream knows the call."""
-    value = headers.first(fields, b"x-request-id") or headers.first(fields, b"apim-request-id")
+def request_id(line: bytes) -> str | None:
+    """Return what a field line says, under which the upstream knows the call."""
+    value = line.partition(b":")[2].strip(b" \t")
     return value.decode("latin-1")[:MAX_ID_CHARACTERS] if value else None
 
 
@@ -107,9 +71,3 @@ def log_line(closing: Closing) -> dict[str, Any]:
         "time_to_first_byte_us": closing.time_to_first_byte_us,
         "upstream_request_id": closing.upstream_request_id,
     }
-
-
-def _small_number(value: bytes | None) -> int | None:
-    if value is None or len(value) > _MAX_RETRY_DIGITS or not value.isdigit():
-        return None
-    return int(value)

@@ -46,12 +46,17 @@ def request_head(
         lines = _spliced(lines, fields, spliced_length)
     if destination.left_out:
         lines = headers.without(lines, destination.left_out)
-    target = line.target if line.target == b"*" else destination.base_path + line.target
-    first_line = b"%b %b HTTP/1.1" % (line.method, target)
+    first = first_line(line, destination)
     if b"host" not in fields:
-        first_line += b"\r\nHost: " + destination.authority
+        first += b"\r\nHost: " + destination.authority
     switch = _SWITCH if b"upgrade" in fields and wants_websocket(line, fields) else b""
-    return headers.joined(first_line, _to(destination.authority, lines), destination.added + switch)
+    return headers.joined(first, _to(destination.authority, lines), destination.added + switch)
+
+
+def first_line(line: headers.RequestLine, destination: Destination) -> bytes:
+    """Return the request line for the upstream."""
+    target = line.target if line.target == b"*" else destination.base_path + line.target
+    return b"%b %b HTTP/1.1" % (line.method, target)
 
 
 def _to(authority: bytes, lines: list[bytes]) -> list[bytes]:

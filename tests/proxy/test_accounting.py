@@ -7,12 +7,22 @@ import pytest
 
 from proxy import framing
 from proxy.accounting import Account, Books, Counts
-from proxy.core.attribution import AttributionFields
+from proxy.core.attribution import AttributionFields, Attributions
 from proxy.core.headers import request_pattern
 from proxy.core.model import Closing, Opening, Outcome, Record
+from proxy.core.passage import Destination
+from proxy.core.plans import RequestPlans
 
 NAMES = AttributionFields()
-PATTERN = request_pattern(NAMES.names, NAMES.metadata_prefixes)
+PLANS = RequestPlans(
+    request_pattern(NAMES.names, NAMES.metadata_prefixes),
+    Destination(
+        authority=b"api.example",
+        base_path=b"",
+        own_names=NAMES.names,
+        own_prefixes=NAMES.metadata_prefixes,
+    ),
+)
 OK = framing.judged_answer(
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nx-request-id: r\r\n\r\n", head_only=False
 )
@@ -49,16 +59,16 @@ class Pages:
         books = Books(
             journal=self,
             fields=NAMES,
+            attributions=Attributions(NAMES),
             counts=self.counts,
             upstream="api.example",
-            base_path="",
             worker="w",
             event_bytes=1000,
             new_id=lambda: bytes(16),
             now_ns=self.clock,
             log_call=self.lines.append,
         )
-        return Account(books, framing.judged_request(raw, PATTERN))
+        return Account(books, framing.judged_request(raw, PLANS))
 
     def closing(self) -> Closing:
         """Return the one closing."""
@@ -154,13 +164,20 @@ def test_a_tunnel_is_a_101() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content_type", "reads"),
-    [(b"", True), (b"application/json; charset=utf-8", True), (b"multipart/form-data", False)],
+    ("content_type", "body", "may_be"),
+    [
+        (b"", b'{"model":"m","stream":true}', True),
+        (b"application/json; charset=utf-8", b"{}", False),
+        (b"application/json", b'{"stream":', True),
+        (b"multipart/form-data", b'{"stream":true}', False),
+    ],
 )
-def test_which_bodies_are_read(content_type: bytes, *, reads: bool) -> None:
-    """JSON, and what does not say what it is."""
-    line = b"Content-Type: " + content_type + b"\r\n" if content_type else b""
-    assert Pages().account(line).reads is reads
+def test_which_bodies_may_be_spliced(content_type: bytes, body: bytes, *, may_be: bool) -> None:
+    """JSON, and what does not say what it is, unless it is known not to ask for a stream."""
+    account = Pages().account(b"Content-Type: " + content_type + b"\r\n" if content_type else b"")
+    assert account.may_be_spliced is not content_type.startswith(b"multi")
+    account.request_whole(body)
+    assert account.may_be_spliced is may_be
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 
 from proxy import framing
 from proxy.core.headers import request_pattern
+from proxy.core.passage import Destination
+from proxy.core.plans import RequestPlans
 from proxy.errors import FramingError
 
-PATTERN = request_pattern([], [])
+PLANS = RequestPlans(
+    request_pattern([], []),
+    Destination(authority=b"api.example", base_path=b"", own_names=(), own_prefixes=()),
+)
 ODD = st.sampled_from([b"\r\n\r\n", b"\r\n", b"0\r\n\r\n", b"\r", b"\n", b"x", b"data: 1\n\n"])
 DATA = st.lists(ODD | st.binary(min_size=1, max_size=6), max_size=6)
 
@@ -55,7 +60,7 @@ def test_any_bytes_are_read_or_refused(raw: bytes, cuts: list[int]) -> None:
 def test_any_head_is_judged_or_refused(raw: bytes) -> None:
     """A request's as well as an answer's."""
     for judge in (
-        lambda: framing.judged_request(b"GET / HTTP/1.1\r\n" + raw + b"\r\n\r\n", PATTERN),
+        lambda: framing.judged_request(b"GET / HTTP/1.1\r\n" + raw + b"\r\n\r\n", PLANS),
         lambda: framing.judged_answer(b"HTTP/1.1 200 OK\r\n" + raw + b"\r\n\r\n", head_only=False),
     ):
         with suppress(FramingError):
@@ -120,9 +125,9 @@ def test_the_length_of_an_answer(head: bytes, expected: int, *, head_only: bool)
 def test_who_wants_to_keep_a_connection(version: bytes, connection: bytes, *, keeps: bool) -> None:
     """RFC 9112 section 9.3, for requests and answers alike."""
     lines = b"Host: x\r\nContent-Length: 0\r\n" + connection + b"\r\n"
-    request = framing.judged_request(b"POST / HTTP/1.%b\r\n" % version + lines, PATTERN)
+    request = framing.judged_request(b"POST / HTTP/1.%b\r\n" % version + lines, PLANS)
     answer = framing.judged_answer(b"HTTP/1.%b 200 OK\r\n" % version + lines, head_only=False)
-    assert request.keeps_alive is answer.keeps_alive is keeps
+    assert request.plan.keeps_alive is answer.keeps_alive is keeps
 
 
 def test_an_answer_until_close_keeps_nothing() -> None:

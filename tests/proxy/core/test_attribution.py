@@ -1,5 +1,7 @@
 """Who a call is for: headers first, the body below them, and nothing unreadable is guessed."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -8,7 +10,10 @@ from hypothesis import strategies as st
 
 from proxy.core.attribution import (
     MAX_METADATA_BYTES,
+    MAX_REMEMBERED,
+    NOBODY,
     AttributionFields,
+    Attributions,
     from_headers,
     with_body,
 )
@@ -185,3 +190,45 @@ def test_no_value_raises(value: bytes) -> None:
     """Attribution never fails a call, whatever a client sends."""
     safe = value.replace(b"\r", b"").replace(b"\n", b"")
     read(b"X-Meter-User: " + safe, b"X-Meter-Metadata: " + safe, b"X-Meter-Metadata-K: " + safe)
+
+
+def everything(lines: list[bytes]) -> tuple[bytes, ...]:
+    """Take all lines."""
+    return tuple(lines)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the fields stand: everywhere."""
+
+    names: tuple[bytes, ...]
+    pick: Callable[[list[bytes]], tuple[bytes, ...]] = everything
+
+
+def test_lines_that_come_again_are_not_read_again() -> None:
+    """What they say is the same object, and never that of others."""
+    people = Attributions(FIELDS)
+    places = Places((b"x-meter-user", b"x-meter-metadata-a", b"x-meter-user"))
+    ada = [b"X-Meter-User: ada", b"X-Meter-Metadata-A: 1", b"X-Meter-User: eve"]
+    first = people.of(places, ada)
+    assert first == Attribution(user_id="ada", metadata={"a": "1"})
+    assert people.of(places, list(ada)) is first
+    assert people.of(places, [b"X-Meter-User: bob", *ada[1:]]).user_id == "bob"
+    assert people.of(None, ada) is NOBODY
+
+
+@pytest.mark.parametrize("value", [b"sk-" + b"a" * 20, b"a" * 600, b"\xff"])
+def test_what_is_long_or_cannot_be_read_is_not_remembered(value: bytes) -> None:
+    """It may be a key that was sent by mistake."""
+    people = Attributions(FIELDS)
+    lines = [b"X-Meter-User: " + value]
+    assert people.of(Places((b"x-meter-user",)), lines).problem
+    assert not people._known  # noqa: SLF001 (what is kept is the point)
+
+
+def test_how_many_are_remembered_is_bounded() -> None:
+    """Clients choose them."""
+    people = Attributions(FIELDS)
+    for number in range(MAX_REMEMBERED + 5):
+        people.of(Places((b"x-meter-user",)), [b"X-Meter-User: %d" % number])
+    assert len(people._known) == 5  # noqa: SLF001 (as above)

@@ -16,7 +16,14 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.metering import AnswerMeter, Observation, RequestFacts, RequestMeter
+from proxy.core.metering import (
+    AnswerMeter,
+    Observation,
+    RequestFacts,
+    RequestMeter,
+    facts_of_whole,
+    observed_whole,
+)
 from proxy.core.model import AnswerUnits, RequestUnits
 from proxy.core.operations import Operation, operation_of
 from proxy.core.usage import read_usage
@@ -517,3 +524,58 @@ def check(exchange: dict[str, Any], seen: Observation) -> None:
     )
     fields = ("model", "service_tier", "response_id", "response_status")
     assert said == tuple(exchange[field] for field in fields), exchange["id"]
+
+
+@given(
+    st.sampled_from(
+        [
+            b'{"model":"m","usage":{"prompt_tokens":1}}',
+            b'\xef\xbb\xbf{"usage":{}}',
+            b'{"usage":{},"error":{"code":"c"}}',
+            b'{"usage":{},"error":null,"id":"\\ud83d","service_tier":"flex"}',
+            b'{"usage":{},"status":"failed"}',
+            b'{"usage":null}',
+            b'{"usage":{}} ',
+            b'{"usage":{},"model":1}',
+            b"[]",
+        ]
+    )
+    | st.binary(max_size=60)
+)
+def test_a_whole_answer_is_read_as_a_meter_reads_it(body: bytes) -> None:
+    """Or it is left to one."""
+    meter = AnswerMeter(
+        CHAT, status=200, content_type=JSON, content_encoding="", max_event_bytes=99
+    )
+    meter.feed(body)
+    assert observed_whole(body) in (None, meter.finish())
+
+
+def test_an_ordinary_answer_is_read_at_once() -> None:
+    """That is what it is for."""
+    found = observed_whole(b'{"id":"c","model":"m","service_tier":"flex","usage":{"a":1}}')
+    assert found == Observation(
+        response_model="m",
+        response_service_tier="flex",
+        response_id="c",
+        usage=b'{"a":1}',
+        complete=True,
+    )
+
+
+@given(
+    st.sampled_from(
+        [b"", b'{"model":"m","stream":true}', b'{"model":1,"user":"ada"}', b"{", b'"\xff"']
+    )
+    | st.binary(max_size=60)
+)
+def test_a_whole_request_is_read_as_a_meter_reads_it(body: bytes) -> None:
+    """Whatever it holds."""
+    meter = RequestMeter(CHAT, content_type=JSON, content_encoding="", max_bytes=99)
+    meter.feed(body)
+    assert facts_of_whole(body) == meter.finish()
+
+
+def test_a_fault_in_reading_a_whole_request_is_a_problem() -> None:
+    """The last line of defence here, too."""
+    assert facts_of_whole(1) == RequestFacts(problem="meter_fault")  # type: ignore[arg-type]
