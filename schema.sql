@@ -3,8 +3,13 @@
 -- new version of it; each statement may be run again. PostgreSQL 15 or newer.
 --
 -- How to read it: user_api_usage has one row for every request that was sent upstream and only
--- grows. Three rollups hold exact sums of it; the statement that inserts rows adds those same rows
--- to the sums (proxy/ledger.py), so neither can run ahead of the other. NULL means unknown, never 0.
+-- grows. Rollups hold exact sums of it; a trigger adds the rows that a statement inserts to the sums,
+-- so that neither can run ahead of the other. NULL means unknown, never 0.
+
+
+-- Writers of the ledger hold this lock shared; who changes sums takes it alone. Here before any
+-- table is locked, as the writers do, so that a recorder at work and this file do not deadlock.
+SELECT pg_advisory_xact_lock(hashtextextended('openai-meter rollups', 0));
 
 
 -- 1. Settings ------------------------------------------------------------------------------------
@@ -16,7 +21,7 @@ CREATE TABLE IF NOT EXISTS meter_settings (
 );
 
 COMMENT ON TABLE meter_settings IS
-    'Settings kept in the database. report_timezone: where the days of usage_by_user_day begin.';
+    'Settings kept in the database. report_timezone: where days begin.';
 
 INSERT INTO meter_settings (name, value)
 VALUES ('report_timezone', 'UTC')
@@ -418,9 +423,11 @@ COMMENT ON COLUMN closed_month.export_sha256 IS
 
 -- 6. Rollups -------------------------------------------------------------------------------------
 
--- Exact sums, kept by the statement that inserts the rows. A sum is over what is known, and NULL as
--- long as nothing is. Keys may be NULL (a call without a user): NULL is a key like any other here.
--- The fill factor leaves room for updates in place.
+-- Exact sums of the ledger. A trigger adds the rows that a statement has really inserted, whoever
+-- inserts them, so that rows and sums are there at once or not at all. A sum is over what is known,
+-- and NULL as long as nothing is. Keys may be NULL (a call without a user): NULL is a key like any
+-- other here. The fill factor leaves room for updates in place. docs/ledger.md says which question
+-- is answered by which of them.
 
 -- The sum of what is known. NULL: neither is.
 CREATE OR REPLACE FUNCTION known_sum(one numeric, other numeric)
@@ -429,31 +436,53 @@ LANGUAGE sql
 IMMUTABLE PARALLEL SAFE
 AS 'SELECT coalesce(one + other, one, other)';
 
+CREATE OR REPLACE FUNCTION known_sum(one bigint, other bigint)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+AS 'SELECT coalesce(one + other, one, other)';
+
+-- The class of a duration: the upper bounds 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, … are at most 19 % apart, and
+-- that is how exactly a percentile can be told.
+CREATE OR REPLACE FUNCTION duration_class(milliseconds integer)
+RETURNS bigint
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+AS $function$
+    SELECT ceil(power(2::float8, ceil(4 * log(2, greatest(milliseconds, 1))) / 4))::bigint
+$function$;
+
 -- What a row counts among unpriced_calls: 1 where usage is known and its cost is not, or not all of
 -- it; -1 where such a row is taken back, or has got its price.
-CREATE OR REPLACE FUNCTION unpriced(charge user_api_usage)
+CREATE OR REPLACE FUNCTION unpriced(
+    corrects uuid,
+    usage_source text,
+    cost_usd numeric,
+    unpriced_reason text,
+    unpriced_change smallint
+)
 RETURNS integer
 LANGUAGE sql
 IMMUTABLE PARALLEL SAFE
 RETURN CASE
-    WHEN charge.unpriced_change IS NOT NULL THEN charge.unpriced_change
-    WHEN charge.usage_source = 'unavailable' THEN 0
-    WHEN charge.cost_usd IS NOT NULL AND charge.unpriced_reason IS NULL THEN 0
-    WHEN charge.corrects IS NULL THEN 1
-    WHEN charge.cost_usd IS NULL THEN -1
+    WHEN unpriced_change IS NOT NULL THEN unpriced_change
+    WHEN usage_source = 'unavailable' THEN 0
+    WHEN cost_usd IS NOT NULL AND unpriced_reason IS NULL THEN 0
+    WHEN corrects IS NULL THEN 1
+    WHEN cost_usd IS NULL THEN -1
     ELSE 0
 END;
 
 -- Whether nothing is known of what a call cost. What is billed later has a row of its own then, and
 -- stands in the view open_objects until that.
-CREATE OR REPLACE FUNCTION is_unavailable(charge user_api_usage)
+CREATE OR REPLACE FUNCTION is_unavailable(usage_source text, cost_usd numeric, usage_problem text)
 RETURNS boolean
 LANGUAGE sql
 IMMUTABLE PARALLEL SAFE
 RETURN
-    charge.usage_source = 'unavailable'
-    AND charge.cost_usd IS NULL
-    AND charge.usage_problem IS DISTINCT FROM 'usage_deferred';
+    usage_source = 'unavailable'
+    AND cost_usd IS NULL
+    AND usage_problem IS DISTINCT FROM 'usage_deferred';
 
 -- For charts and for any time zone: a quarter of an hour is the finest offset in use.
 CREATE TABLE IF NOT EXISTS usage_by_quarter_hour (
@@ -479,10 +508,11 @@ CREATE TABLE IF NOT EXISTS usage_by_quarter_hour (
     first_call timestamptz NOT NULL,
     last_call timestamptz NOT NULL,
     tool_cost_usd numeric,
-    CONSTRAINT usage_by_quarter_hour_key
+    CONSTRAINT usage_by_quarter_hour_once
     UNIQUE NULLS NOT DISTINCT (bucket, endpoint, model, service_tier, operation_name)
 ) WITH (fillfactor = 70);
 
+-- Ledgers from before there were tool fees.
 ALTER TABLE usage_by_quarter_hour ADD COLUMN IF NOT EXISTS tool_cost_usd numeric;
 
 COMMENT ON TABLE usage_by_quarter_hour IS
@@ -490,7 +520,7 @@ COMMENT ON TABLE usage_by_quarter_hour IS
 COMMENT ON COLUMN usage_by_quarter_hour.bucket IS
     'Start of the quarter of an hour; half-open.';
 COMMENT ON COLUMN usage_by_quarter_hour.calls IS
-    'Requests sent upstream. Rows that correct or settle others are in the sums, but not counted.';
+    'Rows of the ledger, corrections not counted.';
 COMMENT ON COLUMN usage_by_quarter_hour.errors IS
     'Calls whose outcome is neither ok nor client_disconnected.';
 COMMENT ON COLUMN usage_by_quarter_hour.unpriced_calls IS
@@ -504,7 +534,40 @@ COMMENT ON COLUMN usage_by_quarter_hour.cost_usd IS
 COMMENT ON COLUMN usage_by_quarter_hour.tool_cost_usd IS
     'Sum of the fees of hosted tools that are known, in USD, a part of cost_usd.';
 
--- For everything by user, by day, by month: the day is the one of the report time zone.
+-- The same by day of the report time zone: for long ranges, a few dozen rows a day.
+CREATE TABLE IF NOT EXISTS usage_by_day (
+    day date NOT NULL,
+    endpoint text,
+    model text,
+    service_tier text,
+    operation_name text NOT NULL,
+    calls bigint NOT NULL,
+    errors bigint NOT NULL,
+    unpriced_calls bigint NOT NULL,
+    estimated_calls bigint NOT NULL,
+    unavailable_calls bigint NOT NULL,
+    prompt_tokens bigint,
+    completion_tokens bigint,
+    total_tokens bigint,
+    cached_tokens bigint,
+    cache_write_tokens bigint,
+    reasoning_tokens bigint,
+    audio_prompt_tokens bigint,
+    audio_completion_tokens bigint,
+    cost_usd numeric,
+    first_call timestamptz NOT NULL,
+    last_call timestamptz NOT NULL,
+    tool_cost_usd numeric,
+    CONSTRAINT usage_by_day_once
+    UNIQUE NULLS NOT DISTINCT (day, endpoint, model, service_tier, operation_name)
+) WITH (fillfactor = 70);
+
+COMMENT ON TABLE usage_by_day IS
+    'Sums by day, endpoint, model, service tier and kind; columns as in usage_by_quarter_hour.';
+COMMENT ON COLUMN usage_by_day.day IS
+    'Day in the report time zone (meter_settings).';
+
+-- By day of the report time zone and user.
 CREATE TABLE IF NOT EXISTS usage_by_user_day (
     day date NOT NULL,
     user_id text,
@@ -527,10 +590,11 @@ CREATE TABLE IF NOT EXISTS usage_by_user_day (
     first_call timestamptz NOT NULL,
     last_call timestamptz NOT NULL,
     tool_cost_usd numeric,
-    CONSTRAINT usage_by_user_day_key
+    CONSTRAINT usage_by_user_day_once
     UNIQUE NULLS NOT DISTINCT (day, user_id, endpoint, model)
 ) WITH (fillfactor = 70);
 
+-- Ledgers from before there were tool fees.
 ALTER TABLE usage_by_user_day ADD COLUMN IF NOT EXISTS tool_cost_usd numeric;
 
 COMMENT ON TABLE usage_by_user_day IS
@@ -557,6 +621,7 @@ CREATE TABLE IF NOT EXISTS usage_by_month (
     tool_cost_usd numeric
 ) WITH (fillfactor = 50);
 
+-- Ledgers from before there were tool fees.
 ALTER TABLE usage_by_month ADD COLUMN IF NOT EXISTS tool_cost_usd numeric;
 
 COMMENT ON TABLE usage_by_month IS
@@ -564,8 +629,431 @@ COMMENT ON TABLE usage_by_month IS
 COMMENT ON COLUMN usage_by_month.month IS
     'First day of the month (UTC).';
 
--- What each row of the ledger adds to the sums, and when; proxy/ledger.py says the same of the rows
--- that it inserts. A correction is no call: it changes what its call counts as.
+-- How calls ended.
+CREATE TABLE IF NOT EXISTS usage_by_answer_day (
+    day date NOT NULL,
+    endpoint text,
+    model text,
+    outcome text NOT NULL,
+    status smallint,
+    calls bigint NOT NULL,
+    CONSTRAINT usage_by_answer_day_once
+    UNIQUE NULLS NOT DISTINCT (day, endpoint, model, outcome, status)
+) WITH (fillfactor = 70);
+
+COMMENT ON TABLE usage_by_answer_day IS
+    'Calls by day (report time zone), endpoint, model, outcome and HTTP status.';
+
+-- How long they took: only complete answers, so that quick errors do not make it look better.
+CREATE TABLE IF NOT EXISTS usage_by_duration_day (
+    day date NOT NULL,
+    endpoint text,
+    measure text NOT NULL,
+    at_most_ms bigint NOT NULL,
+    calls bigint NOT NULL,
+    CONSTRAINT usage_by_duration_day_once
+    UNIQUE NULLS NOT DISTINCT (day, endpoint, measure, at_most_ms)
+) WITH (fillfactor = 70);
+
+COMMENT ON TABLE usage_by_duration_day IS
+    'Calls with outcome ok by day (report time zone), endpoint and class of duration.';
+COMMENT ON COLUMN usage_by_duration_day.measure IS
+    'latency (to the end of the answer) or first_byte.';
+COMMENT ON COLUMN usage_by_duration_day.at_most_ms IS
+    'Upper bound of the class, in milliseconds; see duration_class().';
+
+-- Days are many: a range of them is put together from longer spans, which are folded from the days
+-- when they are over (fold_span), and unfolded when a row comes late. A span is a day, a pentad (5
+-- days, the last of a month may have 3 to 6), a dekad (two pentads), a month, a quarter or a year.
+CREATE TABLE IF NOT EXISTS usage_span (
+    start date NOT NULL,
+    past date NOT NULL,
+    span text NOT NULL,
+    users bigint NOT NULL,
+    folded_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT usage_span_once PRIMARY KEY (start, past, span)
+);
+
+COMMENT ON TABLE usage_span IS
+    'The spans of days whose sums stand in usage_by_user_span and usage_by_feature_span.';
+COMMENT ON COLUMN usage_span.past IS
+    'The first day after it.';
+COMMENT ON COLUMN usage_span.users IS
+    'How many users are named in it.';
+
+CREATE TABLE IF NOT EXISTS usage_by_user_span (
+    span text NOT NULL,
+    start date NOT NULL,
+    user_id text,
+    calls bigint NOT NULL,
+    errors bigint NOT NULL,
+    unpriced_calls bigint NOT NULL,
+    estimated_calls bigint NOT NULL,
+    unavailable_calls bigint NOT NULL,
+    prompt_tokens bigint,
+    completion_tokens bigint,
+    total_tokens bigint,
+    cached_tokens bigint,
+    cache_write_tokens bigint,
+    reasoning_tokens bigint,
+    audio_prompt_tokens bigint,
+    audio_completion_tokens bigint,
+    cost_usd numeric,
+    first_call timestamptz NOT NULL,
+    last_call timestamptz NOT NULL,
+    tool_cost_usd numeric,
+    CONSTRAINT usage_by_user_span_once
+    UNIQUE NULLS NOT DISTINCT (span, start, user_id)
+);
+
+COMMENT ON TABLE usage_by_user_span IS
+    'Sums by span of days and user; columns as in usage_by_quarter_hour. Only what usage_span lists counts.';
+
+-- From the dekad on: below, the days themselves do.
+CREATE TABLE IF NOT EXISTS usage_by_feature_span (
+    span text NOT NULL,
+    start date NOT NULL,
+    endpoint text,
+    model text,
+    user_id text,
+    calls bigint NOT NULL,
+    errors bigint NOT NULL,
+    unpriced_calls bigint NOT NULL,
+    estimated_calls bigint NOT NULL,
+    unavailable_calls bigint NOT NULL,
+    prompt_tokens bigint,
+    completion_tokens bigint,
+    total_tokens bigint,
+    cached_tokens bigint,
+    cache_write_tokens bigint,
+    reasoning_tokens bigint,
+    audio_prompt_tokens bigint,
+    audio_completion_tokens bigint,
+    cost_usd numeric,
+    first_call timestamptz NOT NULL,
+    last_call timestamptz NOT NULL,
+    tool_cost_usd numeric,
+    CONSTRAINT usage_by_feature_span_once
+    UNIQUE NULLS NOT DISTINCT (span, start, endpoint, model, user_id)
+);
+
+COMMENT ON TABLE usage_by_feature_span IS
+    'Sums by span of days, endpoint, model and user; otherwise as usage_by_user_span.';
+
+-- Ledgers from before the trigger: the statement of a recorder of that time names these constraints
+-- and adds to the sums by itself. It must not, beside the trigger: without the names it waits, and
+-- its calls stay in the journal until the recorder is upgraded too.
+DO $do$
+BEGIN
+    IF EXISTS (SELECT FROM pg_constraint WHERE conname = 'usage_by_quarter_hour_key') THEN
+        ALTER TABLE usage_by_quarter_hour
+            RENAME CONSTRAINT usage_by_quarter_hour_key TO usage_by_quarter_hour_once;
+        ALTER TABLE usage_by_user_day
+            RENAME CONSTRAINT usage_by_user_day_key TO usage_by_user_day_once;
+    END IF;
+END
+$do$;
+
+-- Add what a statement has inserted into the ledger to the sums. Keys are written in their order,
+-- table after table, so that writers wait for each other and do not deadlock.
+CREATE OR REPLACE FUNCTION add_to_rollups()
+RETURNS trigger
+LANGUAGE plpgsql
+AS $function$
+DECLARE
+    zone text;
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended('openai-meter rollups', 0));
+    SELECT value INTO STRICT zone FROM meter_settings WHERE name = 'report_timezone';
+
+    -- What comes late unfolds its spans.
+    DELETE FROM usage_span
+    WHERE (start, past, span) IN (
+        SELECT folded.start, folded.past, folded.span
+        FROM (
+            SELECT DISTINCT (coalesce(accounted_at, created_at) AT TIME ZONE zone)::date AS day
+            FROM inserted
+        ) AS touched
+        JOIN usage_span AS folded ON folded.start <= touched.day AND folded.past > touched.day
+    );
+
+    WITH charge AS MATERIALIZED (  -- as the view counted_usage
+        SELECT
+            coalesce(accounted_at, created_at) AS counted_at,
+            created_at,
+            user_id,
+            endpoint,
+            model,
+            service_tier,
+            operation_name,
+            corrects IS NULL AND settles IS NULL AS is_call,
+            outcome,
+            usage_source,
+            unpriced(corrects, usage_source, cost_usd, unpriced_reason, unpriced_change)
+                AS unpriced_calls,
+            estimated_change,
+            unavailable_change,
+            is_unavailable(usage_source, cost_usd, usage_problem) AS is_unavailable,
+            prompt_tokens,
+            completion_tokens,
+            total_tokens,
+            cached_tokens,
+            cache_write_tokens,
+            reasoning_tokens,
+            audio_prompt_tokens,
+            audio_completion_tokens,
+            cost_usd,
+            tool_cost_usd
+        FROM inserted
+    ),
+    portion AS MATERIALIZED (
+        SELECT
+            date_bin('15 minutes', counted_at, 'epoch') AS bucket,
+            (counted_at AT TIME ZONE zone)::date AS day,
+            user_id,
+            endpoint,
+            model,
+            service_tier,
+            operation_name,
+            count(*) FILTER (WHERE is_call) AS calls,
+            count(*) FILTER (
+                WHERE is_call AND outcome NOT IN ('ok', 'client_disconnected')
+            ) AS errors,
+            sum(unpriced_calls)::bigint AS unpriced_calls,
+            sum(
+                coalesce(estimated_change, (is_call AND usage_source = 'estimated')::integer)
+            )::bigint AS estimated_calls,
+            sum(
+                coalesce(unavailable_change, (is_call AND is_unavailable)::integer)
+            )::bigint AS unavailable_calls,
+            sum(prompt_tokens)::bigint AS prompt_tokens,
+            sum(completion_tokens)::bigint AS completion_tokens,
+            sum(total_tokens)::bigint AS total_tokens,
+            sum(cached_tokens)::bigint AS cached_tokens,
+            sum(cache_write_tokens)::bigint AS cache_write_tokens,
+            sum(reasoning_tokens)::bigint AS reasoning_tokens,
+            sum(audio_prompt_tokens)::bigint AS audio_prompt_tokens,
+            sum(audio_completion_tokens)::bigint AS audio_completion_tokens,
+            sum(cost_usd) AS cost_usd,
+            min(created_at) AS first_call,
+            max(created_at) AS last_call,
+            sum(tool_cost_usd) AS tool_cost_usd
+        FROM charge
+        GROUP BY 1, 2, 3, 4, 5, 6, 7
+    ),
+    by_quarter_hour AS (
+        INSERT INTO usage_by_quarter_hour AS kept
+        SELECT
+            bucket,
+            endpoint,
+            model,
+            service_tier,
+            operation_name,
+            sum(calls)::bigint,
+            sum(errors)::bigint,
+            sum(unpriced_calls)::bigint,
+            sum(estimated_calls)::bigint,
+            sum(unavailable_calls)::bigint,
+            sum(prompt_tokens)::bigint,
+            sum(completion_tokens)::bigint,
+            sum(total_tokens)::bigint,
+            sum(cached_tokens)::bigint,
+            sum(cache_write_tokens)::bigint,
+            sum(reasoning_tokens)::bigint,
+            sum(audio_prompt_tokens)::bigint,
+            sum(audio_completion_tokens)::bigint,
+            sum(cost_usd),
+            min(first_call),
+            max(last_call),
+            sum(tool_cost_usd)
+        FROM portion
+        GROUP BY 1, 2, 3, 4, 5
+        ORDER BY 1, 2, 3, 4, 5
+        ON CONFLICT ON CONSTRAINT usage_by_quarter_hour_once DO UPDATE SET
+            calls = kept.calls + excluded.calls,
+            errors = kept.errors + excluded.errors,
+            unpriced_calls = kept.unpriced_calls + excluded.unpriced_calls,
+            estimated_calls = kept.estimated_calls + excluded.estimated_calls,
+            unavailable_calls = kept.unavailable_calls + excluded.unavailable_calls,
+            prompt_tokens = known_sum(kept.prompt_tokens, excluded.prompt_tokens),
+            completion_tokens = known_sum(kept.completion_tokens, excluded.completion_tokens),
+            total_tokens = known_sum(kept.total_tokens, excluded.total_tokens),
+            cached_tokens = known_sum(kept.cached_tokens, excluded.cached_tokens),
+            cache_write_tokens = known_sum(kept.cache_write_tokens, excluded.cache_write_tokens),
+            reasoning_tokens = known_sum(kept.reasoning_tokens, excluded.reasoning_tokens),
+            audio_prompt_tokens = known_sum(kept.audio_prompt_tokens, excluded.audio_prompt_tokens),
+            audio_completion_tokens =
+                known_sum(kept.audio_completion_tokens, excluded.audio_completion_tokens),
+            cost_usd = known_sum(kept.cost_usd, excluded.cost_usd),
+            tool_cost_usd = known_sum(kept.tool_cost_usd, excluded.tool_cost_usd),
+            first_call = least(kept.first_call, excluded.first_call),
+            last_call = greatest(kept.last_call, excluded.last_call)
+    ),
+    by_day AS (
+        INSERT INTO usage_by_day AS kept
+        SELECT
+            day,
+            endpoint,
+            model,
+            service_tier,
+            operation_name,
+            sum(calls)::bigint,
+            sum(errors)::bigint,
+            sum(unpriced_calls)::bigint,
+            sum(estimated_calls)::bigint,
+            sum(unavailable_calls)::bigint,
+            sum(prompt_tokens)::bigint,
+            sum(completion_tokens)::bigint,
+            sum(total_tokens)::bigint,
+            sum(cached_tokens)::bigint,
+            sum(cache_write_tokens)::bigint,
+            sum(reasoning_tokens)::bigint,
+            sum(audio_prompt_tokens)::bigint,
+            sum(audio_completion_tokens)::bigint,
+            sum(cost_usd),
+            min(first_call),
+            max(last_call),
+            sum(tool_cost_usd)
+        FROM portion
+        GROUP BY 1, 2, 3, 4, 5
+        ORDER BY 1, 2, 3, 4, 5
+        ON CONFLICT ON CONSTRAINT usage_by_day_once DO UPDATE SET
+            calls = kept.calls + excluded.calls,
+            errors = kept.errors + excluded.errors,
+            unpriced_calls = kept.unpriced_calls + excluded.unpriced_calls,
+            estimated_calls = kept.estimated_calls + excluded.estimated_calls,
+            unavailable_calls = kept.unavailable_calls + excluded.unavailable_calls,
+            prompt_tokens = known_sum(kept.prompt_tokens, excluded.prompt_tokens),
+            completion_tokens = known_sum(kept.completion_tokens, excluded.completion_tokens),
+            total_tokens = known_sum(kept.total_tokens, excluded.total_tokens),
+            cached_tokens = known_sum(kept.cached_tokens, excluded.cached_tokens),
+            cache_write_tokens = known_sum(kept.cache_write_tokens, excluded.cache_write_tokens),
+            reasoning_tokens = known_sum(kept.reasoning_tokens, excluded.reasoning_tokens),
+            audio_prompt_tokens = known_sum(kept.audio_prompt_tokens, excluded.audio_prompt_tokens),
+            audio_completion_tokens =
+                known_sum(kept.audio_completion_tokens, excluded.audio_completion_tokens),
+            cost_usd = known_sum(kept.cost_usd, excluded.cost_usd),
+            tool_cost_usd = known_sum(kept.tool_cost_usd, excluded.tool_cost_usd),
+            first_call = least(kept.first_call, excluded.first_call),
+            last_call = greatest(kept.last_call, excluded.last_call)
+    ),
+    by_user_day AS (
+        INSERT INTO usage_by_user_day AS kept
+        SELECT
+            day,
+            user_id,
+            endpoint,
+            model,
+            sum(calls)::bigint,
+            sum(errors)::bigint,
+            sum(unpriced_calls)::bigint,
+            sum(estimated_calls)::bigint,
+            sum(unavailable_calls)::bigint,
+            sum(prompt_tokens)::bigint,
+            sum(completion_tokens)::bigint,
+            sum(total_tokens)::bigint,
+            sum(cached_tokens)::bigint,
+            sum(cache_write_tokens)::bigint,
+            sum(reasoning_tokens)::bigint,
+            sum(audio_prompt_tokens)::bigint,
+            sum(audio_completion_tokens)::bigint,
+            sum(cost_usd),
+            min(first_call),
+            max(last_call),
+            sum(tool_cost_usd)
+        FROM portion
+        GROUP BY 1, 2, 3, 4
+        ORDER BY 1, 2, 3, 4
+        ON CONFLICT ON CONSTRAINT usage_by_user_day_once DO UPDATE SET
+            calls = kept.calls + excluded.calls,
+            errors = kept.errors + excluded.errors,
+            unpriced_calls = kept.unpriced_calls + excluded.unpriced_calls,
+            estimated_calls = kept.estimated_calls + excluded.estimated_calls,
+            unavailable_calls = kept.unavailable_calls + excluded.unavailable_calls,
+            prompt_tokens = known_sum(kept.prompt_tokens, excluded.prompt_tokens),
+            completion_tokens = known_sum(kept.completion_tokens, excluded.completion_tokens),
+            total_tokens = known_sum(kept.total_tokens, excluded.total_tokens),
+            cached_tokens = known_sum(kept.cached_tokens, excluded.cached_tokens),
+            cache_write_tokens = known_sum(kept.cache_write_tokens, excluded.cache_write_tokens),
+            reasoning_tokens = known_sum(kept.reasoning_tokens, excluded.reasoning_tokens),
+            audio_prompt_tokens = known_sum(kept.audio_prompt_tokens, excluded.audio_prompt_tokens),
+            audio_completion_tokens =
+                known_sum(kept.audio_completion_tokens, excluded.audio_completion_tokens),
+            cost_usd = known_sum(kept.cost_usd, excluded.cost_usd),
+            tool_cost_usd = known_sum(kept.tool_cost_usd, excluded.tool_cost_usd),
+            first_call = least(kept.first_call, excluded.first_call),
+            last_call = greatest(kept.last_call, excluded.last_call)
+    )
+    INSERT INTO usage_by_month AS kept
+    SELECT
+        date_trunc('month', bucket AT TIME ZONE 'UTC')::date,
+        sum(calls)::bigint,
+        sum(errors)::bigint,
+        sum(unpriced_calls)::bigint,
+        sum(estimated_calls)::bigint,
+        sum(unavailable_calls)::bigint,
+        sum(total_tokens)::bigint,
+        sum(cost_usd),
+        min(first_call),
+        max(last_call),
+        sum(tool_cost_usd)
+    FROM portion
+    GROUP BY 1
+    ORDER BY 1
+    ON CONFLICT (month) DO UPDATE SET
+        calls = kept.calls + excluded.calls,
+        errors = kept.errors + excluded.errors,
+        unpriced_calls = kept.unpriced_calls + excluded.unpriced_calls,
+        estimated_calls = kept.estimated_calls + excluded.estimated_calls,
+        unavailable_calls = kept.unavailable_calls + excluded.unavailable_calls,
+        total_tokens = known_sum(kept.total_tokens, excluded.total_tokens),
+        cost_usd = known_sum(kept.cost_usd, excluded.cost_usd),
+        first_call = least(kept.first_call, excluded.first_call),
+        last_call = greatest(kept.last_call, excluded.last_call),
+        tool_cost_usd = known_sum(kept.tool_cost_usd, excluded.tool_cost_usd);
+
+    INSERT INTO usage_by_answer_day AS kept
+    SELECT
+        (coalesce(accounted_at, created_at) AT TIME ZONE zone)::date,
+        endpoint,
+        model,
+        outcome,
+        status,
+        count(*)
+    FROM inserted
+    WHERE corrects IS NULL AND settles IS NULL
+    GROUP BY 1, 2, 3, 4, 5
+    ORDER BY 1, 2, 3, 4, 5
+    ON CONFLICT ON CONSTRAINT usage_by_answer_day_once DO UPDATE SET
+        calls = kept.calls + excluded.calls;
+
+    INSERT INTO usage_by_duration_day AS kept
+    SELECT
+        (coalesce(accounted_at, created_at) AT TIME ZONE zone)::date,
+        endpoint,
+        duration.measure,
+        duration_class(duration.milliseconds),
+        count(*)
+    FROM inserted
+    CROSS JOIN LATERAL (
+        VALUES ('latency', latency_ms), ('first_byte', time_to_first_byte_ms)
+    ) AS duration (measure, milliseconds)
+    WHERE corrects IS NULL AND settles IS NULL AND outcome = 'ok' AND duration.milliseconds IS NOT NULL
+    GROUP BY 1, 2, 3, 4
+    ORDER BY 1, 2, 3, 4
+    ON CONFLICT ON CONSTRAINT usage_by_duration_day_once DO UPDATE SET
+        calls = kept.calls + excluded.calls;
+    RETURN NULL;
+END
+$function$;
+
+CREATE OR REPLACE TRIGGER user_api_usage_adds_to_rollups
+AFTER INSERT ON user_api_usage
+REFERENCING NEW TABLE AS inserted
+FOR EACH STATEMENT EXECUTE FUNCTION add_to_rollups();
+
+-- What each row of the ledger adds to the sums, and when; add_to_rollups() says the same of the rows
+-- that are inserted. A correction is no call: it changes what its call counts as.
 CREATE OR REPLACE VIEW counted_usage AS
 SELECT
     coalesce(accounted_at, created_at) AS counted_at,
@@ -579,14 +1067,18 @@ SELECT
     (
         corrects IS NULL AND settles IS NULL AND outcome NOT IN ('ok', 'client_disconnected')
     )::integer AS errors,
-    unpriced(user_api_usage) AS unpriced_calls,
+    unpriced(corrects, usage_source, cost_usd, unpriced_reason, unpriced_change) AS unpriced_calls,
     coalesce(
         estimated_change,
         (corrects IS NULL AND settles IS NULL AND usage_source = 'estimated')::integer
     ) AS estimated_calls,
     coalesce(
         unavailable_change,
-        (corrects IS NULL AND settles IS NULL AND is_unavailable(user_api_usage))::integer
+        (
+            corrects IS NULL
+            AND settles IS NULL
+            AND is_unavailable(usage_source, cost_usd, usage_problem)
+        )::integer
     ) AS unavailable_calls,
     prompt_tokens,
     completion_tokens,
@@ -597,102 +1089,270 @@ SELECT
     audio_prompt_tokens,
     audio_completion_tokens,
     cost_usd,
-    tool_cost_usd
+    tool_cost_usd,
+    accounted_at,
+    corrects IS NULL AND settles IS NULL AS is_call,
+    outcome,
+    status,
+    latency_ms,
+    time_to_first_byte_ms
 FROM user_api_usage;
 
--- Make all rollups anew from the ledger. The writers hold the same lock shared (proxy/ledger.py), so
--- none of their rows is missed or counted twice; readers see the old sums until the new ones are there.
-CREATE OR REPLACE FUNCTION rebuild_rollups()
-RETURNS void
-LANGUAGE plpgsql
+-- The same of what counts in [since, past): what was admitted then, and what came late.
+CREATE OR REPLACE FUNCTION counted_between(since timestamptz, past timestamptz)
+RETURNS SETOF counted_usage
+LANGUAGE sql
+STABLE
 AS $function$
-DECLARE
-    oldest timestamptz;
-    zone text;
-BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('openai-meter rollups', 0));
-    SELECT min(created_at) INTO oldest FROM user_api_usage;
-    SELECT value INTO STRICT zone FROM meter_settings WHERE name = 'report_timezone';
+    SELECT *
+    FROM counted_usage
+    WHERE created_at >= since AND created_at < past AND accounted_at IS NULL
+    UNION ALL
+    SELECT *
+    FROM counted_usage
+    WHERE accounted_at >= since AND accounted_at < past
+$function$;
 
-    -- Sums outlive rows whose partition was dropped; they could not be made again.
-    IF EXISTS (SELECT FROM usage_by_month WHERE first_call < coalesce(oldest, 'infinity')) THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'object_not_in_prerequisite_state',
-            MESSAGE = 'the rollups reach back further than the ledger and cannot be rebuilt',
-            HINT = 'Attach the dropped partitions of user_api_usage again first.';
-    END IF;
+-- "What came late for its month."
+CREATE INDEX IF NOT EXISTS user_api_usage_of_late
+ON user_api_usage (accounted_at)
+WHERE accounted_at IS NOT NULL;
 
-    DELETE FROM usage_by_quarter_hour;
-    INSERT INTO usage_by_quarter_hour
+-- What the rollups should hold of what counts in [since, past), from the rows themselves: to make the
+-- sums anew, and to check them (openai-meter verify).
+CREATE OR REPLACE FUNCTION recount_quarter_hours(since timestamptz, past timestamptz)
+RETURNS SETOF usage_by_quarter_hour
+LANGUAGE sql
+STABLE
+AS $function$
     SELECT
         date_bin('15 minutes', counted_at, 'epoch'),
         endpoint,
         model,
         service_tier,
         operation_name,
-        sum(calls),
-        sum(errors),
-        sum(unpriced_calls),
-        sum(estimated_calls),
-        sum(unavailable_calls),
-        sum(prompt_tokens),
-        sum(completion_tokens),
-        sum(total_tokens),
-        sum(cached_tokens),
-        sum(cache_write_tokens),
-        sum(reasoning_tokens),
-        sum(audio_prompt_tokens),
-        sum(audio_completion_tokens),
+        sum(calls)::bigint,
+        sum(errors)::bigint,
+        sum(unpriced_calls)::bigint,
+        sum(estimated_calls)::bigint,
+        sum(unavailable_calls)::bigint,
+        sum(prompt_tokens)::bigint,
+        sum(completion_tokens)::bigint,
+        sum(total_tokens)::bigint,
+        sum(cached_tokens)::bigint,
+        sum(cache_write_tokens)::bigint,
+        sum(reasoning_tokens)::bigint,
+        sum(audio_prompt_tokens)::bigint,
+        sum(audio_completion_tokens)::bigint,
         sum(cost_usd),
         min(created_at),
         max(created_at),
         sum(tool_cost_usd)
-    FROM counted_usage
-    GROUP BY 1, 2, 3, 4, 5;
+    FROM counted_between(since, past)
+    GROUP BY 1, 2, 3, 4, 5
+$function$;
 
-    DELETE FROM usage_by_user_day;
-    INSERT INTO usage_by_user_day
+CREATE OR REPLACE FUNCTION recount_days(since timestamptz, past timestamptz)
+RETURNS SETOF usage_by_day
+LANGUAGE sql
+STABLE
+AS $function$
     SELECT
-        (counted_at AT TIME ZONE zone)::date,
+        (counted_at AT TIME ZONE setting.value)::date,
+        endpoint,
+        model,
+        service_tier,
+        operation_name,
+        sum(calls)::bigint,
+        sum(errors)::bigint,
+        sum(unpriced_calls)::bigint,
+        sum(estimated_calls)::bigint,
+        sum(unavailable_calls)::bigint,
+        sum(prompt_tokens)::bigint,
+        sum(completion_tokens)::bigint,
+        sum(total_tokens)::bigint,
+        sum(cached_tokens)::bigint,
+        sum(cache_write_tokens)::bigint,
+        sum(reasoning_tokens)::bigint,
+        sum(audio_prompt_tokens)::bigint,
+        sum(audio_completion_tokens)::bigint,
+        sum(cost_usd),
+        min(created_at),
+        max(created_at),
+        sum(tool_cost_usd)
+    FROM counted_between(since, past), meter_settings AS setting
+    WHERE setting.name = 'report_timezone'
+    GROUP BY 1, 2, 3, 4, 5
+$function$;
+
+CREATE OR REPLACE FUNCTION recount_user_days(since timestamptz, past timestamptz)
+RETURNS SETOF usage_by_user_day
+LANGUAGE sql
+STABLE
+AS $function$
+    SELECT
+        (counted_at AT TIME ZONE setting.value)::date,
         user_id,
         endpoint,
         model,
-        sum(calls),
-        sum(errors),
-        sum(unpriced_calls),
-        sum(estimated_calls),
-        sum(unavailable_calls),
-        sum(prompt_tokens),
-        sum(completion_tokens),
-        sum(total_tokens),
-        sum(cached_tokens),
-        sum(cache_write_tokens),
-        sum(reasoning_tokens),
-        sum(audio_prompt_tokens),
-        sum(audio_completion_tokens),
+        sum(calls)::bigint,
+        sum(errors)::bigint,
+        sum(unpriced_calls)::bigint,
+        sum(estimated_calls)::bigint,
+        sum(unavailable_calls)::bigint,
+        sum(prompt_tokens)::bigint,
+        sum(completion_tokens)::bigint,
+        sum(total_tokens)::bigint,
+        sum(cached_tokens)::bigint,
+        sum(cache_write_tokens)::bigint,
+        sum(reasoning_tokens)::bigint,
+        sum(audio_prompt_tokens)::bigint,
+        sum(audio_completion_tokens)::bigint,
         sum(cost_usd),
         min(created_at),
         max(created_at),
         sum(tool_cost_usd)
-    FROM counted_usage
-    GROUP BY 1, 2, 3, 4;
+    FROM counted_between(since, past), meter_settings AS setting
+    WHERE setting.name = 'report_timezone'
+    GROUP BY 1, 2, 3, 4
+$function$;
 
-    DELETE FROM usage_by_month;
-    INSERT INTO usage_by_month
+CREATE OR REPLACE FUNCTION recount_answer_days(since timestamptz, past timestamptz)
+RETURNS SETOF usage_by_answer_day
+LANGUAGE sql
+STABLE
+AS $function$
+    SELECT
+        (counted_at AT TIME ZONE setting.value)::date,
+        endpoint,
+        model,
+        outcome,
+        status,
+        count(*)
+    FROM counted_between(since, past), meter_settings AS setting
+    WHERE setting.name = 'report_timezone' AND is_call
+    GROUP BY 1, 2, 3, 4, 5
+$function$;
+
+CREATE OR REPLACE FUNCTION recount_duration_days(since timestamptz, past timestamptz)
+RETURNS SETOF usage_by_duration_day
+LANGUAGE sql
+STABLE
+AS $function$
+    SELECT
+        (counted_at AT TIME ZONE setting.value)::date,
+        endpoint,
+        duration.measure,
+        duration_class(duration.milliseconds),
+        count(*)
+    FROM meter_settings AS setting, counted_between(since, past)
+    CROSS JOIN LATERAL (
+        VALUES ('latency', latency_ms), ('first_byte', time_to_first_byte_ms)
+    ) AS duration (measure, milliseconds)
+    WHERE setting.name = 'report_timezone'
+        AND is_call
+        AND outcome = 'ok'
+        AND duration.milliseconds IS NOT NULL
+    GROUP BY 1, 2, 3, 4
+$function$;
+
+-- When a day of the report time zone begins.
+CREATE OR REPLACE FUNCTION day_begins(day date)
+RETURNS timestamptz
+LANGUAGE sql
+STABLE
+AS $function$
+    SELECT day::timestamp AT TIME ZONE value FROM meter_settings WHERE name = 'report_timezone'
+$function$;
+
+-- As recount_quarter_hours, but from the quarters of hours: twelve rows a year.
+CREATE OR REPLACE FUNCTION recount_months(first_month date, last_month date)
+RETURNS SETOF usage_by_month
+LANGUAGE sql
+STABLE
+AS $function$
     SELECT
         date_trunc('month', bucket AT TIME ZONE 'UTC')::date,
-        sum(calls),
-        sum(errors),
-        sum(unpriced_calls),
-        sum(estimated_calls),
-        sum(unavailable_calls),
-        sum(total_tokens),
+        sum(calls)::bigint,
+        sum(errors)::bigint,
+        sum(unpriced_calls)::bigint,
+        sum(estimated_calls)::bigint,
+        sum(unavailable_calls)::bigint,
+        sum(total_tokens)::bigint,
         sum(cost_usd),
         min(first_call),
         max(last_call),
         sum(tool_cost_usd)
     FROM usage_by_quarter_hour
-    GROUP BY 1;
+    WHERE bucket >= first_month::timestamp AT TIME ZONE 'UTC'
+        AND bucket < (last_month + interval '1 month') AT TIME ZONE 'UTC'
+    GROUP BY 1
+$function$;
+
+-- Make the rollups of some days anew from the ledger, all of them by default; past is the first day
+-- after them. Readers see the old sums until the new ones are there. Sums outlive rows whose partition
+-- was dropped; those could not be made again, and are refused.
+DROP FUNCTION IF EXISTS rebuild_rollups();  -- of former versions, without parameters
+CREATE OR REPLACE FUNCTION rebuild_rollups(first date DEFAULT NULL, past date DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql
+AS $function$
+DECLARE
+    first_day date := coalesce(first, '-infinity');
+    past_day date := coalesce(past, 'infinity');
+    since timestamptz := coalesce(day_begins(first), '-infinity');
+    until timestamptz := coalesce(day_begins(past), 'infinity');
+    -- Days may begin within a quarter of an hour, or a month; these are then made anew as a whole.
+    quarter_since timestamptz := since;
+    quarter_until timestamptz := until;
+    first_month date;
+    past_month date;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('openai-meter rollups', 0));
+    IF isfinite(since) THEN
+        quarter_since := date_bin('15 minutes', since, 'epoch');
+    END IF;
+    IF isfinite(until) THEN
+        quarter_until :=
+            date_bin('15 minutes', until + interval '899.999999 seconds', 'epoch');
+    END IF;
+    first_month := date_trunc('month', quarter_since AT TIME ZONE 'UTC')::date;
+    past_month := date_trunc(
+        'month', (quarter_until - interval '1 microsecond') AT TIME ZONE 'UTC'
+    )::date;
+    IF EXISTS (
+        SELECT
+        FROM usage_by_month
+        WHERE month BETWEEN first_month AND past_month
+            AND NOT EXISTS (
+                SELECT
+                FROM user_api_usage
+                WHERE created_at >= month::timestamp AT TIME ZONE 'UTC'
+                    AND created_at < (month + interval '1 month') AT TIME ZONE 'UTC'
+            )
+    ) THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = 'the rollups reach back further than the ledger and cannot be rebuilt',
+            HINT = 'Attach the dropped partitions of user_api_usage again first, or name later days.';
+    END IF;
+
+    DELETE FROM usage_by_quarter_hour WHERE bucket >= quarter_since AND bucket < quarter_until;
+    INSERT INTO usage_by_quarter_hour
+    SELECT * FROM recount_quarter_hours(quarter_since, quarter_until);
+    DELETE FROM usage_by_day WHERE day >= first_day AND day < past_day;
+    INSERT INTO usage_by_day SELECT * FROM recount_days(since, until);
+    DELETE FROM usage_by_user_day WHERE day >= first_day AND day < past_day;
+    INSERT INTO usage_by_user_day SELECT * FROM recount_user_days(since, until);
+    DELETE FROM usage_by_answer_day WHERE day >= first_day AND day < past_day;
+    INSERT INTO usage_by_answer_day SELECT * FROM recount_answer_days(since, until);
+    DELETE FROM usage_by_duration_day WHERE day >= first_day AND day < past_day;
+    INSERT INTO usage_by_duration_day SELECT * FROM recount_duration_days(since, until);
+    DELETE FROM usage_by_month WHERE month BETWEEN first_month AND past_month;
+    INSERT INTO usage_by_month
+    SELECT * FROM recount_months(first_month, past_month);
+    DELETE FROM usage_span AS folded
+    WHERE folded.start < past_day AND folded.past > first_day;
 END
 $function$;
 
@@ -715,6 +1375,257 @@ BEGIN
     RETURN true;
 END
 $function$;
+
+-- The first day of the span that a day lies in.
+CREATE OR REPLACE FUNCTION span_start(span text, day date)
+RETURNS date
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+AS $function$
+    SELECT CASE span
+        WHEN 'day' THEN day
+        WHEN 'pentad' THEN
+            date_trunc('month', day::timestamp)::date
+            + 5 * least(5, (extract(day FROM day)::integer - 1) / 5)
+        WHEN 'dekad' THEN
+            date_trunc('month', day::timestamp)::date
+            + 10 * least(2, (extract(day FROM day)::integer - 1) / 10)
+        ELSE date_trunc(span, day::timestamp)::date
+    END
+$function$;
+
+-- The first day after the span that begins on a day.
+CREATE OR REPLACE FUNCTION span_past(span text, start date)
+RETURNS date
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+AS $function$
+    SELECT CASE
+        WHEN span = 'day' THEN start + 1
+        WHEN span = 'pentad' AND extract(day FROM start) < 26 THEN start + 5
+        WHEN span = 'dekad' AND extract(day FROM start) < 21 THEN start + 10
+        WHEN span = 'quarter' THEN (start + interval '3 months')::date
+        WHEN span = 'year' THEN (start + interval '1 year')::date
+        ELSE (date_trunc('month', start::timestamp) + interval '1 month')::date
+    END
+$function$;
+
+-- Fold one span that is over since an hour, the shortest and oldest first; NULL: there is none left.
+-- Called by the recorder every minute, until there is none. What is read of it is in spans_between.
+CREATE OR REPLACE FUNCTION fold_span()
+RETURNS text
+LANGUAGE plpgsql
+AS $function$
+DECLARE
+    yesterday_is_over timestamptz := now() - interval '1 hour';
+    due record;
+    named bigint;
+BEGIN
+    FOR attempt IN 1..2 LOOP  -- look without the lock that stops all writers, and again with it
+        SELECT level.span, level.part, span_start(level.span, days.day) AS start
+        INTO due
+        FROM (
+            SELECT DISTINCT day
+            FROM usage_by_day
+            WHERE day < (
+                SELECT (yesterday_is_over AT TIME ZONE value)::date
+                FROM meter_settings
+                WHERE name = 'report_timezone'
+            )
+        ) AS days
+        CROSS JOIN (
+            VALUES
+                (1, 'day', NULL),
+                (2, 'pentad', 'day'),
+                (3, 'dekad', 'pentad'),
+                (4, 'month', 'dekad'),
+                (5, 'quarter', 'month'),
+                (6, 'year', 'quarter')
+        ) AS level (rank, span, part)
+        WHERE day_begins(span_past(level.span, span_start(level.span, days.day)))
+            <= yesterday_is_over
+            AND NOT EXISTS (
+                SELECT
+                FROM usage_span
+                WHERE usage_span.start = span_start(level.span, days.day)
+                    AND usage_span.past =
+                        span_past(level.span, span_start(level.span, days.day))
+                    AND usage_span.span = level.span
+            )
+        ORDER BY level.rank, days.day
+        LIMIT 1;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
+        PERFORM pg_advisory_xact_lock(hashtextextended('openai-meter rollups', 0));
+    END LOOP;
+
+    DELETE FROM usage_by_user_span WHERE span = due.span AND start = due.start;
+    DELETE FROM usage_by_feature_span WHERE span = due.span AND start = due.start;
+    IF due.span = 'day' THEN
+        INSERT INTO usage_by_user_span
+        SELECT
+            due.span,
+            due.start,
+            user_id,
+            sum(calls)::bigint,
+            sum(errors)::bigint,
+            sum(unpriced_calls)::bigint,
+            sum(estimated_calls)::bigint,
+            sum(unavailable_calls)::bigint,
+            sum(prompt_tokens)::bigint,
+            sum(completion_tokens)::bigint,
+            sum(total_tokens)::bigint,
+            sum(cached_tokens)::bigint,
+            sum(cache_write_tokens)::bigint,
+            sum(reasoning_tokens)::bigint,
+            sum(audio_prompt_tokens)::bigint,
+            sum(audio_completion_tokens)::bigint,
+            sum(cost_usd),
+            min(first_call),
+            max(last_call),
+            sum(tool_cost_usd)
+        FROM usage_by_user_day
+        WHERE day = due.start
+        GROUP BY user_id;
+    ELSE
+        INSERT INTO usage_by_user_span
+        SELECT
+            due.span,
+            due.start,
+            user_id,
+            sum(calls)::bigint,
+            sum(errors)::bigint,
+            sum(unpriced_calls)::bigint,
+            sum(estimated_calls)::bigint,
+            sum(unavailable_calls)::bigint,
+            sum(prompt_tokens)::bigint,
+            sum(completion_tokens)::bigint,
+            sum(total_tokens)::bigint,
+            sum(cached_tokens)::bigint,
+            sum(cache_write_tokens)::bigint,
+            sum(reasoning_tokens)::bigint,
+            sum(audio_prompt_tokens)::bigint,
+            sum(audio_completion_tokens)::bigint,
+            sum(cost_usd),
+            min(first_call),
+            max(last_call),
+            sum(tool_cost_usd)
+        FROM usage_span AS part
+        JOIN usage_by_user_span AS folded ON folded.span = part.span AND folded.start = part.start
+        WHERE part.span = due.part
+            AND part.start >= due.start
+            AND part.start < span_past(due.span, due.start)
+        GROUP BY user_id;
+    END IF;
+    GET DIAGNOSTICS named = ROW_COUNT;
+    IF due.span = 'dekad' THEN
+        INSERT INTO usage_by_feature_span
+        SELECT
+            due.span,
+            due.start,
+            endpoint,
+            model,
+            user_id,
+            sum(calls)::bigint,
+            sum(errors)::bigint,
+            sum(unpriced_calls)::bigint,
+            sum(estimated_calls)::bigint,
+            sum(unavailable_calls)::bigint,
+            sum(prompt_tokens)::bigint,
+            sum(completion_tokens)::bigint,
+            sum(total_tokens)::bigint,
+            sum(cached_tokens)::bigint,
+            sum(cache_write_tokens)::bigint,
+            sum(reasoning_tokens)::bigint,
+            sum(audio_prompt_tokens)::bigint,
+            sum(audio_completion_tokens)::bigint,
+            sum(cost_usd),
+            min(first_call),
+            max(last_call),
+            sum(tool_cost_usd)
+        FROM usage_by_user_day
+        WHERE day >= due.start AND day < span_past(due.span, due.start)
+        GROUP BY endpoint, model, user_id;
+    ELSIF due.span IN ('month', 'quarter', 'year') THEN
+        INSERT INTO usage_by_feature_span
+        SELECT
+            due.span,
+            due.start,
+            endpoint,
+            model,
+            user_id,
+            sum(calls)::bigint,
+            sum(errors)::bigint,
+            sum(unpriced_calls)::bigint,
+            sum(estimated_calls)::bigint,
+            sum(unavailable_calls)::bigint,
+            sum(prompt_tokens)::bigint,
+            sum(completion_tokens)::bigint,
+            sum(total_tokens)::bigint,
+            sum(cached_tokens)::bigint,
+            sum(cache_write_tokens)::bigint,
+            sum(reasoning_tokens)::bigint,
+            sum(audio_prompt_tokens)::bigint,
+            sum(audio_completion_tokens)::bigint,
+            sum(cost_usd),
+            min(first_call),
+            max(last_call),
+            sum(tool_cost_usd)
+        FROM usage_span AS part
+        JOIN usage_by_feature_span AS folded
+            ON folded.span = part.span AND folded.start = part.start
+        WHERE part.span = due.part
+            AND part.start >= due.start
+            AND part.start < span_past(due.span, due.start)
+        GROUP BY endpoint, model, user_id;
+    END IF;
+    INSERT INTO usage_span (start, past, span, users)
+    SELECT due.start, span_past(due.span, due.start), due.span, named - count(*)
+    FROM usage_by_user_span
+    WHERE span = due.span AND start = due.start AND user_id IS NULL;
+    RETURN due.span || ' ' || due.start;
+END
+$function$;
+
+-- Ledgers from before these rollups. What was dropped of the ledger is in the sums by day all the same,
+-- since they are made of quarters of hours; how calls ended and how long they took is told by rows alone.
+DO $do$
+BEGIN
+    IF EXISTS (SELECT FROM usage_by_month) AND NOT EXISTS (SELECT FROM usage_by_day) THEN
+        INSERT INTO usage_by_day
+        SELECT
+            (bucket AT TIME ZONE setting.value)::date,
+            endpoint,
+            model,
+            service_tier,
+            operation_name,
+            sum(calls)::bigint,
+            sum(errors)::bigint,
+            sum(unpriced_calls)::bigint,
+            sum(estimated_calls)::bigint,
+            sum(unavailable_calls)::bigint,
+            sum(prompt_tokens)::bigint,
+            sum(completion_tokens)::bigint,
+            sum(total_tokens)::bigint,
+            sum(cached_tokens)::bigint,
+            sum(cache_write_tokens)::bigint,
+            sum(reasoning_tokens)::bigint,
+            sum(audio_prompt_tokens)::bigint,
+            sum(audio_completion_tokens)::bigint,
+            sum(cost_usd),
+            min(first_call),
+            max(last_call),
+            sum(tool_cost_usd)
+        FROM usage_by_quarter_hour, meter_settings AS setting
+        WHERE setting.name = 'report_timezone'
+        GROUP BY 1, 2, 3, 4, 5;
+        INSERT INTO usage_by_answer_day SELECT * FROM recount_answer_days('-infinity', 'infinity');
+        INSERT INTO usage_by_duration_day
+        SELECT * FROM recount_duration_days('-infinity', 'infinity');
+    END IF;
+END
+$do$;
 
 
 -- 7. Seals ---------------------------------------------------------------------------------------
@@ -1080,6 +1991,197 @@ SELECT
     tool_cost_usd
 FROM usage_by_user_day;
 
+CREATE OR REPLACE VIEW days AS
+SELECT
+    day,
+    endpoint,
+    model,
+    service_tier,
+    operation_name,
+    calls,
+    errors,
+    unpriced_calls,
+    estimated_calls,
+    unavailable_calls,
+    prompt_tokens,
+    completion_tokens,
+    total_tokens,
+    cached_tokens,
+    cache_write_tokens,
+    reasoning_tokens,
+    audio_prompt_tokens,
+    audio_completion_tokens,
+    cost_usd,
+    first_call,
+    last_call,
+    tool_cost_usd
+FROM usage_by_day;
+
+CREATE OR REPLACE VIEW answer_days AS
+SELECT
+    day,
+    endpoint,
+    model,
+    outcome,
+    status,
+    calls
+FROM usage_by_answer_day;
+
+CREATE OR REPLACE VIEW duration_days AS
+SELECT
+    day,
+    endpoint,
+    measure,
+    at_most_ms,
+    calls
+FROM usage_by_duration_day;
+
+CREATE OR REPLACE VIEW spans AS
+SELECT
+    span,
+    start,
+    past,
+    users,
+    folded_at
+FROM usage_span;
+
+-- Sums by span and user, and for days that are not folded several rows for each user: to be read with
+-- spans_between.
+CREATE OR REPLACE VIEW user_spans AS
+SELECT
+    span,
+    start,
+    user_id,
+    calls,
+    errors,
+    unpriced_calls,
+    estimated_calls,
+    unavailable_calls,
+    prompt_tokens,
+    completion_tokens,
+    total_tokens,
+    cached_tokens,
+    cache_write_tokens,
+    reasoning_tokens,
+    audio_prompt_tokens,
+    audio_completion_tokens,
+    cost_usd,
+    first_call,
+    last_call,
+    tool_cost_usd
+FROM usage_by_user_span
+UNION ALL
+SELECT
+    'open',
+    day,
+    user_id,
+    calls,
+    errors,
+    unpriced_calls,
+    estimated_calls,
+    unavailable_calls,
+    prompt_tokens,
+    completion_tokens,
+    total_tokens,
+    cached_tokens,
+    cache_write_tokens,
+    reasoning_tokens,
+    audio_prompt_tokens,
+    audio_completion_tokens,
+    cost_usd,
+    first_call,
+    last_call,
+    tool_cost_usd
+FROM usage_by_user_day;
+
+-- The same by endpoint, model and user.
+CREATE OR REPLACE VIEW feature_spans AS
+SELECT
+    span,
+    start,
+    endpoint,
+    model,
+    user_id,
+    calls,
+    errors,
+    unpriced_calls,
+    estimated_calls,
+    unavailable_calls,
+    prompt_tokens,
+    completion_tokens,
+    total_tokens,
+    cached_tokens,
+    cache_write_tokens,
+    reasoning_tokens,
+    audio_prompt_tokens,
+    audio_completion_tokens,
+    cost_usd,
+    first_call,
+    last_call,
+    tool_cost_usd
+FROM usage_by_feature_span
+UNION ALL
+SELECT
+    'open',
+    day,
+    endpoint,
+    model,
+    user_id,
+    calls,
+    errors,
+    unpriced_calls,
+    estimated_calls,
+    unavailable_calls,
+    prompt_tokens,
+    completion_tokens,
+    total_tokens,
+    cached_tokens,
+    cache_write_tokens,
+    reasoning_tokens,
+    audio_prompt_tokens,
+    audio_completion_tokens,
+    cost_usd,
+    first_call,
+    last_call,
+    tool_cost_usd
+FROM usage_by_user_day;
+
+-- The few spans that make up the days [first, past), each day in one of them: to be joined with
+-- user_spans or, by_feature, with feature_spans.
+CREATE OR REPLACE FUNCTION spans_between(first date, past date, by_feature boolean DEFAULT false)
+RETURNS TABLE (span text, start date)
+LANGUAGE plpgsql
+STABLE ROWS 30
+AS $function$
+DECLARE
+    next_day date;
+    oldest_day date;
+    newest_day date;
+    longest record;
+BEGIN
+    -- A folded span may begin before the first day that has calls, and end after the last.
+    SELECT greatest(first, date_trunc('year', min(day)::timestamp)::date), min(day), max(day)
+    INTO next_day, oldest_day, newest_day
+    FROM days;
+    WHILE next_day < past AND next_day <= newest_day LOOP
+        SELECT folded.span, folded.past
+        INTO longest
+        FROM spans AS folded
+        WHERE folded.start = next_day
+            AND folded.past <= spans_between.past
+            AND NOT (by_feature AND folded.span IN ('day', 'pentad'))
+        ORDER BY folded.past DESC
+        LIMIT 1;
+        IF FOUND OR next_day >= oldest_day THEN
+            span := coalesce(longest.span, 'open');
+            start := next_day;
+            RETURN NEXT;
+        END IF;
+        next_day := coalesce(longest.past, next_day + 1);
+    END LOOP;
+END
+$function$;
+
 -- One row for each user, over all time.
 CREATE OR REPLACE VIEW user_usage_summary AS
 SELECT
@@ -1101,13 +2203,14 @@ SELECT
     min(first_call) AS first_call,
     max(last_call) AS last_call,
     sum(tool_cost_usd) AS tool_cost_usd
-FROM usage_by_user_day
+FROM spans_between('-infinity', 'infinity') AS span_of_days
+JOIN user_spans USING (span, start)
 GROUP BY user_id;
 
 -- One row for each user and month of the report time zone; month is its first day.
 CREATE OR REPLACE VIEW monthly_usage_summary AS
 SELECT
-    date_trunc('month', day::timestamp)::date AS month,
+    month,
     user_id,
     sum(calls)::bigint AS calls,
     sum(errors)::bigint AS errors,
@@ -1126,58 +2229,163 @@ SELECT
     min(first_call) AS first_call,
     max(last_call) AS last_call,
     sum(tool_cost_usd) AS tool_cost_usd
-FROM usage_by_user_day
-GROUP BY 1, user_id;
+FROM (
+    SELECT
+        start AS month,
+        user_id,
+        calls,
+        errors,
+        unpriced_calls,
+        estimated_calls,
+        unavailable_calls,
+        prompt_tokens,
+        completion_tokens,
+        total_tokens,
+        cached_tokens,
+        cache_write_tokens,
+        reasoning_tokens,
+        audio_prompt_tokens,
+        audio_completion_tokens,
+        cost_usd,
+        first_call,
+        last_call,
+        tool_cost_usd
+    FROM usage_by_user_span
+    JOIN usage_span USING (span, start)
+    WHERE span = 'month'
+    UNION ALL
+    SELECT
+        open_day.month,
+        user_id,
+        calls,
+        errors,
+        unpriced_calls,
+        estimated_calls,
+        unavailable_calls,
+        prompt_tokens,
+        completion_tokens,
+        total_tokens,
+        cached_tokens,
+        cache_write_tokens,
+        reasoning_tokens,
+        audio_prompt_tokens,
+        audio_completion_tokens,
+        cost_usd,
+        first_call,
+        last_call,
+        tool_cost_usd
+    FROM (
+        SELECT DISTINCT day, date_trunc('month', day::timestamp)::date AS month
+        FROM usage_by_day
+    ) AS open_day
+    JOIN usage_by_user_day USING (day)
+    WHERE NOT EXISTS (
+        SELECT
+        FROM usage_span
+        WHERE usage_span.start = open_day.month AND usage_span.span = 'month'
+    )
+) AS part
+GROUP BY month, user_id;
 
 -- One row for each endpoint, over all time; users counts those that are named.
 CREATE OR REPLACE VIEW endpoint_usage_summary AS
 SELECT
-    endpoint,
-    count(DISTINCT user_id) AS users,
-    sum(calls)::bigint AS calls,
-    sum(errors)::bigint AS errors,
-    sum(unpriced_calls)::bigint AS unpriced_calls,
-    sum(estimated_calls)::bigint AS estimated_calls,
-    sum(unavailable_calls)::bigint AS unavailable_calls,
-    sum(prompt_tokens)::bigint AS prompt_tokens,
-    sum(completion_tokens)::bigint AS completion_tokens,
-    sum(total_tokens)::bigint AS total_tokens,
-    sum(cached_tokens)::bigint AS cached_tokens,
-    sum(cache_write_tokens)::bigint AS cache_write_tokens,
-    sum(reasoning_tokens)::bigint AS reasoning_tokens,
-    sum(audio_prompt_tokens)::bigint AS audio_prompt_tokens,
-    sum(audio_completion_tokens)::bigint AS audio_completion_tokens,
-    sum(cost_usd) AS cost_usd,
-    min(first_call) AS first_call,
-    max(last_call) AS last_call,
-    sum(tool_cost_usd) AS tool_cost_usd
-FROM usage_by_user_day
-GROUP BY endpoint;
+    sums.endpoint,
+    (
+        SELECT count(DISTINCT user_id)
+        FROM spans_between('-infinity', 'infinity', true) AS span_of_days
+        JOIN feature_spans USING (span, start)
+        WHERE feature_spans.endpoint IS NOT DISTINCT FROM sums.endpoint
+    ) AS users,
+    calls,
+    errors,
+    unpriced_calls,
+    estimated_calls,
+    unavailable_calls,
+    prompt_tokens,
+    completion_tokens,
+    total_tokens,
+    cached_tokens,
+    cache_write_tokens,
+    reasoning_tokens,
+    audio_prompt_tokens,
+    audio_completion_tokens,
+    cost_usd,
+    first_call,
+    last_call,
+    tool_cost_usd
+FROM (
+    SELECT
+        endpoint,
+        sum(calls)::bigint AS calls,
+        sum(errors)::bigint AS errors,
+        sum(unpriced_calls)::bigint AS unpriced_calls,
+        sum(estimated_calls)::bigint AS estimated_calls,
+        sum(unavailable_calls)::bigint AS unavailable_calls,
+        sum(prompt_tokens)::bigint AS prompt_tokens,
+        sum(completion_tokens)::bigint AS completion_tokens,
+        sum(total_tokens)::bigint AS total_tokens,
+        sum(cached_tokens)::bigint AS cached_tokens,
+        sum(cache_write_tokens)::bigint AS cache_write_tokens,
+        sum(reasoning_tokens)::bigint AS reasoning_tokens,
+        sum(audio_prompt_tokens)::bigint AS audio_prompt_tokens,
+        sum(audio_completion_tokens)::bigint AS audio_completion_tokens,
+        sum(cost_usd) AS cost_usd,
+        min(first_call) AS first_call,
+        max(last_call) AS last_call,
+        sum(tool_cost_usd) AS tool_cost_usd
+    FROM usage_by_day
+    GROUP BY endpoint
+) AS sums;
 
 -- One row for each day of the report time zone; users counts those that are named.
 CREATE OR REPLACE VIEW daily_usage_summary AS
 SELECT
-    day,
-    count(DISTINCT user_id) AS users,
-    sum(calls)::bigint AS calls,
-    sum(errors)::bigint AS errors,
-    sum(unpriced_calls)::bigint AS unpriced_calls,
-    sum(estimated_calls)::bigint AS estimated_calls,
-    sum(unavailable_calls)::bigint AS unavailable_calls,
-    sum(prompt_tokens)::bigint AS prompt_tokens,
-    sum(completion_tokens)::bigint AS completion_tokens,
-    sum(total_tokens)::bigint AS total_tokens,
-    sum(cached_tokens)::bigint AS cached_tokens,
-    sum(cache_write_tokens)::bigint AS cache_write_tokens,
-    sum(reasoning_tokens)::bigint AS reasoning_tokens,
-    sum(audio_prompt_tokens)::bigint AS audio_prompt_tokens,
-    sum(audio_completion_tokens)::bigint AS audio_completion_tokens,
-    sum(cost_usd) AS cost_usd,
-    min(first_call) AS first_call,
-    max(last_call) AS last_call,
-    sum(tool_cost_usd) AS tool_cost_usd
-FROM usage_by_user_day
-GROUP BY day;
+    sums.day,
+    coalesce(
+        (SELECT users FROM usage_span WHERE span = 'day' AND start = sums.day),
+        (SELECT count(DISTINCT user_id) FROM usage_by_user_day WHERE day = sums.day)
+    ) AS users,
+    calls,
+    errors,
+    unpriced_calls,
+    estimated_calls,
+    unavailable_calls,
+    prompt_tokens,
+    completion_tokens,
+    total_tokens,
+    cached_tokens,
+    cache_write_tokens,
+    reasoning_tokens,
+    audio_prompt_tokens,
+    audio_completion_tokens,
+    cost_usd,
+    first_call,
+    last_call,
+    tool_cost_usd
+FROM (
+    SELECT
+        day,
+        sum(calls)::bigint AS calls,
+        sum(errors)::bigint AS errors,
+        sum(unpriced_calls)::bigint AS unpriced_calls,
+        sum(estimated_calls)::bigint AS estimated_calls,
+        sum(unavailable_calls)::bigint AS unavailable_calls,
+        sum(prompt_tokens)::bigint AS prompt_tokens,
+        sum(completion_tokens)::bigint AS completion_tokens,
+        sum(total_tokens)::bigint AS total_tokens,
+        sum(cached_tokens)::bigint AS cached_tokens,
+        sum(cache_write_tokens)::bigint AS cache_write_tokens,
+        sum(reasoning_tokens)::bigint AS reasoning_tokens,
+        sum(audio_prompt_tokens)::bigint AS audio_prompt_tokens,
+        sum(audio_completion_tokens)::bigint AS audio_completion_tokens,
+        sum(cost_usd) AS cost_usd,
+        min(first_call) AS first_call,
+        max(last_call) AS last_call,
+        sum(tool_cost_usd) AS tool_cost_usd
+    FROM usage_by_day
+    GROUP BY day
+) AS sums;
 
 -- One row: what the ledger holds. Reads usage_by_month, so it is cheap at any size.
 CREATE OR REPLACE VIEW ledger_status AS
@@ -1243,7 +2451,8 @@ BEGIN
     END;
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO meter_dashboard', current_schema());
     GRANT SELECT ON
-        calls, corrected_calls, quarter_hours, user_days, user_usage_summary, monthly_usage_summary,
+        calls, corrected_calls, quarter_hours, days, user_days, answer_days, duration_days,
+        spans, user_spans, feature_spans, user_usage_summary, monthly_usage_summary,
         endpoint_usage_summary, daily_usage_summary, ledger_status, prices
     TO meter_dashboard;
 END

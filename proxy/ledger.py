@@ -1,8 +1,8 @@
-"""The INSERT: rows of the ledger and, in the same statement, their sums and their seal.
+"""The INSERT: rows of the ledger, with their seal and, by a trigger of schema.sql, their sums.
 
-A rollup only ever counts rows that were really inserted, so that a batch can be sent again (after
-a lost connection, a crash, by two recorders at once) and changes nothing. Rows and sums are written
-in the order of their keys: writers wait for each other and do not deadlock. Rows that Postgres
+Only what is really inserted is sealed and counted, so that a batch can be sent again (after a lost
+connection, a crash, by two recorders at once) and changes nothing. Rows and sums are written in
+the order of their keys: writers wait for each other and do not deadlock. Rows that Postgres
 refuses for what is in them are found by halving the batch and handed back; they do not hold up the
 others. A row that comes after its month was closed counts at the start of the first open month.
 
@@ -62,24 +62,8 @@ WITH inserted AS (
     CROSS JOIN (SELECT max(ends_at) AS ends_at FROM closed_month) AS closed
     ORDER BY 2, 1
     ON CONFLICT (created_at, event_id) DO NOTHING
-    RETURNING
-        event_id, coalesce(accounted_at, created_at) AS counted_at, created_at,
-        user_id, endpoint, model, service_tier, operation_name,
-        (corrects IS NULL AND settles IS NULL)::integer AS calls,
-        (
-            corrects IS NULL AND settles IS NULL AND outcome NOT IN ('ok', 'client_disconnected')
-        )::integer AS errors,
-        unpriced(user_api_usage) AS unpriced_calls,
-        (
-            corrects IS NULL AND settles IS NULL AND usage_source = 'estimated'
-        )::integer AS estimated_calls,
-        (
-            corrects IS NULL AND settles IS NULL AND is_unavailable(user_api_usage)
-        )::integer AS unavailable_calls,
-        prompt_tokens, completion_tokens, total_tokens, cached_tokens, cache_write_tokens,
-        reasoning_tokens, audio_prompt_tokens, audio_completion_tokens, cost_usd, tool_cost_usd,
-        row_digest(user_api_usage) AS digest
-),
+    RETURNING event_id, created_at, row_digest(user_api_usage) AS digest
+)
 """
 
 # Who a call was for, and what it was, is copied from the call.
@@ -111,112 +95,12 @@ WITH inserted AS (
     CROSS JOIN (SELECT max(ends_at) AS ends_at FROM closed_month) AS closed
     ORDER BY 2, 1
     ON CONFLICT (created_at, event_id) DO NOTHING
-    RETURNING
-        event_id, coalesce(accounted_at, created_at) AS counted_at, created_at,
-        user_id, endpoint, model, service_tier, operation_name,
-        0 AS calls,
-        0 AS errors,
-        unpriced_change AS unpriced_calls,
-        estimated_change AS estimated_calls,
-        unavailable_change AS unavailable_calls,
-        prompt_tokens, completion_tokens, total_tokens, cached_tokens, cache_write_tokens,
-        reasoning_tokens, audio_prompt_tokens, audio_completion_tokens, cost_usd, tool_cost_usd,
-        row_digest(user_api_usage) AS digest
-),
+    RETURNING event_id, created_at, row_digest(user_api_usage) AS digest
+)
 """
 
-# What both statements do with the rows that were really inserted.
-_SUMS = """
-by_quarter_hour AS (
-    INSERT INTO usage_by_quarter_hour AS kept
-    SELECT
-        date_bin('15 minutes', counted_at, 'epoch'),
-        endpoint, model, service_tier, operation_name,
-        sum(calls), sum(errors), sum(unpriced_calls), sum(estimated_calls), sum(unavailable_calls),
-        sum(prompt_tokens), sum(completion_tokens), sum(total_tokens),
-        sum(cached_tokens), sum(cache_write_tokens), sum(reasoning_tokens),
-        sum(audio_prompt_tokens), sum(audio_completion_tokens),
-        sum(cost_usd), min(created_at), max(created_at), sum(tool_cost_usd)
-    FROM inserted
-    GROUP BY 1, 2, 3, 4, 5
-    ORDER BY 1, 2, 3, 4, 5
-    ON CONFLICT ON CONSTRAINT usage_by_quarter_hour_key DO UPDATE SET
-        calls = kept.calls + excluded.calls,
-        errors = kept.errors + excluded.errors,
-        unpriced_calls = kept.unpriced_calls + excluded.unpriced_calls,
-        estimated_calls = kept.estimated_calls + excluded.estimated_calls,
-        unavailable_calls = kept.unavailable_calls + excluded.unavailable_calls,
-        prompt_tokens = known_sum(kept.prompt_tokens, excluded.prompt_tokens),
-        completion_tokens = known_sum(kept.completion_tokens, excluded.completion_tokens),
-        total_tokens = known_sum(kept.total_tokens, excluded.total_tokens),
-        cached_tokens = known_sum(kept.cached_tokens, excluded.cached_tokens),
-        cache_write_tokens = known_sum(kept.cache_write_tokens, excluded.cache_write_tokens),
-        reasoning_tokens = known_sum(kept.reasoning_tokens, excluded.reasoning_tokens),
-        audio_prompt_tokens = known_sum(kept.audio_prompt_tokens, excluded.audio_prompt_tokens),
-        audio_completion_tokens =
-            known_sum(kept.audio_completion_tokens, excluded.audio_completion_tokens),
-        cost_usd = known_sum(kept.cost_usd, excluded.cost_usd),
-        first_call = least(kept.first_call, excluded.first_call),
-        last_call = greatest(kept.last_call, excluded.last_call),
-        tool_cost_usd = known_sum(kept.tool_cost_usd, excluded.tool_cost_usd)
-),
-by_user_day AS (
-    INSERT INTO usage_by_user_day AS kept
-    SELECT
-        (
-            counted_at
-            AT TIME ZONE (SELECT value FROM meter_settings WHERE name = 'report_timezone')
-        )::date,
-        user_id, endpoint, model,
-        sum(calls), sum(errors), sum(unpriced_calls), sum(estimated_calls), sum(unavailable_calls),
-        sum(prompt_tokens), sum(completion_tokens), sum(total_tokens),
-        sum(cached_tokens), sum(cache_write_tokens), sum(reasoning_tokens),
-        sum(audio_prompt_tokens), sum(audio_completion_tokens),
-        sum(cost_usd), min(created_at), max(created_at), sum(tool_cost_usd)
-    FROM inserted
-    GROUP BY 1, 2, 3, 4
-    ORDER BY 1, 2, 3, 4
-    ON CONFLICT ON CONSTRAINT usage_by_user_day_key DO UPDATE SET
-        calls = kept.calls + excluded.calls,
-        errors = kept.errors + excluded.errors,
-        unpriced_calls = kept.unpriced_calls + excluded.unpriced_calls,
-        estimated_calls = kept.estimated_calls + excluded.estimated_calls,
-        unavailable_calls = kept.unavailable_calls + excluded.unavailable_calls,
-        prompt_tokens = known_sum(kept.prompt_tokens, excluded.prompt_tokens),
-        completion_tokens = known_sum(kept.completion_tokens, excluded.completion_tokens),
-        total_tokens = known_sum(kept.total_tokens, excluded.total_tokens),
-        cached_tokens = known_sum(kept.cached_tokens, excluded.cached_tokens),
-        cache_write_tokens = known_sum(kept.cache_write_tokens, excluded.cache_write_tokens),
-        reasoning_tokens = known_sum(kept.reasoning_tokens, excluded.reasoning_tokens),
-        audio_prompt_tokens = known_sum(kept.audio_prompt_tokens, excluded.audio_prompt_tokens),
-        audio_completion_tokens =
-            known_sum(kept.audio_completion_tokens, excluded.audio_completion_tokens),
-        cost_usd = known_sum(kept.cost_usd, excluded.cost_usd),
-        first_call = least(kept.first_call, excluded.first_call),
-        last_call = greatest(kept.last_call, excluded.last_call),
-        tool_cost_usd = known_sum(kept.tool_cost_usd, excluded.tool_cost_usd)
-),
-by_month AS (
-    INSERT INTO usage_by_month AS kept
-    SELECT
-        date_trunc('month', counted_at AT TIME ZONE 'UTC')::date,
-        sum(calls), sum(errors), sum(unpriced_calls), sum(estimated_calls), sum(unavailable_calls),
-        sum(total_tokens), sum(cost_usd), min(created_at), max(created_at), sum(tool_cost_usd)
-    FROM inserted
-    GROUP BY 1
-    ORDER BY 1
-    ON CONFLICT (month) DO UPDATE SET
-        calls = kept.calls + excluded.calls,
-        errors = kept.errors + excluded.errors,
-        unpriced_calls = kept.unpriced_calls + excluded.unpriced_calls,
-        estimated_calls = kept.estimated_calls + excluded.estimated_calls,
-        unavailable_calls = kept.unavailable_calls + excluded.unavailable_calls,
-        total_tokens = known_sum(kept.total_tokens, excluded.total_tokens),
-        cost_usd = known_sum(kept.cost_usd, excluded.cost_usd),
-        first_call = least(kept.first_call, excluded.first_call),
-        last_call = greatest(kept.last_call, excluded.last_call),
-        tool_cost_usd = known_sum(kept.tool_cost_usd, excluded.tool_cost_usd)
-)
+# Both seal the rows that were really inserted; a trigger of schema.sql adds these to the sums.
+_SEAL = """
 SELECT
     count(*),
     seal_batch(
@@ -228,8 +112,8 @@ SELECT
 FROM inserted
 """
 
-_INSERT = _CALLS + _SUMS
-_CORRECT = _CORRECTIONS + _SUMS
+_INSERT = _CALLS + _SEAL
+_CORRECT = _CORRECTIONS + _SEAL
 
 _STORE_PRICES = """
 INSERT INTO price_rate (catalog_version, price_id, component, list_unit_price)
@@ -302,6 +186,15 @@ class Ledger:
             return int(await connection.fetchval("SELECT ensure_partitions()"))
 
         return await self._run(ensure)
+
+    async def fold_span(self) -> str | None:
+        """Fold the sums of a span of days that is over into fewer rows; None: there is none."""
+
+        async def fold(connection: asyncpg.Connection) -> str | None:
+            folded: str | None = await connection.fetchval("SELECT fold_span()")
+            return folded
+
+        return await self._run(fold)
 
     async def set_report_timezone(self) -> bool:
         """Let days begin in the report time zone; True: they did not, and the sums are new.

@@ -34,6 +34,7 @@ POLL_SECONDS = 0.1
 SAVE_SECONDS = 1.0
 BEAT_SECONDS = 1.0
 LOOK_SECONDS = 1.0  # at the pricing file
+FOLD_SECONDS = 60.0  # between two looks for days that are over
 LEAVE_SECONDS = 10.0  # after it was told to stop
 
 _FAULT = "metering_fault"
@@ -70,6 +71,7 @@ class Recorder:
         self._partitions_on: date | None = None
         self._save_problem: str | None = None
         self._caught_up = self._saved = self._looked = time.monotonic()
+        self._fold_at = self._looked
 
     async def run(self) -> None:
         """Record until told to stop; raise DatabaseError where the database refuses to begin."""
@@ -114,6 +116,7 @@ class Recorder:
             _log.warning("calls of a dead worker recorded", calls=len(batch.abandoned))
         if batch.room(self._batch_records):
             self._caught_up = time.monotonic()
+            await self._fold()
         if time.monotonic() - self._saved >= SAVE_SECONDS:
             await self._save()
         return batch
@@ -164,6 +167,15 @@ class Recorder:
             store = partial(self._ledger.store_prices, book.catalog_version, rates)
             await self._patience.insist(store)
             self.state.catalog_version = book.catalog_version
+
+    async def _fold(self) -> None:
+        """Fold one span of days that is over; where that fails, the days themselves do."""
+        if time.monotonic() < self._fold_at:
+            return
+        folded = None
+        with contextlib.suppress(DatabaseError):  # whoever inserts next will notice
+            folded = await self._ledger.fold_span()
+        self._fold_at = time.monotonic() + (FOLD_SECONDS if folded is None else 0)
 
     async def _insert(self, rows: Sequence[LedgerRow]) -> InsertResult:
         """Insert; where that fails for a fault of ours, find the rows that are to blame."""

@@ -23,7 +23,13 @@ VIEWS = {
     "calls": "event_id",
     "corrected_calls": "event_id",
     "quarter_hours": "bucket",
+    "days": "day",
     "user_days": "day",
+    "answer_days": "day",
+    "duration_days": "day",
+    "spans": "span",
+    "user_spans": "span",
+    "feature_spans": "span",
     "user_usage_summary": "user_id",
     "monthly_usage_summary": "month",
     "endpoint_usage_summary": "endpoint",
@@ -31,7 +37,14 @@ VIEWS = {
     "ledger_status": "calls",
     "prices": "catalog_version",
 }
-ROLLUPS = ("usage_by_quarter_hour", "usage_by_user_day", "usage_by_month")
+ROLLUPS = (
+    "usage_by_quarter_hour",
+    "usage_by_day",
+    "usage_by_user_day",
+    "usage_by_month",
+    "usage_by_answer_day",
+    "usage_by_duration_day",
+)
 DATA = Path(__file__).parent / "data"
 OLD_ROWS = """
 INSERT INTO user_api_usage (
@@ -322,9 +335,11 @@ async def test_a_ledger_from_before_tool_fees_is_brought_up_to_date(
     sums = await old.fetchrow("SELECT calls, unavailable_calls, tool_cost_usd FROM ledger_status")
     assert sums is not None
     assert tuple(sums) == (5, 1, Decimal("0.02"))
-    kept = await old.fetch("SELECT * FROM usage_by_user_day ORDER BY day, user_id")
+    kept = await old.fetch("SELECT * FROM usage_by_user_day ORDER BY day, user_id, endpoint")
     await old.execute("SELECT rebuild_rollups()")
-    assert await old.fetch("SELECT * FROM usage_by_user_day ORDER BY day, user_id") == kept
+    assert (
+        await old.fetch("SELECT * FROM usage_by_user_day ORDER BY day, user_id, endpoint") == kept
+    )
 
     sealed = "SELECT count(*) FROM seal, unnest(event_ids)"
     assert await old.fetchval(sealed) == 5
@@ -342,6 +357,49 @@ async def test_a_ledger_from_before_tool_fees_is_brought_up_to_date(
         assert await columns(old, relation) == await columns(new, relation)
     checks = "SELECT conname FROM pg_constraint WHERE contype = 'c' ORDER BY 1"
     assert set(await old.fetch(checks)) == set(await new.fetch(checks))
+    await old.close()
+    await new.close()
+
+
+async def test_a_ledger_of_the_previous_release_is_brought_up_to_date(
+    empty_database: str, database: str
+) -> None:
+    """Its rows are in the new rollups too; a recorder of that release waits for its upgrade."""
+    old = await asyncpg.connect(empty_database)
+    former = (DATA / "schema_before_the_rollup_trigger.sql").read_text(encoding="utf-8")
+    await old.execute(former)
+    await old.execute(OLD_ROWS)
+    await old.execute("SELECT set_report_timezone('Asia/Kolkata')")
+    await old.execute("SELECT rebuild_rollups()")
+    assert await prepare(empty_database)
+    ledger = Ledger(empty_database, report_timezone="Asia/Kolkata")
+    assert (await ledger.insert([ledger_row(1)])).inserted == 1
+    await ledger.close()
+    kept = [set(await old.fetch(f"TABLE {name}")) for name in ROLLUPS]
+    assert [len(sums) for sums in kept[:3]] == [3, 3, 3]
+    await old.execute("SELECT rebuild_rollups()")
+    assert [set(await old.fetch(f"TABLE {name}")) for name in ROLLUPS] == kept
+
+    insert = """
+    INSERT INTO usage_by_user_day VALUES (now(), '', '', '', 1, 0, 0, 0, 0)
+    ON CONFLICT ON CONSTRAINT usage_by_user_day_key DO NOTHING
+    """
+    with pytest.raises(asyncpg.UndefinedObjectError, match="usage_by_user_day_key"):
+        await old.execute(insert)
+    new = await asyncpg.connect(database)
+    shape = """
+    SELECT kind, name
+    FROM (
+        SELECT 'constraint' AS kind, conname AS name FROM pg_constraint
+        UNION ALL SELECT 'relation', relname FROM pg_class WHERE relname NOT LIKE 'pg_toast%'
+        UNION ALL SELECT 'trigger', tgname FROM pg_trigger
+        UNION ALL SELECT 'function', oid::regprocedure::text FROM pg_proc
+    ) AS object
+    ORDER BY kind, name
+    """
+    assert await old.fetch(shape) == await new.fetch(shape)
+    for relation in ("user_api_usage", "user_api_usage_default", *ROLLUPS, *VIEWS):
+        assert await columns(old, relation) == await columns(new, relation)
     await old.close()
     await new.close()
 

@@ -22,7 +22,8 @@ from proxy.errors import DatabaseError, DatabaseUnreachableError, ReportTimezone
 from proxy.ledger import InsertResult, Ledger
 from tests.fakes.rows import MOMENT, correction, ledger_row, unavailable_row, unpriced_row
 
-ROLLUPS = ("usage_by_quarter_hour", "usage_by_user_day", "usage_by_month")
+ROLLUPS = ("usage_by_quarter_hour", "usage_by_day", "usage_by_user_day", "usage_by_month")
+MORE_ROLLUPS = ("usage_by_answer_day", "usage_by_duration_day")
 OTHERS_OUT = """
 SELECT pg_terminate_backend(pid)
 FROM pg_stat_activity
@@ -48,7 +49,7 @@ async def reader(database: str) -> AsyncIterator[asyncpg.Connection]:
 
 async def rollups(reader: asyncpg.Connection) -> list[set[asyncpg.Record]]:
     """Return the rows of all rollups."""
-    return [set(await reader.fetch(f"TABLE {name}")) for name in ROLLUPS]
+    return [set(await reader.fetch(f"TABLE {name}")) for name in ROLLUPS + MORE_ROLLUPS]
 
 
 async def table(reader: asyncpg.Connection, query: str) -> list[tuple[object, ...]]:

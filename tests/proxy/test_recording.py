@@ -341,6 +341,25 @@ async def test_partitions_are_made_every_day(
     await connection.close()
 
 
+async def test_days_that_are_over_are_folded(
+    tmp_path: Path, database: str, prices: PriceFile, journal: JournalWriter
+) -> None:
+    """A dashboard need not read every day of a long range."""
+    journal.append(closing(1))
+    connection = await asyncpg.connect(database)
+    async with recorder_at_work(tmp_path, database, prices), asyncio.timeout(30):
+        while await connection.fetchval("SELECT count(*) FROM spans") < 4:
+            await asyncio.sleep(0.05)
+    spans = await connection.fetch("SELECT span, users FROM spans")
+    await connection.close()
+    assert {tuple(span) for span in spans} >= {
+        ("day", 1),
+        ("pentad", 1),
+        ("dekad", 1),
+        ("month", 1),
+    }
+
+
 async def test_the_state_is_there_for_others(
     tmp_path: Path, database: str, prices: PriceFile, journal: JournalWriter
 ) -> None:
