@@ -22,7 +22,6 @@ from proxy.core.model import Closing, Opening, Outcome, Record
 from proxy.core.plans import AnswerPlan
 from proxy.framing import AnswerHead, Request
 
-SWITCHED = 101
 _ERROR_STATUS = 400
 _NO_FACTS = RequestFacts()
 _NAMES = {outcome: outcome.value for outcome in Outcome}
@@ -69,6 +68,20 @@ class Books:
     log_call: Callable[[Mapping[str, object]], None] | None
 
 
+class Session(Protocol):
+    """What is noted within a call whose answer is a WebSocket; nothing here raises."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being made in it."""
+
+    def look(self, data: bytes) -> None:
+        """Note what is billed in these bytes of the upstream's."""
+
+    def end(self, outcome: Outcome) -> Observation:
+        """Note what is left to note, and tell what is known of the session itself."""
+
+
 class Account:
     """The account of one call."""
 
@@ -83,7 +96,7 @@ class Account:
     _answer_bytes = 0
     _seen: Observation | None = None  # what a whole answer says
     _first_byte_us: int | None = None
-    _switched = False
+    session: Session | None = None
 
     def __init__(self, books: Books, request: Request) -> None:
         plan = request.plan
@@ -157,7 +170,7 @@ class Account:
             endpoint=who.endpoint,
             metadata=who.metadata,
             attribution_problem=who.problem,
-            request_model=facts.model,
+            request_model=facts.model or plan.request_model,
             request_service_tier=facts.service_tier,
             stream=facts.stream,
             request_bytes=self._length if self._length >= 0 else None,
@@ -187,16 +200,26 @@ class Account:
     def answer_part(self, body: bytes) -> None:
         """Look at more of the answer's body."""
         self._answer_bytes += len(body)
-        if self._head is None or not body:
+        if self._head is None or self.session is not None or not body:
             return
         if self._answer_meter is None:
             self._answer_meter = self._new_answer_meter(self._head)
         self._answer_meter.feed(body)
 
-    def tunnel_begins(self) -> None:
-        """Note that the answer is a tunnel."""
-        self._switched = True
-        self._first_byte_us = self._elapsed_us()
+    @property
+    def books(self) -> Books:
+        """What all accounts of a worker share."""
+        return self._books
+
+    @property
+    def opening(self) -> Opening | None:
+        """What was written before the upstream saw the request."""
+        return self._opening
+
+    def session_begins(self, head: AnswerHead, session: Session) -> None:
+        """Note that the answer is a WebSocket, and who takes notes within it."""
+        self.answer_begins(head)
+        self.session = session
 
     def close(
         self, outcome: Outcome, *, error_type: str | None = None, status: int | None = None
@@ -205,7 +228,7 @@ class Account:
         closing = self._closed(outcome, error_type, status)
         if closing is not None:
             self._books.journal.append(closing)
-            self._tell(closing)
+            tell(self._books, closing)
 
     def close_then(self, then: Callable[[], None]) -> None:
         """Write the closing of a call whose answer is whole, then go on."""
@@ -214,7 +237,7 @@ class Account:
             then()
         else:
             self._books.journal.append_then(closing, then)
-            self._tell(closing)
+            tell(self._books, closing)
 
     def _new_request_meter(self) -> RequestMeter:
         plan = self._plan
@@ -248,22 +271,13 @@ class Account:
             self._opening = noting.completed(self._opening, self.learn(), self.attribution)
         return self._closing(self._opening, outcome, error_type, status)
 
-    def _tell(self, closing: Closing) -> None:
-        """Count the call, and write its line to the log."""
-        counts = self._books.counts
-        counts.calls += 1
-        counts.by_outcome[closing.outcome] = counts.by_outcome.get(closing.outcome, 0) + 1
-        counts.request_bytes += self._request_bytes
-        counts.answer_bytes += self._answer_bytes
-        counts.latency_us += closing.latency_us or 0
-        if self._books.log_call is not None:
-            self._books.log_call(noting.log_line(closing))
-
     def _elapsed_us(self) -> int:
         return (self._books.now_ns() - self._started_ns) // 1000
 
-    def _observation(self) -> Observation:
+    def _observation(self, outcome: Outcome) -> Observation:
         """Return what the answer said."""
+        if self.session is not None:
+            return self.session.end(outcome)
         if self._seen is not None:
             return self._seen
         if self._answer_meter is None:
@@ -275,11 +289,9 @@ class Account:
     def _closing(
         self, opening: Opening, outcome: Outcome, error_type: str | None, status: int | None
     ) -> Closing:
-        head, facts, seen = self._head, self._facts or _NO_FACTS, self._observation()
+        head, facts, seen = self._head, self._facts or _NO_FACTS, self._observation(outcome)
         if status is None and head is not None:
             status = head.line.status
-        if self._switched:
-            status = SWITCHED
         failed = seen.failed or (status is not None and status >= _ERROR_STATUS)
         if outcome is Outcome.OK and failed:
             outcome = Outcome.UPSTREAM_ERROR
@@ -302,3 +314,15 @@ class Account:
             request_units=facts.units,
             answer_units=seen.units,
         )
+
+
+def tell(books: Books, closing: Closing) -> None:
+    """Count what is over, and write its line to the log."""
+    counts = books.counts
+    counts.calls += 1
+    counts.by_outcome[closing.outcome] = counts.by_outcome.get(closing.outcome, 0) + 1
+    counts.request_bytes += closing.request_body_bytes or 0
+    counts.answer_bytes += closing.response_body_bytes or 0
+    counts.latency_us += closing.latency_us or 0
+    if books.log_call is not None:
+        books.log_call(noting.log_line(closing))

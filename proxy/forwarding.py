@@ -25,6 +25,7 @@ from proxy.errors import (
     UserRequiredError,
 )
 from proxy.framing import AnswerHead, Request
+from proxy.realtime import Session
 from proxy.replies import error_answer
 from proxy.upstream import Pool, UpstreamLink
 
@@ -129,7 +130,9 @@ class Exchange:
             self._up.close()  # what the client said last is still on its way
             self._up = None
         self._abort_upstream()
-        outcome = Outcome.OK if self._switched else Outcome.CLIENT_DISCONNECTED
+        session = self._account.session
+        is_over = session is not None and not session.is_busy
+        outcome = Outcome.OK if is_over else Outcome.CLIENT_DISCONNECTED
         self._account.close(outcome, error_type="not_sent" if self._pending else None)
 
     def interrupt(self) -> None:
@@ -367,13 +370,17 @@ class Exchange:
         self._switched = True
         self._close_after = self._ends_with_link = True
         self.answering = True
-        self._account.tunnel_begins()
+        session = Session(self._account, framing.judged_answer(head, head_only=True))
+        session.look(rest)
         self._link.write(head + rest)
         self._account.answer_part(rest)
         self._link.tunnel()
 
     def tunnelled(self, data: bytes) -> None:
-        """Take bytes from the upstream's end of the tunnel."""
+        """Take bytes from the upstream's end of the tunnel; what they bill is noted first."""
+        session = self._account.session
+        if session is not None:
+            session.look(data)
         self._link.write(data)
         self._account.answer_part(data)
 

@@ -27,15 +27,18 @@ from proxy.core.model import (
     UsageSource,
     created_at,
 )
-from proxy.core.operations import operation_of
+from proxy.core.operations import MEDIA_ELSEWHERE, SESSIONS, operation_of
 from proxy.core.pricing import NOTHING, PriceBook
 from proxy.core.units import estimated_units
 from proxy.core.usage import itemised, read_usage
 from proxy.errors import UnknownToolFeeError, UnpricedError, UsageError
 
 _CONTRADICTORY = "contradictory_usage"
+_ELSEWHERE = "media_passes_elsewhere"
+_SESSION_LOST = "session_lost"  # with its worker: what was being made in it is not known
 _FIRST_ERROR_STATUS = 400
 _SUCCESS = range(200, 300)
+_SESSIONS = {name for _, name in SESSIONS}
 _ANSWERED = {Outcome.OK, Outcome.CLIENT_DISCONNECTED, Outcome.TIMEOUT}
 _UNPRICED_TOOLS = ToolCost(cost_usd=None, list_cost_usd=None)
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -63,13 +66,26 @@ def charge(record: Closing, book: PriceBook) -> LedgerRow:
 
 
 def _reading(record: Closing, book: PriceBook) -> _Reading:
-    if book.is_free(record.opening.operation_name):
+    name = record.opening.operation_name
+    if name in MEDIA_ELSEWHERE and record.status in _SUCCESS:
+        free = _free(book) if book.is_free(name) else _Reading()
+        return free._replace(problem=_ELSEWHERE)
+    if name in _SESSIONS and (problem := _missed(record)):
+        return _Reading(problem=problem)
+    if book.is_free(name):
         return _free(book)
     if (record.status or 0) >= _FIRST_ERROR_STATUS:
         return _Reading(problem=record.usage_problem)
     if record.usage is None:
         return _estimated(record, book) or _Reading(problem=record.usage_problem)
     return _reported(record, record.usage, book)
+
+
+def _missed(record: Closing) -> str | None:
+    """Say why something may have been billed in a session that has no row of its own."""
+    if record.status is None and record.outcome == Outcome.INTERRUPTED:
+        return _SESSION_LOST
+    return record.usage_problem
 
 
 def _reported(record: Closing, raw: bytes, book: PriceBook) -> _Reading:

@@ -1,16 +1,19 @@
 """What is noted of a call: what completes its opening, its line in the log. Never content."""
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from proxy.core import headers
+from proxy.core.findings import name_of
 from proxy.core.metering import RequestFacts
 from proxy.core.model import Attribution, Closing, Opening
 from proxy.core.operations import UNKNOWN, Operation, operation_of
 
 MAX_PATH_CHARACTERS = 512
 MAX_ID_CHARACTERS = 256
+MAX_QUERY_FIELDS = 100
 
 
 def completed(opening: Opening, facts: RequestFacts, who: Attribution) -> Opening:
@@ -21,7 +24,7 @@ def completed(opening: Opening, facts: RequestFacts, who: Attribution) -> Openin
         endpoint=who.endpoint,
         metadata=who.metadata,
         attribution_problem=who.problem,
-        request_model=facts.model,
+        request_model=facts.model or opening.request_model,
         request_service_tier=facts.service_tier,
         stream=facts.stream,
     )
@@ -37,6 +40,19 @@ def operation_asked(line: headers.RequestLine, base_path: str) -> Operation:
     if operation is UNKNOWN and base_path:
         return operation_of(method, base_path + path)
     return operation
+
+
+def model_asked(target: bytes) -> tuple[str | None, str | None]:
+    """Return model and Azure deployment that the query of a session's target names.
+
+    It is the only part of a query that is kept: the rest may be a key.
+    """
+    query = target.partition(b"?")[2].decode("latin-1")
+    try:
+        named = dict(parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS))
+    except ValueError:
+        return None, None
+    return name_of(named.get("model")), name_of(named.get("deployment"))
 
 
 def path_of(target: bytes) -> str:

@@ -13,7 +13,8 @@ from functools import lru_cache
 
 MAX_REMEMBERED_CHARACTERS = 256
 MOUNT = re.compile(
-    r"/+(?:openai/deployments/(?P<deployment>[^/]+)|openai/v1|openai|backend-api/codex|v1)/+"
+    r"/+(?:openai/deployments/(?P<deployment>[^/]+)|openai/v1|openai|backend-api/codex|voice-live"
+    r"|v1)/+"
 )
 
 
@@ -25,6 +26,7 @@ class Operation:
     api_type: str
     reads_usage: bool = False  # its answer is charged and holds usage
     splices: bool = False  # a stream of it holds usage only if asked to
+    is_session: bool = False  # it opens a WebSocket, in which other things are billed
     deployment: str | None = None  # the name in an Azure path, as it came
 
 
@@ -66,6 +68,37 @@ CHARGED: tuple[tuple[str, str, Operation], ...] = (
     ),
 )
 
+# Path behind the mount and name of what is asked for by an upgrade to WebSocket.
+SESSIONS: tuple[tuple[str, str], ...] = (
+    ("realtime", "realtime.connect"),
+    ("realtime/translations", "realtime.translations.connect"),
+    ("responses", "responses.connect"),
+    ("live/sessions", "live.connect"),
+    ("live/sessions/*/attach", "live.attach"),
+    ("live/sessions/*/fork", "live.fork"),
+)
+
+# Calls that set up what is then spoken over WebRTC or a telephone line, past this proxy.
+MEDIA_ELSEWHERE = frozenset(
+    (
+        "realtime.calls",
+        "realtime.calls.accept",
+        "realtime.calls.hangup",
+        "realtime.calls.refer",
+        "realtime.calls.reject",
+        "realtime.client_secrets",
+        "realtime.sessions",
+        "realtime.transcription_sessions",
+        "realtime.translations.calls",
+        "realtime.translations.client_secrets",
+        "live.create",
+        "live.accept",
+        "live.hangup",
+        "live.refer",
+        "live.reject",
+    )
+)
+
 # Method, path behind the mount, name; the first segment of the path is the api_type.
 NAMED: tuple[tuple[str, str, str], ...] = (
     ("GET", "chat/completions", "chat.completions.list"),
@@ -73,14 +106,12 @@ NAMED: tuple[tuple[str, str, str], ...] = (
     ("POST", "chat/completions/*", "chat.completions.update"),
     ("DELETE", "chat/completions/*", "chat.completions.delete"),
     ("GET", "chat/completions/*/messages", "chat.completions.messages"),
-    ("GET", "responses", "responses.connect"),
     ("GET", "responses/*", "responses.retrieve"),
     ("DELETE", "responses/*", "responses.delete"),
     ("POST", "responses/*/cancel", "responses.cancel"),
     ("GET", "responses/*/input_items", "responses.input_items"),
     ("POST", "responses/input_tokens", "responses.input_tokens"),
     ("POST", "moderations", "moderations"),
-    ("GET", "realtime", "realtime.connect"),
     ("POST", "realtime", "realtime.calls"),
     ("POST", "realtime/calls", "realtime.calls"),
     ("POST", "realtime/calls/*/accept", "realtime.calls.accept"),
@@ -90,6 +121,15 @@ NAMED: tuple[tuple[str, str, str], ...] = (
     ("POST", "realtime/client_secrets", "realtime.client_secrets"),
     ("POST", "realtime/sessions", "realtime.sessions"),
     ("POST", "realtime/transcription_sessions", "realtime.transcription_sessions"),
+    ("POST", "realtime/translations/calls", "realtime.translations.calls"),
+    ("POST", "realtime/translations/client_secrets", "realtime.translations.client_secrets"),
+    ("POST", "live/sessions", "live.create"),
+    ("POST", "live/sessions/*/accept", "live.accept"),
+    ("POST", "live/sessions/*/fork", "live.sessions.fork"),
+    ("POST", "live/sessions/*/hangup", "live.hangup"),
+    ("POST", "live/sessions/*/refer", "live.refer"),
+    ("POST", "live/sessions/*/reject", "live.reject"),
+    ("GET", "live/sessions/*/content", "live.content"),
     ("GET", "files/*/content", "files.content"),
     ("POST", "uploads/*/parts", "uploads.parts"),
     ("POST", "uploads/*/complete", "uploads.complete"),
@@ -184,6 +224,8 @@ def _find(method: str, path: str) -> Operation:
 def _entries() -> Iterator[tuple[str, str, Operation]]:
     """Yield the whole registry, the more particular first."""
     yield from CHARGED
+    for path, name in SESSIONS:
+        yield "GET", path, Operation(name=name, api_type=path.partition("/")[0], is_session=True)
     for method, path, name in NAMED:
         yield method, path, Operation(name=name, api_type=path.partition("/")[0])
     for path, name in RESOURCES:

@@ -5,7 +5,7 @@ line, so that nothing is searched for twice.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 
 from proxy.core import headers, noting, passage
@@ -45,6 +45,7 @@ class RequestPlan:
     method: str
     api_path: str
     operation: Operation
+    request_model: str | None  # that the target of a session names
     keeps_alive: bool
     has_host: bool  # exactly one, or none where HTTP/1.0 needs none
     length: int  # of the body: 0, CHUNKED or DECLARED
@@ -117,6 +118,10 @@ class RequestPlans(Shapes[RequestPlan]):
             raise FramingError("the request target is not a path: this is no forward proxy")
         mount, line, destination = self._destined(line)
         fields, operation = head.fields, _operation(line, destination)
+        request_model = None
+        if operation.is_session:
+            request_model, deployment = noting.model_asked(line.target)
+            operation = replace(operation, deployment=operation.deployment or deployment)
         content_type = headers.text(fields, b"content-type")
         content_encoding = headers.text(fields, b"content-encoding")
         lines = raw.split(b"\r\n")
@@ -132,6 +137,7 @@ class RequestPlans(Shapes[RequestPlan]):
             method=line.method.decode("ascii"),
             api_path=noting.path_of(line.target)[: noting.MAX_PATH_CHARACTERS],
             operation=operation,
+            request_model=request_model,
             keeps_alive=headers.keeps_alive(fields, line.minor_version),
             has_host=len(hosts) == 1 or not (hosts or line.minor_version),
             length=_body_length(fields, line.minor_version, absent=0),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-_RELAY = ("app", "client", "forwarding", "health", "transparency", "upstream")
+_RELAY = ("app", "client", "forwarding", "health", "realtime", "transparency", "upstream")
 
 
 def pytest_asyncio_loop_factories(

@@ -9,6 +9,7 @@ from proxy import framing
 from proxy.accounting import Account, Books, Counts
 from proxy.core.attribution import AttributionFields, Attributions
 from proxy.core.headers import request_pattern
+from proxy.core.metering import Observation
 from proxy.core.model import Closing, Opening, Outcome, Record
 from proxy.core.passage import Destination
 from proxy.core.plans import RequestPlans
@@ -25,6 +26,10 @@ PLANS = RequestPlans(
 )
 OK = framing.judged_answer(
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nx-request-id: r\r\n\r\n", head_only=False
+)
+SWITCHED = framing.judged_answer(
+    b"HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nx-request-id: r\r\n\r\n",
+    head_only=True,
 )
 ANSWER = b'{"id":"c","model":"m-1","usage":{"prompt_tokens":1,"completion_tokens":2}}'
 
@@ -149,17 +154,31 @@ def test_an_answer_of_the_proxys_own_is_noted_as_that() -> None:
     )
 
 
-def test_a_tunnel_is_a_101() -> None:
-    """Its bytes are counted both ways."""
+class Silence:
+    """A session in which nothing was billed."""
+
+    is_busy = False
+
+    def look(self, data: bytes) -> None:
+        """Find nothing."""
+
+    def end(self, outcome: Outcome) -> Observation:
+        """Tell the outcome that it has heard of."""
+        return Observation(response_model="m", response_id=outcome.value)
+
+
+def test_a_session_is_a_101() -> None:
+    """Its bytes are counted both ways, and it says itself what it was."""
     pages = Pages()
     account = pages.account()
     account.open(lambda: None)
-    account.tunnel_begins()
+    account.session_begins(SWITCHED, Silence())
     account.request_part(b"12")
     account.answer_part(b"123")
     account.close(Outcome.OK)
     closing = pages.closing()
-    assert (closing.status, closing.outcome) == (101, "ok")
+    assert (closing.status, closing.outcome, closing.upstream_request_id) == (101, "ok", "r")
+    assert (closing.response_model, closing.response_id) == ("m", "ok")
     assert (closing.request_body_bytes, closing.response_body_bytes) == (2, 3)
 
 

@@ -39,7 +39,7 @@ BOOK = PriceBook(
         ),
         tier_names={"auto": "default", "fast": "priority"},
         tools={"web_search": Tool(unit_prices={"web_search": Decimal("0.01")})},
-        free=frozenset({"models.list"}),
+        free=frozenset({"models.list", "realtime.connect", "realtime.client_secrets"}),
         default_models={"images.edits": "paints"},
         deployments={"chat": Deployment(model="m")},
     ),
@@ -371,3 +371,44 @@ def test_fees_are_known_where_the_model_is_not() -> None:
     row = row_as("responses", "nobody", usage=USAGE, answer_units=units)
     assert (row.cost_usd, row.unpriced_reason) == (None, "unknown_model")
     assert row.tool_cost_usd == Decimal("0.01")
+
+
+def test_a_session_costs_nothing_itself() -> None:
+    """What was billed in it has rows of its own."""
+    row = row_as("realtime.connect", "m", status=101, outcome="client_disconnected")
+    assert (row.cost_usd, row.price_id, row.usage_problem) == (NOTHING, "free", None)
+    refused = row_as("realtime.connect", "m", status=401, outcome="upstream_error")
+    assert (refused.cost_usd, refused.price_id) == (NOTHING, "free")
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "problem", "told"),
+    [
+        (101, "ok", "event_too_large", "event_too_large"),
+        (None, "interrupted", None, "session_lost"),
+    ],
+)
+def test_a_session_in_which_something_was_missed_is_not_free(
+    status: int | None, outcome: str, problem: str | None, told: str
+) -> None:
+    """What could not be read in it, or was under way when its worker died, may have been billed."""
+    row = row_as("realtime.connect", "m", status=status, outcome=outcome, usage_problem=problem)
+    assert (row.cost_usd, row.price_id, row.usage_source) == (None, None, "unavailable")
+    assert row.usage_problem == told
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "cost", "problem"),
+    [
+        ("realtime.calls", 201, None, "media_passes_elsewhere"),
+        ("realtime.client_secrets", 200, NOTHING, "media_passes_elsewhere"),
+        ("realtime.client_secrets", 401, NOTHING, None),
+        ("realtime.calls", 401, None, None),
+    ],
+)
+def test_what_sets_up_media_says_that_it_passes_elsewhere(
+    name: str, status: int, cost: Decimal | None, problem: str | None
+) -> None:
+    """What is spoken over WebRTC or a telephone line is not seen here, and costs something."""
+    row = row_as(name, None, status=status)
+    assert (row.cost_usd, row.usage_source, row.usage_problem) == (cost, "unavailable", problem)

@@ -61,3 +61,22 @@ def test_the_operation_is_known_wherever_the_api_is_mounted(
     """A client may leave out what the upstream's URL already says."""
     line = headers.RequestLine(b"POST", target, 1)
     assert noting.operation_asked(line, base_path).name == name
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        (b"?model=gpt-realtime&api-key=secret", ("gpt-realtime", None)),
+        (b"?api-version=2025-04-01&deployment=my%2Drealtime", (None, "my-realtime")),
+        (b"?call_id=rtc_1", (None, None)),
+        (b"?model=&deployment=a%00b", (None, None)),
+        (b"?model=\xff%ff", ("\xff\ufffd", None)),
+        (b"?" + b"a=b&" * 200, (None, None)),
+        (b"", (None, None)),
+    ],
+)
+def test_a_session_names_its_model_in_the_query(
+    query: bytes, asked: tuple[str | None, str | None]
+) -> None:
+    """That is all that is kept of it; a query of other calls is not looked at."""
+    assert noting.model_asked(b"/v1/realtime" + query) == asked

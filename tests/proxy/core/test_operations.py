@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.core.operations import CHARGED, REGISTRY, UNKNOWN, operation_of
+from proxy.core.operations import CHARGED, MEDIA_ELSEWHERE, REGISTRY, UNKNOWN, operation_of
 
 CALLS: tuple[tuple[str, str, str, str], ...] = (
     ("POST", "/v1/chat/completions", "chat", "chat_completions"),
@@ -36,7 +36,8 @@ FREE: tuple[tuple[str, str, str, str], ...] = (
     ("GET", "/v1/chat/completions/c1/messages", "chat.completions.messages", "chat"),
     ("GET", "/v1/models", "models.list", "models"),
     ("DELETE", "/v1/models/ft:gpt-4o::abc", "models.delete", "models"),
-    ("GET", "/v1/realtime", "realtime.connect", "realtime"),
+    ("POST", "/v1/realtime/calls/rtc_1/accept", "realtime.calls.accept", "realtime"),
+    ("POST", "/v1/live/sessions/s1/refer", "live.refer", "live"),
     ("GET", "/v1/files/file-1/content", "files.content", "files"),
     ("GET", "/v1/batches/batch_1", "batches.retrieve", "batches"),
     ("POST", "/v1/fine_tuning/jobs", "fine_tuning.jobs.create", "fine_tuning"),
@@ -45,6 +46,18 @@ FREE: tuple[tuple[str, str, str, str], ...] = (
     ("GET", "/v1/threads/t1/runs/r1/steps", "threads.runs.steps", "threads"),
     ("POST", "/v1/vector_stores/vs_1/search", "vector_stores.search", "vector_stores"),
     ("GET", "/v1/organization/usage/images", "organization", "organization"),
+)
+
+SESSION_PATHS: tuple[tuple[str, str], ...] = (
+    ("/v1/realtime", "realtime.connect"),
+    ("/openai/realtime", "realtime.connect"),
+    ("/openai/v1/realtime", "realtime.connect"),
+    ("/voice-live/realtime", "realtime.connect"),
+    ("/v1/realtime/translations", "realtime.translations.connect"),
+    ("/v1/responses", "responses.connect"),
+    ("/v1/live/sessions", "live.connect"),
+    ("/v1/live/sessions/s1/attach", "live.attach"),
+    ("/v1/live/sessions/s1/fork", "live.fork"),
 )
 
 STRANGE: tuple[tuple[str, str], ...] = (
@@ -76,6 +89,20 @@ def test_any_other_call_has_a_name_and_reads_no_usage(
     assert (operation.name, operation.api_type) == (name, api_type)
     assert not operation.reads_usage
     assert not operation.splices
+
+
+@pytest.mark.parametrize(("path", "name"), SESSION_PATHS)
+def test_a_session_is_known(path: str, name: str) -> None:
+    """What is asked for by an upgrade."""
+    operation = operation_of("GET", path)
+    assert (operation.name, operation.is_session, operation.reads_usage) == (name, True, False)
+    assert not operation_of("POST", path).is_session
+
+
+def test_what_sets_up_media_is_no_session() -> None:
+    """Each of those calls is in the registry."""
+    names = {o.name: o for entries in REGISTRY.values() for o in entries.values()}
+    assert not any(names[name].is_session for name in MEDIA_ELSEWHERE)
 
 
 @pytest.mark.parametrize(("method", "path"), STRANGE)

@@ -216,3 +216,12 @@ def test_how_an_answer_is_read(
 def test_where_the_upstreams_name_of_a_call_stands(lines: bytes, place: int) -> None:
     """OpenAI's or Azure's."""
     assert ANSWERS.of(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n\r\n")[0].request_id_at == place
+
+
+def test_a_plan_names_the_model_of_a_session() -> None:
+    """Its target says it, and on Azure a deployment; other calls say it in their body."""
+    session = plan(first_line=b"GET /openai/realtime?deployment=d&model=g")
+    assert (session.request_model, session.operation.deployment) == ("g", "d")
+    path = b"GET /openai/deployments/e/realtime?deployment=d"
+    assert plan(first_line=path).operation.deployment == "e"
+    assert plan(first_line=b"POST /v1/chat/completions?model=g").request_model is None

@@ -1,0 +1,141 @@
+"""Cut what comes over a WebSocket into messages, piece by piece, however the bytes are chunked.
+
+RFC 6455 section 5. Payload is handed on in the pieces in which it came, so that a frame of any size
+takes no memory; only a head (14 bytes at most) and a control frame (125) are put together. Bytes
+that break the rules end the reading, not the relay: a peer that meets them ends its connection.
+"""
+
+from typing import NamedTuple
+
+TEXT, BINARY, CLOSE = 1, 2, 8
+NOT_WEBSOCKET = "not_websocket"
+NO_CODE = 1005  # a close frame without a code (RFC 6455 section 7.4.1)
+_CONTINUATION = 0
+_CONTROLS = (CLOSE, 9, 10)
+_FINAL = 0x80
+_MASKED = 0x80
+_COMPRESSED = 0x40  # RSV1, which permessage-deflate has taken (RFC 7692 section 7.2.3)
+_RESERVED = 0x30
+_SHORT = 125  # what a control frame may hold, and a length may say in its first byte
+_TWO_BYTES, _EIGHT_BYTES = 126, 127
+_LARGEST = 1 << 63
+_CODE_BYTES = 2
+
+
+class Piece(NamedTuple):
+    """The next bytes of a message of data."""
+
+    data: bytes
+    compressed: bool
+    ends: bool  # the message ends here
+
+
+class FrameReader:
+    """Reads one direction of a WebSocket, behind the handshake."""
+
+    __slots__ = (
+        "_carry",
+        "_compressed",
+        "_control",
+        "_final",
+        "_in_message",
+        "_left",
+        "_may_compress",
+        "_opcode",
+        "close_code",
+        "problem",
+    )
+
+    def __init__(self, *, may_compress: bool) -> None:
+        self._may_compress = may_compress
+        self._carry = b""  # of a head
+        self._left = -1  # payload bytes of the frame that are still to come; -1: between frames
+        self._opcode = _CONTINUATION  # of the frame
+        self._final = False  # the frame
+        self._in_message = False
+        self._compressed = False  # the message
+        self._control = b""
+        self.close_code: int | None = None
+        self.problem: str | None = None
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """Return what these bytes hold of messages; nothing any more behind a close frame."""
+        pieces: list[Piece] = []
+        position = 0
+        while self.problem is None and self.close_code is None:
+            if self._left < 0:
+                used = self._take_head(data[position : position + 14])
+                position += used
+                if self._left < 0:
+                    break
+            elif self._left and position >= len(data):
+                break
+            payload = data[position : position + self._left]
+            position += len(payload)
+            self._left -= len(payload)
+            self._take_payload(payload, pieces)
+        return pieces
+
+    def _take_head(self, data: bytes) -> int:
+        """Begin a frame where its head is whole; return how many of the bytes belong to it."""
+        head = self._carry + data
+        size = _head_size(head)
+        if len(head) < size:
+            self._carry = head
+            return len(data)
+        used = size - len(self._carry)
+        self._carry = b""
+        if not self._begin(head[0], head[1], _length(head)):
+            self.problem = NOT_WEBSOCKET
+        return used
+
+    def _begin(self, first: int, second: int, length: int) -> bool:
+        """Take up a frame; tell whether the rules allow it here. What servers send is unmasked."""
+        opcode, final, compressed = first & 0x0F, bool(first & _FINAL), bool(first & _COMPRESSED)
+        if first & _RESERVED or second & _MASKED or length >= _LARGEST:
+            return False
+        if opcode in _CONTROLS:
+            if compressed or not final or length > _SHORT:
+                return False
+        elif opcode == _CONTINUATION:
+            if compressed or not self._in_message:
+                return False
+        elif self._in_message or opcode > BINARY or (compressed and not self._may_compress):
+            return False
+        else:
+            self._compressed = compressed
+        self._opcode, self._final, self._left = opcode, final, length
+        if opcode not in _CONTROLS:
+            self._in_message = not final
+        return True
+
+    def _take_payload(self, payload: bytes, pieces: list[Piece]) -> None:
+        ended = self._left == 0
+        if ended:
+            self._left = -1
+        if self._opcode not in _CONTROLS:
+            pieces.append(Piece(payload, self._compressed, ended and self._final))
+            return
+        self._control += payload
+        if not ended:
+            return
+        control, self._control = self._control, b""
+        if self._opcode == CLOSE:
+            code = control[:_CODE_BYTES]
+            self.close_code = int.from_bytes(code) if len(code) == _CODE_BYTES else NO_CODE
+
+
+def _head_size(head: bytes) -> int:
+    """Return how long a head is, as far as that can be seen: at least so many bytes are needed."""
+    if len(head) < _CODE_BYTES:
+        return _CODE_BYTES
+    length = head[1] & 0x7F
+    size = 2 + (2 if length == _TWO_BYTES else 8 if length == _EIGHT_BYTES else 0)
+    return size + (4 if head[1] & _MASKED else 0)
+
+
+def _length(head: bytes) -> int:
+    length = head[1] & 0x7F
+    if length == _TWO_BYTES:
+        return int.from_bytes(head[2:4])
+    return int.from_bytes(head[2:10]) if length == _EIGHT_BYTES else length

@@ -1,0 +1,265 @@
+"""Read from a WebSocket what was billed in it: `feed(chunk)` tells at once, `finish()` the rest.
+
+A session is no charge of its own: each response in it is one, and each transcription of what was
+said into it, by a model of its own. Usage is in what the upstream says last of them, so only that
+direction is read. Prompts, transcripts and answers are passed over. Nothing here raises into the
+relay: what cannot be read becomes the session's problem, because something may have been missed.
+"""
+
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from proxy.core.counting import tools_used
+from proxy.core.findings import Findings, name_of, read_members, text_of
+from proxy.core.inflating import Extensions
+from proxy.core.mending import UNREADABLE, read
+from proxy.core.messages import MessageReader
+from proxy.core.metering import FAULT, NO_USAGE, Observation
+from proxy.core.streams import NOT_JSON
+
+MAX_REMEMBERED = 1024  # responses that are over; a second end of one of them is no second charge
+CLEAN_CLOSES = (1000, 1001, 1005)  # RFC 6455 section 7.4.1
+TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+# The kind of an event, where only scalars stand before it.
+_KIND = re.compile(
+    rb'\s*\{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.\w]+)\s*,\s*)*?"type"\s*:\s*"([^"\\]*)"'
+)
+
+
+class Begun(msgspec.Struct, frozen=True, gc=False):
+    """A response is being made."""
+
+    response_id: str
+    model: str | None
+
+
+class Billed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A response or a transcription is over."""
+
+    operation_name: str
+    seen: Observation
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """What the events of one API mean."""
+
+    operation_name: str  # of a response
+    ends: frozenset[bytes]
+    begins: bytes = b"response.created"
+    transcribes: bytes = b""
+    tells_session: frozenset[bytes] = frozenset()
+
+    @property
+    def kinds(self) -> frozenset[bytes]:
+        """Return the kinds of events that matter."""
+        return self.ends | self.tells_session | {self.begins, self.transcribes, b"error"}
+
+
+DIALECTS: Mapping[str, Dialect] = {  # by the operation that opens the session
+    "realtime.connect": Dialect(
+        operation_name="realtime.response",
+        ends=frozenset((b"response.done",)),
+        transcribes=TRANSCRIBED.encode(),
+        tells_session=frozenset(
+            (
+                b"session.created",
+                b"session.updated",
+                b"transcription_session.created",
+                b"transcription_session.updated",
+            )
+        ),
+    ),
+    "responses.connect": Dialect(
+        operation_name="responses",
+        ends=frozenset((b"response.completed", b"response.incomplete", b"response.failed")),
+    ),
+}
+TRANSCRIPTION = "realtime.transcription"
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: msgspec.Raw = msgspec.Raw()
+    response: msgspec.Raw = msgspec.Raw()
+    session: msgspec.Raw = msgspec.Raw()
+    item_id: msgspec.Raw = msgspec.Raw()
+    usage: msgspec.Raw = msgspec.Raw()
+
+
+class _Response(msgspec.Struct, gc=False):
+    """What a response echoes of its request, and why it failed."""
+
+    user: msgspec.Raw = msgspec.Raw()
+    safety_identifier: msgspec.Raw = msgspec.Raw()
+    metadata: msgspec.Raw = msgspec.Raw()
+    status_details: msgspec.Raw = msgspec.Raw()
+
+
+class _Session(msgspec.Struct, gc=False):
+    """A session, as the API says it today and as the beta did."""
+
+    id: msgspec.Raw = msgspec.Raw()
+    model: msgspec.Raw = msgspec.Raw()
+    audio: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+    transcription: msgspec.Raw = msgspec.Raw()
+    input_audio_transcription: msgspec.Raw = msgspec.Raw()
+
+
+_read_event = msgspec.json.Decoder(_Event).decode
+_read_response = msgspec.json.Decoder(_Response).decode
+_read_session = msgspec.json.Decoder(_Session).decode
+_read_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class SessionMeter:
+    """Reads what the upstream says in one session."""
+
+    __slots__ = (
+        "_dialect",
+        "_error_type",
+        "_id",
+        "_kinds",
+        "_messages",
+        "_model",
+        "_over",
+        "_problem",
+        "_transcriber",
+    )
+
+    def __init__(self, dialect: Dialect, extensions: Extensions, *, max_event_bytes: int) -> None:
+        self._dialect = dialect
+        self._kinds = dialect.kinds
+        self._messages = MessageReader(extensions, max_bytes=max_event_bytes, matters=self._matters)
+        self._id: str | None = None
+        self._model: str | None = None
+        self._transcriber: str | None = None
+        self._error_type: str | None = None
+        self._problem: str | None = None
+        self._over: deque[str] = deque(maxlen=MAX_REMEMBERED)
+
+    def feed(self, chunk: bytes) -> list[Begun | Billed]:
+        """Return what begins and what is billed in these bytes."""
+        found: list[Begun | Billed] = []
+        if self._problem == FAULT:
+            return found
+        try:
+            for message in self._messages.feed(chunk):
+                self._read(message, found)
+        except Exception:  # noqa: BLE001 (metering never fails a call)
+            self._problem = FAULT
+        return found
+
+    def finish(self) -> Observation:
+        """Return what is known of the session itself."""
+        messages = self._messages
+        messages.finish()
+        code = messages.close_code
+        failed = code is not None and code not in CLEAN_CLOSES
+        return Observation(
+            response_model=self._model or self._transcriber,
+            response_id=self._id,
+            usage_problem=self._problem or messages.problem,
+            error_type=f"websocket_close_{code}" if failed else self._error_type,
+            failed=failed,
+        )
+
+    def _matters(self, start: bytes) -> bool:
+        """Say no only where the first bytes of an event show that nothing is to be found in it."""
+        kind = _KIND.match(start)
+        return kind is None or kind[1] in self._kinds
+
+    def _read(self, message: bytes, found: list[Begun | Billed]) -> None:
+        try:
+            event = read(_read_event, message)
+            self._note((text_of(event.type) or "").encode(), event, message, found)
+        except UNREADABLE:
+            self._problem = NOT_JSON
+
+    def _note(
+        self, kind: bytes, event: _Event, message: bytes, found: list[Begun | Billed]
+    ) -> None:
+        dialect = self._dialect
+        if kind == b"error":
+            errors = Findings()
+            errors.note_error(read_members(message))
+            self._error_type = errors.error_type
+        elif kind in dialect.tells_session:
+            self._note_session(_read_session(_object(event.session)))
+        elif kind == dialect.begins:
+            begun = read_members(_object(event.response))
+            if (response_id := name_of(begun.id)) is not None:
+                found.append(Begun(response_id, name_of(begun.model) or self._model))
+        elif kind in dialect.ends:
+            self._note_response(_object(event.response), found)
+        elif kind and kind == dialect.transcribes:
+            found.append(self._transcription(event))
+
+    def _note_session(self, session: _Session) -> None:
+        self._id = text_of(session.id) or self._id
+        self._model = text_of(session.model) or self._model
+        audio = _read_session(_object(session.audio))
+        heard = _read_session(_object(audio.input)).transcription
+        transcriber = _read_session(_object(heard)).model
+        older = _read_session(_object(session.input_audio_transcription)).model
+        self._transcriber = text_of(transcriber) or text_of(older) or self._transcriber
+
+    def _note_response(self, response: bytes, found: list[Begun | Billed]) -> None:
+        answer, echo = read_members(response), read(_read_response, response)
+        findings = Findings(model=self._model)
+        findings.note(answer)
+        details = _object(echo.status_details)
+        if findings.failed and b'"error"' in details:
+            findings.note_error(read_members(details))
+        if findings.response_id in self._over:
+            return
+        if findings.response_id is not None:
+            self._over.append(findings.response_id)
+        metadata = _object(echo.metadata)
+        found.append(
+            Billed(
+                operation_name=self._dialect.operation_name,
+                seen=Observation(
+                    response_model=findings.model,
+                    response_service_tier=findings.service_tier,
+                    response_id=findings.response_id,
+                    response_status=findings.status,
+                    usage=findings.usage,
+                    usage_problem=None if findings.usage or findings.failed else NO_USAGE,
+                    error_type=findings.error_type,
+                    failed=findings.failed,
+                    complete=True,
+                    units=tools_used(response, answer, is_condensed=False),
+                ),
+                user=text_of(echo.safety_identifier) or text_of(echo.user),
+                metadata=read(_read_object, metadata) if metadata != _NO_OBJECT else None,
+            )
+        )
+
+    def _transcription(self, event: _Event) -> Billed:
+        usage = bytes(event.usage)
+        told = usage.startswith(b"{")
+        seen = Observation(
+            response_model=self._transcriber,
+            response_id=text_of(event.item_id),
+            usage=usage if told else None,
+            usage_problem=None if told else NO_USAGE,
+            complete=True,
+        )
+        return Billed(operation_name=TRANSCRIPTION, seen=seen)
+
+
+_NO_OBJECT = b"{}"
+
+
+def _object(raw: msgspec.Raw) -> bytes:
+    """Return the JSON of an object, an empty one where it is none."""
+    text = bytes(raw)
+    return text if text.startswith(b"{") else _NO_OBJECT

@@ -1,0 +1,118 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.frames import NO_CODE, NOT_WEBSOCKET, FrameReader, Piece
+from tests.fakes.websocket import BINARY, PING, PONG, close, fragments, frame
+
+LONG, LONGER = b"l" * 300, b"m" * 70_000
+STREAM = b"".join(
+    (
+        frame(b"one"),
+        frame(b""),
+        fragments([b"a", b"", b"bc"])[0],
+        frame(b"still there?", PING),
+        *fragments([b"a", b"", b"bc"])[1:],
+        frame(LONG, BINARY),
+        frame(b"", PONG),
+        frame(LONGER),
+        *fragments([b"x", b""]),
+        close(1001, b"bye"),
+        frame(b"too late"),
+    )
+)
+MESSAGES = [b"one", b"", b"abc", LONG, LONGER, b"x"]
+
+
+def messages(pieces: list[Piece]) -> list[bytes]:
+    """Put messages together."""
+    whole, kept = [], b""
+    for piece in pieces:
+        kept += piece.data
+        if piece.ends:
+            whole.append(kept)
+            kept = b""
+    assert kept == b""
+    return whole
+
+
+def test_messages_are_found_and_control_frames_passed_over() -> None:
+    """Fragments belong together, with a ping between them; behind a close frame is nothing."""
+    reader = FrameReader(may_compress=False)
+    assert messages(reader.feed(STREAM)) == MESSAGES
+    assert (reader.close_code, reader.problem) == (1001, None)
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=30))
+def test_any_chunking_gives_the_same_messages(cuts: list[int]) -> None:
+    """Cutting at arbitrary places changes nothing, and each message ends with its last byte."""
+    edges = [0, *sorted(cuts), len(STREAM)]
+    reader = FrameReader(may_compress=False)
+    pieces = [p for start, end in pairwise(edges) for p in reader.feed(STREAM[start:end])]
+    assert messages(pieces) == MESSAGES
+    assert reader.close_code == 1001
+
+
+def test_a_message_ends_with_the_last_byte_of_its_last_frame() -> None:
+    """Also where that frame is empty and ends a chunk."""
+    reader = FrameReader(may_compress=False)
+    first, last = fragments([b"x", b""])
+    assert [piece.ends for piece in reader.feed(first)] == [False]
+    assert [piece.ends for piece in reader.feed(last[:1])] == []
+    assert [piece.ends for piece in reader.feed(last[1:])] == [True]
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [(b"", NO_CODE), (b"\x03", NO_CODE), (b"\x03\xe8", 1000), (b"\x0f\xa0no", 4000)],
+)
+def test_a_close_frame_has_a_code(payload: bytes, code: int) -> None:
+    """Or none, which has a number of its own; its reason is not kept."""
+    reader = FrameReader(may_compress=False)
+    reader.feed(frame(payload, 8))
+    assert reader.close_code == code
+
+
+def test_compressed_messages_are_known_by_their_first_frame() -> None:
+    """Where compression was agreed on."""
+    reader = FrameReader(may_compress=True)
+    pieces = reader.feed(b"".join(fragments([b"a", b"b"], reserved=0x40)) + frame(b"c"))
+    assert [piece.compressed for piece in pieces] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        frame(b"x", reserved=0x40),
+        frame(b"x", reserved=0x20),
+        frame(b"x", reserved=0x10),
+        frame(b"x", 3),
+        frame(b"x", 11),
+        frame(b"x", 0),
+        frame(b"x", mask=b"mask"),
+        frame(b"x", PING, final=False),
+        frame(b"x" * 126, PING),
+        frame(b"x", PING, reserved=0x40),
+        frame(b"a", final=False) + frame(b"b"),
+        frame(b"a", final=False) + frame(b"b", 0, reserved=0x40),
+        b"\x81\x7f\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+    ],
+)
+def test_what_breaks_the_rules_ends_the_reading(bad: bytes) -> None:
+    """What came before it has been read."""
+    reader = FrameReader(may_compress=False)
+    assert reader.feed(frame(b"good"))[0].data == b"good"
+    reader.feed(bad + frame(b"after"))
+    assert reader.problem == NOT_WEBSOCKET
+    assert reader.feed(frame(b"after")) == []
+
+
+@given(st.lists(st.binary(max_size=80), max_size=20), st.booleans())
+def test_no_bytes_make_it_raise_or_keep_much(chunks: list[bytes], compressed: bool) -> None:  # noqa: FBT001
+    """Pieces are never more than came."""
+    reader = FrameReader(may_compress=compressed)
+    pieces = [piece for chunk in chunks for piece in reader.feed(chunk)]
+    assert sum(len(piece.data) for piece in pieces) <= sum(map(len, chunks))

@@ -1,0 +1,90 @@
+import pytest
+
+from proxy.core.frames import NOT_WEBSOCKET
+from proxy.core.inflating import TOO_LARGE as BOMB
+from proxy.core.inflating import UNDECODABLE, UNKNOWN_EXTENSION, Extensions
+from proxy.core.messages import CUT, TOO_LARGE, MessageReader
+from tests.fakes.websocket import PING, Deflater, close, fragments, frame
+
+PLAIN = Extensions()
+PACKED = Extensions(deflates=True)
+
+
+def reader(extensions: Extensions = PLAIN, max_bytes: int = 1000) -> MessageReader:
+    """Return a reader to whom audio does not matter."""
+    return MessageReader(
+        extensions, max_bytes=max_bytes, matters=lambda start: not start.startswith(b"audio")
+    )
+
+
+def test_messages_that_matter_are_put_together() -> None:
+    """The others pass; a long one is known by its first bytes."""
+    messages = reader()
+    long = b"w" * 900
+    stream = b"".join((frame(b"audio"), frame(b"a"), *fragments([b"b", b"c"]), frame(b"p", PING)))
+    stream += frame(b"audio" * 100_000) + frame(long) + close(1000)
+    assert messages.feed(stream) == [b"a", b"bc", long]
+    messages.finish()
+    assert (messages.problem, messages.close_code) == (None, 1000)
+
+
+def test_what_does_not_matter_is_not_kept() -> None:
+    """However large it is, and however it comes."""
+    messages = reader()
+    for piece in fragments([b"audio" * 50] + [b"x" * 5000] * 20):
+        assert messages.feed(piece) == []
+    assert messages.feed(frame(b"a")) == [b"a"]
+    assert messages.problem is None
+
+
+@pytest.mark.parametrize("extensions", [PLAIN, PACKED], ids=["plain", "compressed"])
+def test_a_message_that_is_too_large_is_lost(extensions: Extensions) -> None:
+    """It alone; that it is missing stays known."""
+    messages = reader(extensions)
+    large = b"w" * 1001
+    packed = Deflater()
+    stream = frame(large) if extensions is PLAIN else packed.frame(large)
+    assert messages.feed(stream) == []
+    assert messages.feed(frame(b"a")) == [b"a"]
+    assert messages.problem == TOO_LARGE
+
+
+def test_compressed_messages_are_inflated() -> None:
+    """Those between them may be plain, and those that do not matter are part of the history."""
+    messages, packed = reader(PACKED), Deflater()
+    stream = packed.frame(b"audio" * 700) + frame(b"plain") + packed.frame(b"packed audio")
+    assert messages.feed(stream) == [b"plain", b"packed audio"]
+    assert messages.problem is None
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (frame(b"\xff\xff\xff", reserved=0x40), UNDECODABLE),
+        (Deflater().frame(bytes(100_000)), BOMB),
+        (frame(b"x", 7), NOT_WEBSOCKET),
+        (frame(b"half")[:-1], CUT),
+        (frame(b"h" * 600)[:-1], CUT),
+    ],
+)
+def test_what_cannot_be_read_is_a_problem(data: bytes, problem: str) -> None:
+    """Something may have been billed in it."""
+    messages = reader(PACKED)
+    assert messages.feed(data) == []
+    messages.finish()
+    assert messages.problem == problem
+
+
+def test_a_cut_in_what_does_not_matter_is_none() -> None:
+    """Nor is one between two messages."""
+    messages = reader()
+    messages.feed(frame(b"a") + frame(b"audio" * 1000)[:-1])
+    messages.finish()
+    assert messages.problem is None
+
+
+def test_nothing_is_read_behind_an_unknown_extension() -> None:
+    """Its frames may mean anything."""
+    messages = reader(Extensions(unknown=True))
+    assert messages.feed(frame(b"a")) == []
+    assert messages.problem == UNKNOWN_EXTENSION
