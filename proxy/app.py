@@ -232,7 +232,8 @@ class Worker:
         )
 
     def _begin(self, link: ClientLink, request: Request) -> LinkExchange:
-        if request.plan.line.target.startswith(PREFIX):
+        plan = request.plan
+        if not plan.mount and plan.line.target.startswith(PREFIX):
             return self._health.exchange(link, request)
         return Exchange(self._upstreams.chosen(request), link, request)
 
