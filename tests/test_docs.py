@@ -221,18 +221,20 @@ async def test_sums_agree_with_rows(books: Books) -> None:
 
 def test_a_price_file_may_look_as_it_is_shown(tmp_path: Path) -> None:
     """The entry is the shipped one, the change a later period, the last sections usable."""
-    entry, changed, by_unit, sections = blocks(PRICING, "yaml")
+    entry, changed, by_unit, sections, upstreams = blocks(PRICING, "yaml")
     shipped = resource("pricing.yaml").read_text()
     assert indent(entry, "  ") in shipped
     assert indent(by_unit, "  ") in shipped
     assert changed.startswith(entry)
     head, _, _ = shipped.partition("# Names of your own")
     path = tmp_path / "pricing.yaml"
-    path.write_text(head.replace(indent(entry, "  "), indent(changed, "  ")) + sections)
+    path.write_text(head.replace(indent(entry, "  "), indent(changed, "  ")) + sections + upstreams)
     book = load_price_book(path)
     ids = {rate.price_id for rate in book.rates()}
     names = ("start/default/short", "2026-12-01/default/short", "start/batch/short/contract-x0.93")
     assert {f"gpt-5.4-mini@{name}" for name in names} <= ids
+    assert "openrouter/openai/gpt-5.4-mini@start/default/short" in ids
+    assert book.of("vllm").is_free("embeddings")
 
 
 def test_the_price_checker_is_called_as_shown(tmp_path: Path) -> None:

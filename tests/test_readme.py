@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import shlex
+from dataclasses import fields
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from proxy import errors
 from proxy.banner import banner, release
 from proxy.core.attribution import MAX_ID_CHARACTERS, MAX_METADATA_BYTES, MAX_METADATA_KEYS
 from proxy.core.model import EPOCH, Cost
+from proxy.core.mounts import Mount
 from proxy.core.usage import read_usage
 from proxy.heartbeat import State, publish
 from proxy.pricefile import load_price_book
@@ -59,6 +61,19 @@ def test_every_setting_is_there_with_its_default_and_meaning() -> None:
         [f"`{variable(name)}`", _default(name), _meaning(name)] for name in Settings.model_fields
     ]
     assert table(README, "Variable") == expected
+
+
+def test_upstreams_are_written_as_shown() -> None:
+    """The example is one that is taken, and the table has every member in its order."""
+    settings = read_settings({"upstreams": block(README, "json", "openrouter.ai")})
+    upstreams = {mount.name: mount for mount in settings.upstreams.upstreams}
+    assert set(upstreams) == {"azure", "openrouter", "vllm"}
+    assert (upstreams["openrouter"].ask_usage, upstreams["vllm"].idle_timeout_seconds) == (
+        False,
+        120,
+    )
+    members = [field.name for field in fields(Mount) if field.name != "name"]
+    assert [row[0] for row in table(README, "Member")] == [f"`{name}`" for name in members]
 
 
 def test_every_attribution_header_is_there() -> None:

@@ -127,6 +127,7 @@ class Catalog:
     tools: Mapping[str, Tool] = field(default_factory=dict)
     free: frozenset[str] = frozenset()  # operations
     default_models: Mapping[str, str] = field(default_factory=dict)  # operation → model
+    upstreams: "Mapping[str, Catalog]" = field(default_factory=dict)  # of mounted ones, by name
 
 
 class Names:

@@ -61,8 +61,10 @@ class _Reading(NamedTuple):
 
 def charge(record: Closing, book: PriceBook) -> LedgerRow:
     """Return the row of an exchange that is over, priced at the moment it was sent."""
+    book = book.of(record.opening.mount)
     tier = record.response_service_tier
-    return _row(record, _reading(record, book), book.tier(tier) if tier else None)
+    model = record.response_model or _asked_model(record.opening, book)
+    return _row(record, _reading(record, book), model, book.tier(tier) if tier else None)
 
 
 def _reading(record: Closing, book: PriceBook) -> _Reading:
@@ -157,6 +159,14 @@ def _problem(record: Closing, usage: Usage) -> str | None:
     return f"not priced, for no rule knows it: {', '.join(usage.unknown_members)}"
 
 
+def _asked_model(opening: Opening, book: PriceBook) -> str | None:
+    return book.asked_model(
+        deployment=_deployment(opening),
+        request_model=opening.request_model,
+        upstream=opening.upstream,
+    )
+
+
 def _deployment(opening: Opening) -> str | None:
     """Return the Azure deployment; records of earlier releases have it in their path alone."""
     return opening.deployment or operation_of(opening.method, opening.api_path).deployment
@@ -176,9 +186,9 @@ def _cost(record: Closing, usage: Usage, book: PriceBook) -> Cost:
     )
 
 
-def _row(record: Closing, reading: _Reading, tier: str | None) -> LedgerRow:
+def _row(record: Closing, reading: _Reading, model: str | None, tier: str | None) -> LedgerRow:
     opening, usage, cost, tools = record.opening, reading.usage, reading.cost, reading.tools
-    model = record.response_model or opening.request_model or reading.model
+    model = model or reading.model or _deployment(opening)
     reported = reading.source is UsageSource.REPORTED
     body_bytes = record.request_body_bytes
     return LedgerRow(

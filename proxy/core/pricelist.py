@@ -4,7 +4,8 @@ Beside the form of each value its meaning is checked: whatever is referred to ex
 means one tier, a host has one surcharge, and no component falls back to itself.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 
 from proxy.core.catalog import (
@@ -13,6 +14,7 @@ from proxy.core.catalog import (
     Catalog,
     Contract,
     Deployment,
+    Entry,
     Names,
     Tool,
     Uplift,
@@ -33,6 +35,11 @@ _SECTIONS = (
     "aliases",
     "azure_deployments",
     "contract",
+    "upstreams",
+)
+_UPSTREAM = (
+    *("openai_prices", "models", "free", "default_models", "aliases"),
+    *("azure_deployments", "contract"),
 )
 _REQUIRED = ("schema_version", "catalog_version", "models")
 _SCHEMA_VERSION = 1
@@ -55,10 +62,11 @@ def read_catalog(document: Value) -> Catalog:
     if sections["schema_version"].count() != _SCHEMA_VERSION:
         sections["schema_version"].refuse(f"{_SCHEMA_VERSION}, the only form known so far")
     tier_names = _tier_names(sections.get("tier_names", _NONE))
-    entries = read_entries(sections["models"], {DEFAULT_TIER, *tier_names.values()})
+    tiers = {DEFAULT_TIER, *tier_names.values()}
+    entries = read_entries(sections["models"], tiers)
     models = {entry.model_id for entry in entries}
     names = Names(entries, {})
-    return Catalog(
+    whole = Catalog(
         version=sections["catalog_version"].text(),
         entries=entries,
         tier_names=tier_names,
@@ -71,6 +79,61 @@ def read_catalog(document: Value) -> Catalog:
         deployments=_deployments(sections.get("azure_deployments", _NONE), names),
         contracts=_contracts(sections.get("contract", _EMPTY), models),
     )
+    upstreams = sections.get("upstreams", _NONE).members()
+    return replace(
+        whole, upstreams={name: _own(name, own, whole, tiers) for name, own in upstreams.items()}
+    )
+
+
+def _own(name: str, value: Value, whole: Catalog, tiers: Collection[str]) -> Catalog:
+    """Return the catalogue of one upstream; its price_ids begin with its name.
+
+    Of the rest only what `openai_prices` lets in is in force there: entries less the names that it
+    prices itself, aliases, deployments, tools. A contract is with one provider.
+    """
+    members = value.members(_UPSTREAM)
+    shares = "openai_prices" in members and members["openai_prices"].flag()
+    entries = read_entries(members.get("models", _NONE), tiers)
+    known = {entry.model_id: f"{name}/{entry.model_id}" for entry in entries}
+    own = tuple(replace(entry, model_id=known[entry.model_id]) for entry in entries)
+    shared = tuple(_without_claimed(whole.entries, entries)) if shares else ()
+    base = whole if shares else Catalog(version=whole.version, entries=())
+    names = Names((*own, *shared), {})
+    known = {entry.model_id: entry.model_id for entry in shared} | known
+    contracts = _contracts(members.get("contract", _EMPTY), known)
+    return replace(
+        base,
+        entries=(*own, *shared),
+        tier_names=whole.tier_names,
+        fallback=whole.fallback,
+        free=whole.free | frozenset(members.get("free", _EMPTY).texts()),
+        default_models={
+            **base.default_models,
+            **_aliases(members.get("default_models", _NONE), names),
+        },
+        aliases={**base.aliases, **_aliases(members.get("aliases", _NONE), names)},
+        deployments={
+            **base.deployments,
+            **_deployments(members.get("azure_deployments", _NONE), names),
+        },
+        contracts=tuple(
+            replace(contract, models=frozenset(known[model] for model in contract.models))
+            if contract.models is not None
+            else contract
+            for contract in contracts
+        ),
+    )
+
+
+def _without_claimed(entries: Iterable[Entry], own: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield the entries without the names that somebody else prices."""
+    claimed = {name for entry in own for name in (*entry.names, *entry.prefixes)}
+    for entry in entries:
+        yield replace(
+            entry,
+            names=tuple(name for name in entry.names if name not in claimed),
+            prefixes=tuple(prefix for prefix in entry.prefixes if prefix not in claimed),
+        )
 
 
 def _tier_names(section: Value) -> dict[str, str]:

@@ -101,7 +101,15 @@ def _rest(name: str, whole: int, parts: int) -> int:
 class PriceBook:
     """Prices calls by a catalogue; it never changes, a new catalogue is a new book."""
 
-    __slots__ = ("_catalog", "_deployments", "_names", "_tariffs", "_uplifts", "catalog_version")
+    __slots__ = (
+        "_catalog",
+        "_deployments",
+        "_mounted",
+        "_names",
+        "_tariffs",
+        "_uplifts",
+        "catalog_version",
+    )
 
     def __init__(self, catalog: Catalog, catalog_version: str) -> None:
         self.catalog_version = catalog_version
@@ -110,6 +118,13 @@ class PriceBook:
         self._tariffs = {entry.model_id: tariffs(entry, catalog) for entry in catalog.entries}
         self._uplifts = {host: uplift for uplift in catalog.uplifts for host in uplift.hosts}
         self._deployments = catalog.deployments
+        self._mounted = {
+            name: PriceBook(own, catalog_version) for name, own in catalog.upstreams.items()
+        }
+
+    def of(self, upstream_name: str | None) -> "PriceBook":
+        """Return the book for a mounted upstream: its own, where the file has a section for it."""
+        return self._mounted.get(upstream_name or "", self)
 
     def cost(
         self,
@@ -173,8 +188,30 @@ class PriceBook:
         """Return the tier that a spelling stands for; one that nobody listed stays as it is."""
         return self._catalog.tier_names.get(service_tier, service_tier)
 
+    def asked_model(
+        self, *, deployment: str | None, request_model: str | None, upstream: str
+    ) -> str | None:
+        """Return the model that a request asks for: behind a listed Azure deployment the real one.
+
+        In the order in which a model is priced.
+        """
+        host = upstream.lower().partition(":")[0]
+        served = self._served(deployment, request_model, host)
+        if served is None or self._names.find(request_model):
+            return request_model
+        return served.model
+
     def rates(self) -> Iterator[PriceRate]:
         """Yield every unit price under every price_id that a cost can carry."""
+        seen: set[tuple[str, str]] = set()
+        for book in (self, *self._mounted.values()):
+            for rate in book.own_rates():
+                if (rate.price_id, rate.component) not in seen:
+                    seen.add((rate.price_id, rate.component))
+                    yield rate
+
+    def own_rates(self) -> Iterator[PriceRate]:
+        """Yield those of this book, less those of mounted upstreams."""
         for entry in self._catalog.entries:
             for price_id, table in self._price_ids(entry):
                 for component, price in table.unit_prices.items():

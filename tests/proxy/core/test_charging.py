@@ -225,7 +225,7 @@ def test_an_azure_deployment_names_the_model_where_nothing_else_does() -> None:
     path = "/openai/deployments/chat/chat/completions"
     opening = msgspec.structs.replace(OPENING, api_path=path, request_model=None)
     row = row_of(opening=opening, response_model=None)
-    assert (row.model, row.price_id) == (None, "m@start/default/short")
+    assert (row.model, row.price_id) == ("m", "m@start/default/short")
 
 
 def test_bytes_that_were_seen_count_more_than_those_announced() -> None:
@@ -412,3 +412,72 @@ def test_what_sets_up_media_says_that_it_passes_elsewhere(
     """What is spoken over WebRTC or a telephone line is not seen here, and costs something."""
     row = row_as(name, None, status=status)
     assert (row.cost_usd, row.usage_source, row.usage_problem) == (cost, "unavailable", problem)
+
+
+@pytest.mark.parametrize(
+    ("deployment", "request_model", "upstream", "model"),
+    [
+        ("chat", None, "acme.openai.azure.com", "m"),
+        ("chat", "x", "gateway.example", "m"),
+        ("chat", "hears", "acme.openai.azure.com", "hears"),
+        ("other", None, "acme.openai.azure.com", "other"),
+        (None, "chat", "acme.openai.azure.com", "m"),
+        (None, "other", "acme.openai.azure.com", "other"),
+        (None, "chat", "api.openai.com", "chat"),
+        (None, None, "acme.openai.azure.com", None),
+    ],
+)
+def test_a_failed_call_to_azure_says_which_model_was_meant(
+    deployment: str | None, request_model: str | None, upstream: str, model: str | None
+) -> None:
+    """Only the deployment tells: by the model that it stands for, else by its own name."""
+    opening = msgspec.structs.replace(
+        OPENING, deployment=deployment, request_model=request_model, upstream=upstream
+    )
+    failed = Closing(opening=opening, outcome="upstream_error", status=429)
+    row = charge(failed, BOOK)
+    assert (row.model, row.request_model, row.cost_usd) == (model, request_model, None)
+
+
+def test_an_upstream_may_have_prices_of_its_own() -> None:
+    """A row says by its name which upstream was called, and by its price_id whose price it has."""
+    dear = Period(rates={"input": Decimal(4), "cached_input": Decimal(2), "output": Decimal(16)})
+    own = Catalog(
+        version="7",
+        entries=(Entry(model_id="azure/m", names=("m-1",), periods=(dear,)),),
+        tier_names={"auto": "default"},
+    )
+    book = PriceBook(
+        Catalog(
+            version="7",
+            entries=(Entry(model_id="m", names=("m", "m-1"), periods=(PERIOD,)),),
+            tier_names={"auto": "default"},
+            upstreams={"azure": own},
+        ),
+        "7+abc",
+    )
+    found = {}
+    for mount in (None, "vllm", "azure"):
+        opening = msgspec.structs.replace(OPENING, mount=mount)
+        row = charge(msgspec.structs.replace(CLOSING, opening=opening), book)
+        found[row.upstream_name] = (row.price_id, row.cost_usd)
+    assert found == {
+        None: ("m@start/default/short", Decimal("0.000296")),
+        "vllm": ("m@start/default/short", Decimal("0.000296")),
+        "azure": ("azure/m@start/default/short", Decimal("0.000592")),
+    }
+    opening = msgspec.structs.replace(OPENING, mount="azure")
+    row = charge(msgspec.structs.replace(CLOSING, opening=opening, response_model="m"), book)
+    assert (row.cost_usd, row.unpriced_reason) == (None, "unknown_model")
+
+
+def test_what_an_upstream_says_of_its_own_cost_is_kept_and_is_no_price() -> None:
+    """OpenRouter tells what it took; the row has it as it came."""
+    usage = (
+        b'{"prompt_tokens":100,"completion_tokens":20,"total_tokens":120,"cost":0.0021,'
+        b'"is_byok":false,"cost_details":{"upstream_inference_cost":null,'
+        b'"upstream_inference_prompt_cost":0.0001}}'
+    )
+    row = row_of(usage=usage)
+    assert (row.cost_usd, row.usage_problem) == (Decimal("0.000360"), None)
+    assert row.raw_usage == usage

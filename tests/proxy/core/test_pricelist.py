@@ -46,6 +46,59 @@ def catalog_of(text: str) -> Catalog:
     return read_catalog(read_document(text.encode()))
 
 
+MOUNTED = """
+upstreams:
+  vllm:
+    free: [chat, embeddings]
+  openrouter:
+    models:
+      openai/gpt-9: {sources: [], confidence: low, prices: [{rates: {input: "2"}}]}
+    contract: [{from: 2026-01-01, multiplier: x0.9}]
+  azure:
+    openai_prices: true
+    models:
+      gpt-10: {names: [gpt-10, "ft:gpt-9:"], sources: [], confidence: low, prices: [{rates: {}}]}
+    aliases: {mine: gpt-9}
+    default_models: {images.edits: gpt-10}
+    azure_deployments: {ten: {model: gpt-10, multiplier: x1.20}}
+    contract: [{from: 2026-01-01, multiplier: x0.9, models: [gpt-9, gpt-10]}]
+"""
+
+
+def test_an_upstream_without_openais_prices_has_its_own_alone() -> None:
+    """Tiers and free calls mean the same everywhere; a contract is with one provider."""
+    upstreams = catalog_of(START + REST + MOUNTED).upstreams
+    assert upstreams["vllm"].entries == ()
+    assert upstreams["vllm"].free == {"chat", "embeddings", "models.list", "files.list"}
+    router = upstreams["openrouter"]
+    (entry,) = router.entries
+    assert (entry.model_id, entry.names) == ("openrouter/openai/gpt-9", ("openai/gpt-9",))
+    assert router.tier_names["fast"] == "priority"
+    assert router.fallback["cached_input"] == "input"
+    assert (router.tools, router.uplifts, router.aliases, router.deployments) == ({}, (), {}, {})
+    assert router.contracts == (
+        Contract(start=datetime(2026, 1, 1, tzinfo=UTC), factor=Decimal("0.9")),
+    )
+
+
+def test_an_upstream_may_add_to_openais_prices() -> None:
+    """Its own win over a listed name, and over an alias."""
+    start = START.replace("gpt-9: {", 'gpt-9: {names: [gpt-9, gpt-10], prefixes: ["ft:gpt-9:"], ')
+    azure = catalog_of(start + REST + MOUNTED).upstreams["azure"]
+    own, shared = azure.entries
+    assert (own.model_id, own.names) == ("azure/gpt-10", ("gpt-10", "ft:gpt-9:"))
+    assert (shared.model_id, shared.names, shared.prefixes) == ("gpt-9", ("gpt-9",), ())
+    assert azure.aliases == {"homework": "gpt-9-2026-11-01", "mine": "gpt-9"}
+    assert azure.default_models == {"images.edits": "gpt-10"}
+    assert azure.deployments["ten"] == Deployment(model="gpt-10", factor=Decimal("1.20"))
+    assert azure.deployments["eight"] == Deployment(model="gpt-9")
+    assert [contract.models for contract in azure.contracts] == [
+        frozenset({"gpt-9", "azure/gpt-10"})
+    ]
+    assert set(azure.tools) == {"web_search", "box", "block"}
+    assert azure.upstreams == {}
+
+
 def test_the_smallest_document_has_a_version_and_models() -> None:
     """All other sections may be left out."""
     catalog = catalog_of(START)
@@ -109,7 +162,7 @@ def test_every_section_is_read() -> None:
             START.replace("schema_version: 1", "schema_version: 2"),
             "found the int 2; expected 1, the",
         ),
-        (START + "alias: {}", "line 6: found 'alias'; expected one of aliases,"),
+        (START + "alias: {}", "line 6: found 'alias'; expected a known name (did"),
         (
             START + "tier_names: {default: [auto], flex: [auto]}",
             "found 'auto'; expected a spelling that 'default' does not have already",
@@ -137,6 +190,13 @@ def test_every_section_is_read() -> None:
         ),
         (START + "azure_deployments: {d: {model: gpt-8}}", "expected the name of a model that is"),
         (START + "contract: [{multiplier: x0.9}]", "expected a member 'from'"),
+        (START + "upstreams: {a: {price: 1}}", "found 'price'; expected one of aliases,"),
+        (START + "upstreams: {a: {aliases: {b: gpt-9}}}", "expected the name of a model that is"),
+        (START + "upstreams: {a: {openai_prices: 1}}", "expected true or false"),
+        (
+            START + "upstreams: {a: {contract: [{from: 2026-01-01, multiplier: x1, models: [b]}]}}",
+            "found 'b'; expected one of",
+        ),
         (START + "contract: {}", "found a mapping; expected a list"),
     ],
 )

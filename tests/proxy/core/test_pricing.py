@@ -423,3 +423,29 @@ def test_units_of_an_azure_deployment_are_those_of_its_model() -> None:
     cost = book.unit_cost({"character": 10}, model="voice", upstream=upstream, at=TODAY)
     assert cost is not None
     assert (cost.cost_usd, cost.price_id) == (Decimal("0.0003"), "u@start/default/short/x2")
+
+
+def test_prices_of_mounted_upstreams_are_among_the_rates_once() -> None:
+    """What two books share is one price under one name."""
+    m = Entry(model_id="m", names=("m",), periods=(Period(rates=RATES),))
+    own = Entry(model_id="vllm/m", names=("m",), periods=(Period(rates={"input": Decimal(1)}),))
+    half = Contract(factor=Decimal("0.5"), start=TODAY)
+    shared = Entry(model_id="m", names=(), prefixes=("ft:m:",), periods=m.periods)
+    section = Catalog(version="t", entries=(own, shared), contracts=(half,), free=frozenset({"x"}))
+    book = book_of(m, upstreams={"vllm": section})
+    rates = [(rate.price_id, rate.component) for rate in book.rates()]
+    assert len(rates) == len(set(rates))
+    priced = {price_id for price_id, _ in rates}
+    assert priced >= {"m@start/default/short", "vllm/m@start/default/short", "free"}
+    assert "m@start/default/short/contract-x0.5" in priced
+    assert book.of("vllm").cost(
+        tokens(1_000_000),
+        response_model="m",
+        request_model=None,
+        deployment=None,
+        service_tier=None,
+        operation_name="chat",
+        upstream="10.0.0.7",
+        at=TODAY,
+    ).cost_usd == Decimal("0.5")
+    assert book.of("other") is book.of(None) is book
