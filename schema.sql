@@ -1256,6 +1256,19 @@ AS $function$
     GROUP BY 1, 2, 3, 4
 $function$;
 
+-- Months whose rows have been let go of (openai-meter retain); their sums are kept. What they counted
+-- for lies in [counted_since, counted_past): sums of these days cannot be made again.
+CREATE TABLE IF NOT EXISTS retired_month (
+    month date PRIMARY KEY,
+    rows bigint NOT NULL,
+    counted_since timestamptz NOT NULL,
+    counted_past timestamptz NOT NULL,
+    retired_at timestamptz NOT NULL DEFAULT now()
+);
+
+COMMENT ON TABLE retired_month IS
+    'Months (UTC) whose rows are no longer in the ledger.';
+
 -- When a day of the report time zone begins.
 CREATE OR REPLACE FUNCTION day_begins(day date)
 RETURNS timestamptz
@@ -1322,13 +1335,18 @@ BEGIN
     )::date;
     IF EXISTS (
         SELECT
+        FROM retired_month
+        WHERE counted_since < quarter_until AND counted_past > quarter_since
+    ) OR EXISTS (
+        SELECT
         FROM usage_by_month
         WHERE month BETWEEN first_month AND past_month
             AND NOT EXISTS (
                 SELECT
-                FROM user_api_usage
-                WHERE created_at >= month::timestamp AT TIME ZONE 'UTC'
-                    AND created_at < (month + interval '1 month') AT TIME ZONE 'UTC'
+                FROM counted_between(
+                    month::timestamp AT TIME ZONE 'UTC',
+                    (month + interval '1 month') AT TIME ZONE 'UTC'
+                )
             )
     ) THEN
         RAISE EXCEPTION USING
@@ -1586,6 +1604,71 @@ BEGIN
     WHERE span = due.span AND start = due.start AND user_id IS NULL;
     RETURN due.span || ' ' || due.start;
 END
+$function$;
+
+-- What a span should hold, from its days: to check what was folded step by step.
+CREATE OR REPLACE FUNCTION recount_user_span(span text, start date, past date)
+RETURNS SETOF usage_by_user_span
+LANGUAGE sql
+STABLE
+AS $function$
+    SELECT
+        recount_user_span.span,
+        recount_user_span.start,
+        user_id,
+        sum(calls)::bigint,
+        sum(errors)::bigint,
+        sum(unpriced_calls)::bigint,
+        sum(estimated_calls)::bigint,
+        sum(unavailable_calls)::bigint,
+        sum(prompt_tokens)::bigint,
+        sum(completion_tokens)::bigint,
+        sum(total_tokens)::bigint,
+        sum(cached_tokens)::bigint,
+        sum(cache_write_tokens)::bigint,
+        sum(reasoning_tokens)::bigint,
+        sum(audio_prompt_tokens)::bigint,
+        sum(audio_completion_tokens)::bigint,
+        sum(cost_usd),
+        min(first_call),
+        max(last_call),
+        sum(tool_cost_usd)
+    FROM usage_by_user_day
+    WHERE day >= recount_user_span.start AND day < recount_user_span.past
+    GROUP BY user_id
+$function$;
+
+CREATE OR REPLACE FUNCTION recount_feature_span(span text, start date, past date)
+RETURNS SETOF usage_by_feature_span
+LANGUAGE sql
+STABLE
+AS $function$
+    SELECT
+        recount_feature_span.span,
+        recount_feature_span.start,
+        endpoint,
+        model,
+        user_id,
+        sum(calls)::bigint,
+        sum(errors)::bigint,
+        sum(unpriced_calls)::bigint,
+        sum(estimated_calls)::bigint,
+        sum(unavailable_calls)::bigint,
+        sum(prompt_tokens)::bigint,
+        sum(completion_tokens)::bigint,
+        sum(total_tokens)::bigint,
+        sum(cached_tokens)::bigint,
+        sum(cache_write_tokens)::bigint,
+        sum(reasoning_tokens)::bigint,
+        sum(audio_prompt_tokens)::bigint,
+        sum(audio_completion_tokens)::bigint,
+        sum(cost_usd),
+        min(first_call),
+        max(last_call),
+        sum(tool_cost_usd)
+    FROM usage_by_user_day
+    WHERE day >= recount_feature_span.start AND day < recount_feature_span.past
+    GROUP BY endpoint, model, user_id
 $function$;
 
 -- Ledgers from before these rollups. What was dropped of the ledger is in the sums by day all the same,

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 
 from proxy import logs
@@ -107,6 +108,16 @@ def _check_prices(options: argparse.Namespace) -> None:
     sys.stdout.write(f"{path}: catalogue {book.catalog_version}, {rates} unit prices, all well\n")
 
 
+def _verify(options: argparse.Namespace) -> None:
+    from proxy.rollups import Period  # noqa: PLC0415 - no other command needs it
+    from proxy.verifying import run_verify  # noqa: PLC0415 - no other command needs it
+
+    dsn = _any_database_url(_settings(options))
+    period = Period(first=options.first, past=options.past)
+    if found := run_verify(dsn, period, lambda line: sys.stdout.write(line + "\n")):
+        raise MeterError(f"{found} found that {'is' if found == 1 else 'are'} not as it should be")
+
+
 def _version(_options: argparse.Namespace) -> None:
     sys.stdout.write(f"openai-meter {release()}\n")
 
@@ -133,6 +144,23 @@ def _parser() -> argparse.ArgumentParser:
     for child in (worker, recorder):
         child.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     _add_demo(commands)
+    verify = _add(commands, "verify", _verify, "check the ledger against itself")
+    verify.add_argument(
+        "--from",
+        dest="first",
+        type=date.fromisoformat,
+        default=date.min,
+        metavar="DAY",
+        help="first day to look at, in the report time zone",
+    )
+    verify.add_argument(
+        "--to",
+        dest="past",
+        type=date.fromisoformat,
+        default=date.max,
+        metavar="DAY",
+        help="first day not to look at any more",
+    )
     pricing = commands.add_parser("pricing", help="look after the pricing file")
     check = pricing.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "check", help="say whether a pricing file can be used"
@@ -211,6 +239,19 @@ def _database_url(settings: Settings) -> str:
             "Postgres that is there; `openai-meter serve` brings its own"
         )
     return settings.database_url
+
+
+def _any_database_url(settings: Settings) -> str:
+    """Return where the ledger is: the database of the settings, or the embedded one that runs."""
+    from proxy.embedded import running_dsn  # noqa: PLC0415 - no other command needs it
+
+    dsn = settings.database_url or running_dsn(settings.data_dir / "postgres")
+    if dsn is None:
+        raise ConfigurationError(
+            f"no Postgres runs in {settings.data_dir}: start `openai-meter serve` with the same "
+            "METER_DATA_DIR, or set METER_DATABASE_URL (--database-url)"
+        )
+    return dsn
 
 
 def _follow_parent(options: argparse.Namespace) -> None:

@@ -53,6 +53,7 @@ _STOP_SECONDS = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 
 _POLL_SECONDS = 0.01
 _LOG_BYTES = 10_000_000
 _SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path, less its NUL
+_SOCKETS_LINE = 4  # of postmaster.pid, where the sockets are
 _READY_LINE = 7  # of postmaster.pid, which says `ready` or `starting` there
 _PR_SET_PDEATHSIG = 1
 _PASSING = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
@@ -138,7 +139,7 @@ class EmbeddedPostgres:
         sync = self._settings.get("fsync") != "off"
         initialise(self.data, binaries, account, sync=sync)
         sockets = _socket_directory(self.directory, account)
-        self._dsn = f"postgresql://meter@/postgres?host={quote(str(sockets))}"
+        self._dsn = _dsn(sockets)
         self._rotate_log()
         deadline = time.monotonic() + _START_SECONDS
         while not self._is_up(binaries, sockets, account, deadline):
@@ -204,6 +205,18 @@ class EmbeddedPostgres:
         """Keep one older log at most."""
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
+
+
+def running_dsn(directory: Path) -> str | None:
+    """Return the DSN of the Postgres that somebody runs in a directory; None: nobody does."""
+    data = directory.resolve() / "data"
+    if _pid_file(data, _READY_LINE) != "ready" or not _works_in(int(_pid_file(data, 0)), data):
+        return None
+    return _dsn(_pid_file(data, _SOCKETS_LINE))
+
+
+def _dsn(sockets: Path | str) -> str:
+    return f"postgresql://meter@/postgres?host={quote(str(sockets))}"
 
 
 def _ending_with(parent: int) -> Callable[[], None]:

@@ -1,3 +1,4 @@
+import asyncio
 import os
 import signal
 import socket
@@ -5,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import asyncpg
 import pytest
 
+from proxy.ledger import Ledger
 from proxy.settings import Settings, flag, variable
+from tests.fakes.rows import ledger_row
 
 
 def _run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -146,3 +150,28 @@ def test_a_worker_alone_serves_and_ends(tmp_path: Path, how: str) -> None:
         else:
             process.stdin.close()
         assert process.wait(30) == 0
+
+
+def test_verify_needs_a_database(tmp_path: Path) -> None:
+    """Of the settings, or the embedded one while it runs."""
+    done = _run("verify", "--data-dir", str(tmp_path))
+    assert done.returncode == 2
+    assert "no Postgres runs in" in done.stderr
+
+
+async def test_verify_tells_by_its_exit_status(database: str) -> None:
+    """So that a script can rely on it."""
+    done = await asyncio.to_thread(_run, "verify", "--database-url", database)
+    assert (done.returncode, done.stderr) == (0, "")
+    ledger = Ledger(database, report_timezone="UTC")
+    await ledger.insert([ledger_row(1)])
+    await ledger.close()
+    connection = await asyncpg.connect(database)
+    await connection.execute("UPDATE usage_by_day SET calls = 2")
+    await connection.close()
+    done = await asyncio.to_thread(
+        _run, "verify", "--from", "2026-11-22", METER_DATABASE_URL=database
+    )
+    assert done.returncode == 2
+    assert "calls is 2 and should be 1" in done.stdout
+    assert "1 found that is not as it should be" in done.stderr
