@@ -42,6 +42,15 @@ def corpus_path() -> Path:
 
 
 @pytest.fixture
+def sessions_path(corpus_path: Path) -> Path:
+    """Return the recorded WebSocket sessions; skip where they are not at hand."""
+    path = corpus_path.with_name("realtime.jsonl.gz")
+    if not path.is_file():
+        pytest.skip(f"no recorded sessions at {path}")
+    return path
+
+
+@pytest.fixture
 def open_directory() -> Iterator[Path]:
     """Return a directory that others can reach, as Postgres has to when root runs the tests."""
     with tempfile.TemporaryDirectory(prefix="meter-", dir="/tmp") as name:
