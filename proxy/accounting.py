@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from proxy.core import attribution, noting
+import msgspec
+
+from proxy.core import attribution, evidence, noting
+from proxy.core.estimates import Question
 from proxy.core.metering import (
     READ_AT_ONCE,
     AnswerMeter,
@@ -18,11 +21,13 @@ from proxy.core.metering import (
     facts_of_whole,
     observed_whole,
 )
-from proxy.core.model import Closing, Opening, Outcome, Record
+from proxy.core.model import Closing, Estimate, Opening, Outcome, Record
 from proxy.core.plans import AnswerPlan
 from proxy.framing import AnswerHead, Request
 
 _ERROR_STATUS = 400
+WAITING_SECONDS = 2.0  # how long a client's last bytes may wait for an estimate
+LATE_SECONDS = 20.0  # how long a closing may wait for which nobody waits
 _NO_FACTS = RequestFacts()
 _NAMES = {outcome: outcome.value for outcome in Outcome}
 
@@ -35,6 +40,13 @@ class Journal(Protocol):
 
     def append_then(self, record: Record, then: Callable[[], None]) -> None:
         """Write a record soon, and do then what waits for it."""
+
+
+class Estimator(Protocol):
+    """Who is asked where an answer tells no usage; nothing here raises."""
+
+    def ask(self, question: Question, done: Callable[[Estimate], None], *, seconds: float) -> None:
+        """Have `done` called with an estimate, within so many seconds."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,6 +78,7 @@ class Books:
     new_id: Callable[[], bytes]
     now_ns: Callable[[], int]  # a monotonic clock
     log_call: Callable[[Mapping[str, object]], None] | None
+    estimator: Estimator | None = None  # None: nothing is estimated
 
 
 class Session(Protocol):
@@ -86,6 +99,8 @@ class Account:
     """The account of one call."""
 
     over = False
+    sent = False  # bytes of the request have gone up
+    _body: bytes | None = None  # of the request, should its tokens have to be counted
     _opening: Opening | None = None
     _facts: RequestFacts | None = None  # what the body says, once it is known
     _request_meter: RequestMeter | None = None
@@ -94,7 +109,7 @@ class Account:
     _request_id: str | None = None  # the upstream's
     _answer_meter: AnswerMeter | None = None
     _answer_bytes = 0
-    _seen: Observation | None = None  # what a whole answer says
+    _seen: Observation | None = None  # what a whole answer says, or one without usage
     _first_byte_us: int | None = None
     session: Session | None = None
 
@@ -112,6 +127,7 @@ class Account:
         """Look at the request's body, all of which is here, and take what it says."""
         if self._plan.is_json and len(body) <= self._books.metered_body_bytes:
             self._request_bytes = len(body)
+            self._body = self._keepable(body)
             self._take(facts_of_whole(body))
         else:
             self.request_part(body)
@@ -129,8 +145,9 @@ class Account:
     def learn(self) -> RequestFacts:
         """Take what the body says of model, user and metadata, once."""
         if self._facts is None:
-            meter, self._request_meter = self._request_meter, None
-            self._take((meter or self._new_request_meter()).finish())
+            meter, self._request_meter = self._request_meter or self._new_request_meter(), None
+            self._take(meter.finish())
+            self._body = self._keepable(meter.body)
         return self._facts or _NO_FACTS
 
     def _take(self, facts: RequestFacts) -> None:
@@ -141,6 +158,11 @@ class Account:
                 user=facts.safety_identifier or facts.user,
                 metadata=facts.metadata,
             )
+
+    def _keepable(self, body: bytes | None) -> bytes | None:
+        if body is None or len(body) <= evidence.SMALL_BYTES:
+            return body
+        return evidence.keepable(body, self._books.counts.in_flight)
 
     @property
     def may_be_spliced(self) -> bool:
@@ -226,18 +248,53 @@ class Account:
     ) -> None:
         """Write the closing, once; `status` is given where the proxy itself has answered."""
         closing = self._closed(outcome, error_type, status)
-        if closing is not None:
+        if closing is None:
+            return
+        question = self._question(closing) if closing.usage is None else None
+        if question is not None:
+            self._ask(question, closing, self._books.journal.append, LATE_SECONDS)
+        else:
             self._books.journal.append(closing)
             tell(self._books, closing)
 
     def close_then(self, then: Callable[[], None]) -> None:
         """Write the closing of a call whose answer is whole, then go on."""
         closing = self._closed(Outcome.OK, None, None)
+        append = self._books.journal.append_then
+        question = None
+        if closing is not None and closing.usage is None:
+            question = self._question(closing)
         if closing is None:
             then()
+        elif question is not None:
+            self._ask(question, closing, lambda record: append(record, then), WAITING_SECONDS)
         else:
-            self._books.journal.append_then(closing, then)
+            append(closing, then)
             tell(self._books, closing)
+
+    def _question(self, closing: Closing) -> Question | None:
+        """Return what is to be asked about a call without usage."""
+        if not self.sent or self._books.estimator is None:
+            return None
+        seen = self._seen or Observation()
+        return evidence.question(closing, self.operation, seen, self._body)
+
+    def _ask(
+        self,
+        question: Question,
+        closing: Closing,
+        write: Callable[[Closing], object],
+        seconds: float,
+    ) -> None:
+        """Write the closing once there is an estimate, or word that there is none."""
+
+        def done(estimate: Estimate) -> None:
+            completed = msgspec.structs.replace(closing, estimate=estimate)
+            write(completed)
+            tell(self._books, completed)
+
+        if self._books.estimator is not None:
+            self._books.estimator.ask(question, done, seconds=seconds)
 
     def _new_request_meter(self) -> RequestMeter:
         plan = self._plan
@@ -255,6 +312,7 @@ class Account:
             content_type=head.content_type,
             content_encoding=head.content_encoding,
             max_event_bytes=self._books.event_bytes,
+            keep_bytes=evidence.answer_room(self._books.counts.in_flight),
         )
 
     def _closed(
@@ -290,6 +348,8 @@ class Account:
         self, opening: Opening, outcome: Outcome, error_type: str | None, status: int | None
     ) -> Closing:
         head, facts, seen = self._head, self._facts or _NO_FACTS, self._observation(outcome)
+        if seen.usage is None:
+            self._seen = seen
         if status is None and head is not None:
             status = head.line.status
         failed = seen.failed or (status is not None and status >= _ERROR_STATUS)

@@ -33,6 +33,7 @@ from proxy.forwarding import Exchange
 from proxy.framing import Request
 from proxy.grouping import GroupedJournal
 from proxy.health import PREFIX, Health, Snapshot
+from proxy.inquiring import Inquiries
 from proxy.journal import JournalWriter
 from proxy.listening import BACKLOG, open_sockets
 from proxy.settings import Settings
@@ -40,6 +41,7 @@ from proxy.tls import listening_context
 from proxy.upstreams import Contexts, Shared, Upstreams, request_plans
 
 SWEEP_SECONDS = 0.5
+ESTIMATES_SECONDS = 2.0  # that a stopping worker waits for estimates under way
 SAME_STOP_SECONDS = 0.3  # two requests to stop so close to each other have one cause
 
 LogCall = Callable[[Mapping[str, object]], None]
@@ -111,6 +113,7 @@ class Worker:
         self._tasks: asyncio.TaskGroup
         self._abandoned: Abandoned
         self._grouped: GroupedJournal
+        self._inquiries: Inquiries
         self._upstreams: Upstreams
         self._health: Health
 
@@ -133,6 +136,7 @@ class Worker:
             await self._stop.wait()
             server.close()
             await self._drain()
+            await self._finish_estimates()
             for chore in (*chores, *self._spawned):
                 chore.cancel()
         self._grouped.flush()
@@ -163,6 +167,10 @@ class Worker:
             self._journal,
             call_soon=asyncio.get_running_loop().call_soon,
             report_fault=_report_fault,
+        )
+        loop = asyncio.get_running_loop()
+        self._inquiries = Inquiries(
+            call_later=loop.call_later, call_from_thread=loop.call_soon_threadsafe
         )
         self._plans = request_plans(settings, fields)
         self._link_limits = LinkLimits(
@@ -209,6 +217,7 @@ class Worker:
             new_id=self._new_id,
             now_ns=time.perf_counter_ns,
             log_call=self._log_call,
+            estimator=self._inquiries,
         )
 
     @property
@@ -316,7 +325,14 @@ class Worker:
         self._abandoned.stop()
         await asyncio.sleep(0)
 
+    async def _finish_estimates(self) -> None:
+        """Wait a moment for what is being counted of calls that are over."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._inquiries.answered.wait(), ESTIMATES_SECONDS)
+        self._inquiries.stop()
+
     def _leave(self) -> None:
+        self._inquiries.join()
         (self._status_directory / f"{self._name}.json").unlink(missing_ok=True)
 
 

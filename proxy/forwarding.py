@@ -296,6 +296,7 @@ class Exchange:
     def _attach(self, up: UpstreamLink) -> None:
         pending, self._pending = self._pending, []
         self._up = up
+        self._account.sent = True
         up.begin(
             self,
             pending[0] if len(pending) == 1 else b"".join(pending),

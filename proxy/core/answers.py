@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from proxy.core.counting import Counter
-from proxy.core.findings import Findings, read_members
+from proxy.core.durations import AudioProbe
+from proxy.core.findings import Findings, Kept, read_members
 from proxy.core.mending import UNREADABLE
+from proxy.core.model import AnswerUnits
 from proxy.core.scanning import BodyKeeper
 from proxy.core.sse import BOM
 from proxy.core.streams import DIALECTS, Chunks, StreamReader
@@ -16,6 +18,7 @@ from proxy.core.streams import DIALECTS, Chunks, StreamReader
 TRUNCATED = "truncated"
 NOT_JSON = "body_is_not_json"
 TOO_LARGE = "body_too_large"
+PCM_BYTES_PER_SECOND = 48_000  # 24 kHz, 16 bits, one channel
 
 
 class Reader(Protocol):
@@ -67,6 +70,56 @@ class JsonReader:
                 findings.units = self._count(body, members, is_condensed=self._keeper.is_condensed)
         except UNREADABLE as exc:
             findings.problem = TRUNCATED if "truncated" in str(exc) else NOT_JSON
+        if findings.usage is None and body and not self._keeper.is_condensed:
+            findings.kept = Kept("json", body, len(body))
+
+
+class TextReader:
+    """Reads plain text, of which nothing but its beginning is wanted."""
+
+    def __init__(self, findings: Findings, *, keep_bytes: int) -> None:
+        self._findings = findings
+        self._kept: list[bytes] = []
+        self._room = keep_bytes
+        self._size = 0
+        findings.complete = True  # nothing is looked for, so nothing is missed
+
+    def feed(self, chunk: bytes) -> None:
+        """Keep the beginning."""
+        self._size += len(chunk)
+        if self._room > 0:
+            self._room -= len(chunk)
+            self._kept.append(chunk)
+
+    def finish(self) -> None:
+        """Hand over what was kept."""
+        if self._kept:
+            self._findings.kept = Kept("text", b"".join(self._kept), self._size)
+
+
+class SoundReader:
+    """Listens to speech: how long it plays is what there is to be told."""
+
+    def __init__(self, findings: Findings, content_type: str) -> None:
+        self._findings = findings
+        self._probe = None if "pcm" in content_type else AudioProbe()
+        self._size = 0
+        findings.complete = True  # as above
+
+    def feed(self, chunk: bytes) -> None:
+        """Listen to the next bytes."""
+        self._size += len(chunk)
+        if self._probe is not None:
+            self._probe.feed(chunk)
+
+    def finish(self) -> None:
+        """Tell the length, where the format is one that says it."""
+        bare = self._size / PCM_BYTES_PER_SECOND
+        seconds = bare if self._probe is None else self._probe.finish()
+        if seconds is not None:
+            self._findings.units = AnswerUnits(audio_seconds=seconds)
+        elif self._size:
+            self._findings.kept = Kept("sound", b"", self._size)
 
 
 class UnlabelledReader:
@@ -99,18 +152,28 @@ def reader_for(
     *,
     max_event_bytes: int,
     max_body_bytes: int,
+    keep_bytes: int = 0,
     count: Counter | None = None,
 ) -> Reader | None:
-    """Return what reads an answer of this type; None where nothing can be read of it."""
+    """Return what reads an answer of this type; None where nothing can be read of it.
+
+    Up to `keep_bytes` of the beginning of a stream are kept, in case it tells no usage.
+    """
     if "json" in content_type:
         return JsonReader(findings, max_body_bytes=max_body_bytes, count=count)
 
     def stream() -> Reader:
         dialect = DIALECTS.get(api_type, Chunks)(findings)
-        return StreamReader(findings, dialect, max_event_bytes=max_event_bytes)
+        return StreamReader(
+            findings, dialect, max_event_bytes=max_event_bytes, keep_bytes=keep_bytes
+        )
 
     if "text/event-stream" in content_type:
         return stream()
+    if content_type and api_type == "audio":
+        if content_type.startswith("text/"):
+            return TextReader(findings, keep_bytes=keep_bytes)
+        return SoundReader(findings, content_type)
     if content_type:
         return None
 

@@ -19,6 +19,7 @@ from proxy.core.model import (
     BilledUnit,
     Closing,
     Cost,
+    Estimate,
     LedgerRow,
     Opening,
     Outcome,
@@ -29,7 +30,7 @@ from proxy.core.model import (
 )
 from proxy.core.operations import MEDIA_ELSEWHERE, SESSIONS, operation_of
 from proxy.core.pricing import NOTHING, PriceBook
-from proxy.core.units import estimated_units
+from proxy.core.units import estimated_units, tokens_by_size
 from proxy.core.usage import itemised, read_usage
 from proxy.errors import UnknownToolFeeError, UnpricedError, UsageError
 
@@ -44,6 +45,7 @@ _UNPRICED_TOOLS = ToolCost(cost_usd=None, list_cost_usd=None)
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _NAME_OCTETS = 512  # what schema.sql lets into an index
 _TIER_OCTETS = 64
+_BY_SIZE = "prompt_counted_by_size"
 
 
 class _Reading(NamedTuple):
@@ -76,10 +78,10 @@ def _reading(record: Closing, book: PriceBook) -> _Reading:
         return _Reading(problem=problem)
     if book.is_free(name):
         return _free(book)
+    if record.usage is None:
+        return _estimated(record, book) or _counted(record, book)
     if (record.status or 0) >= _FIRST_ERROR_STATUS:
         return _Reading(problem=record.usage_problem)
-    if record.usage is None:
-        return _estimated(record, book) or _Reading(problem=record.usage_problem)
     return _reported(record, record.usage, book)
 
 
@@ -99,7 +101,8 @@ def _reported(record: Closing, raw: bytes, book: PriceBook) -> _Reading:
         usage, UsageSource.REPORTED, problem=_problem(record, usage), tools=tool_cost(record, book)
     )
     try:
-        return _with_tools(reported._replace(cost=_cost(record, usage, book)), record)
+        tier = record.response_service_tier
+        return _with_tools(reported._replace(cost=_cost(record, usage, book, tier=tier)), record)
     except UnpricedError as exc:
         return reported._replace(unpriced_reason=exc.reason)
     except UsageError as exc:
@@ -153,6 +156,43 @@ def _estimated(record: Closing, book: PriceBook) -> _Reading | None:
     return estimated._replace(cost=cost) if cost else None
 
 
+def _counted(record: Closing, book: PriceBook) -> _Reading:
+    """Return what a call costs by the tokens that we have counted ourselves, if we have."""
+    estimate = record.estimate or _estimate_by_size(record)
+    if estimate is None:
+        return _Reading(problem=record.usage_problem)
+    problem = _joined(record.usage_problem, estimate.note)
+    if not estimate.is_known:
+        return _Reading(problem=problem)
+    tokens = (estimate.input_tokens, estimate.output_tokens)
+    usage = Usage(
+        input_tokens=estimate.input_tokens,
+        output_tokens=estimate.output_tokens,
+        total_tokens=sum(n for n in tokens if n) if None not in tokens else None,
+        audio_input_tokens=estimate.audio_input_tokens,
+        audio_output_tokens=estimate.audio_output_tokens,
+    )
+    counted = _Reading(usage, UsageSource.ESTIMATED, problem=problem, tools=tool_cost(record, book))
+    try:
+        tier = record.response_service_tier or record.opening.request_service_tier
+        return counted._replace(cost=_cost(record, usage, book, tier=tier))
+    except UnpricedError as exc:
+        return counted._replace(unpriced_reason=exc.reason)
+
+
+def _estimate_by_size(record: Closing) -> Estimate | None:
+    """Return what the opening of a call tells of which nothing else is left."""
+    if record.outcome != Outcome.INTERRUPTED or record.latency_us is not None:
+        return None
+    opening = record.opening
+    tokens = tokens_by_size(opening.operation_name, opening.request_bytes)
+    return None if tokens is None else Estimate(input_tokens=tokens, note=_BY_SIZE)
+
+
+def _joined(*problems: str | None) -> str | None:
+    return "; ".join(problem for problem in problems if problem) or None
+
+
 def _problem(record: Closing, usage: Usage) -> str | None:
     if record.usage_problem or not usage.unknown_members:
         return record.usage_problem
@@ -172,14 +212,14 @@ def _deployment(opening: Opening) -> str | None:
     return opening.deployment or operation_of(opening.method, opening.api_path).deployment
 
 
-def _cost(record: Closing, usage: Usage, book: PriceBook) -> Cost:
+def _cost(record: Closing, usage: Usage, book: PriceBook, *, tier: str | None) -> Cost:
     opening = record.opening
     return book.cost(
         usage,
         response_model=record.response_model,
         request_model=opening.request_model,
         deployment=_deployment(opening),
-        service_tier=record.response_service_tier,
+        service_tier=tier,
         operation_name=opening.operation_name,
         upstream=opening.upstream,
         at=created_at(opening.event_id),

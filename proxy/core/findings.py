@@ -5,6 +5,8 @@ Later words win over earlier ones: that is how the served tier of a Responses st
 whatever their type: an answer with an odd model still has its usage.
 """
 
+from typing import NamedTuple
+
 import msgspec
 
 from proxy.core.mending import UNREADABLE, read
@@ -91,6 +93,14 @@ def read_members(text: bytes) -> Members:
     )
 
 
+class Kept(NamedTuple):
+    """The beginning of an answer that does not say what it used, so that it can be counted."""
+
+    kind: str  # stream, json, text, or sound (of which nothing is kept)
+    data: bytes  # decoded
+    size: int  # of all that came
+
+
 class Findings(msgspec.Struct, gc=False):
     """What has been read of an answer so far."""
 
@@ -104,6 +114,7 @@ class Findings(msgspec.Struct, gc=False):
     failed: bool = False
     complete: bool = False
     units: AnswerUnits | None = None
+    kept: Kept | None = None
 
     def note(self, answer: Members) -> None:
         """Take over what an answer says, or a chunk of one."""

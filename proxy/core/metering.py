@@ -18,7 +18,7 @@ from proxy.core.asking import (
     facts_with_units,
 )
 from proxy.core.counting import COUNTERS
-from proxy.core.findings import NOTHING, Findings, name_of, read_members
+from proxy.core.findings import NOTHING, Findings, Kept, name_of, read_members
 from proxy.core.mending import UNREADABLE
 from proxy.core.model import AnswerUnits
 from proxy.core.operations import Operation
@@ -52,6 +52,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     failed: bool = False  # the answer is an error, although its status may be 200
     complete: bool = False  # the answer came to its own end
     units: AnswerUnits | None = None  # what is billed beside tokens; None: nobody has looked
+    kept: Kept | None = None  # of an answer that tells no usage; content, never to be written
 
 
 def facts_of_whole(body: bytes) -> RequestFacts:
@@ -86,12 +87,13 @@ def observed_whole(body: bytes) -> Observation | None:
 class RequestMeter:
     """Read what a client asks for, from its JSON or its form; other bodies say nothing."""
 
-    __slots__ = ("_decoder", "_form", "_keeper", "_operation", "_problem", "_read")
+    __slots__ = ("_decoder", "_form", "_keeper", "_operation", "_problem", "_read", "body")
 
     def __init__(
         self, operation: Operation, *, content_type: str, content_encoding: str, max_bytes: int
     ) -> None:
         self._operation = operation
+        self.body: bytes | None = None  # once it is finished; None: too large, or no JSON
         self._keeper: BodyKeeper | None = None
         self._form: Form | None = None
         self._decoder: encoding.Decoder | None = None
@@ -131,6 +133,7 @@ class RequestMeter:
                     return RequestFacts(problem=self._decoder.problem)
             if self._keeper is not None:
                 body = self._keeper.finish()
+                self.body = None if self._keeper.is_condensed else body
                 if self._operation.name in BILLED_BY_UNITS:
                     return facts_with_units(body, self._operation)
                 return facts_of_json(body)
@@ -167,6 +170,7 @@ class AnswerMeter:
         content_encoding: str,
         max_event_bytes: int,
         max_body_bytes: int = MAX_BODY_BYTES,
+        keep_bytes: int = 0,
     ) -> None:
         self._findings = Findings()
         self._status = status
@@ -185,12 +189,11 @@ class AnswerMeter:
             content_type,
             max_event_bytes=max_event_bytes,
             max_body_bytes=max_body_bytes,
+            keep_bytes=keep_bytes if self._charged else 0,
             count=COUNTERS.get(operation.name) if self._charged else None,
         )
         if content_encoding and decoder is None:
             self._problem = UNKNOWN_ENCODING
-        elif reader is None and self._charged and operation.api_type == "audio":
-            self._findings.complete = True  # sound, or text: nothing else is to be found in it
         elif reader is None:
             self._problem = NOT_JSON
         else:
@@ -226,6 +229,7 @@ class AnswerMeter:
             failed=found.failed or self._status >= ERROR_STATUS,
             complete=found.complete,
             units=found.units,
+            kept=found.kept if self._charged else None,
         )
 
     def _usage_problem(self) -> str | None:

@@ -93,6 +93,21 @@ class AnswerUnits(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_lik
     is_partial: bool = False  # too large to be counted in full
 
 
+class Estimate(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
+    """What a call has used as far as we could count it ourselves; None: that could not be told."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    note: str | None = None  # what could not be counted, or only by an assumption
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything was counted."""
+        return self.input_tokens is not None or self.output_tokens is not None
+
+
 class Closing(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True, tag=2):
     """What is known when an exchange is over. With its opening inside it makes a row by itself."""
 
@@ -115,6 +130,7 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=Tr
     response_body_bytes: int | None = None
     request_units: RequestUnits | None = None
     answer_units: AnswerUnits | None = None  # None: nobody has looked
+    estimate: Estimate | None = None  # where the answer does not say what was used
 
 
 Record = Opening | Closing

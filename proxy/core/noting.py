@@ -81,9 +81,15 @@ def log_line(closing: Closing) -> dict[str, Any]:
         "status": closing.status,
         "outcome": closing.outcome,
         "error_type": closing.error_type,
-        "usage": "reported" if closing.usage else "unavailable",
+        "usage": _usage_source(closing),
         "usage_problem": closing.usage_problem,
         "latency_us": closing.latency_us,
         "time_to_first_byte_us": closing.time_to_first_byte_us,
         "upstream_request_id": closing.upstream_request_id,
     }
+
+
+def _usage_source(closing: Closing) -> str:
+    if closing.usage:
+        return "reported"
+    return "estimated" if closing.estimate and closing.estimate.is_known else "unavailable"

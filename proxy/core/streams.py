@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from proxy.core.counting import tools_used
-from proxy.core.findings import NOTHING, Findings, Members, read_members, text_of
+from proxy.core.findings import NOTHING, Findings, Kept, Members, read_members, text_of
 from proxy.core.mending import UNREADABLE
 from proxy.core.sse import SseEvent, SseFramer, parse, split
 
@@ -117,18 +117,27 @@ def _is_error(event: SseEvent, members: Members) -> bool:
 
 
 class StreamReader:
-    """Reads an event stream."""
+    """Reads an event stream, and keeps its beginning for as long as no usage has come."""
 
-    __slots__ = ("_dialect", "_findings", "_framer", "_max_event_bytes")
+    __slots__ = ("_dialect", "_findings", "_framer", "_kept", "_max_event_bytes", "_room", "_size")
 
-    def __init__(self, findings: Findings, dialect: Dialect, *, max_event_bytes: int) -> None:
+    def __init__(
+        self, findings: Findings, dialect: Dialect, *, max_event_bytes: int, keep_bytes: int = 0
+    ) -> None:
         self._findings = findings
+        self._kept: list[bytes] = []
+        self._room = keep_bytes
+        self._size = 0
         self._dialect = dialect
         self._framer = SseFramer(max_event_bytes=max_event_bytes)
         self._max_event_bytes = max_event_bytes
 
     def feed(self, chunk: bytes) -> None:
         """Look at the events that are whole now."""
+        self._size += len(chunk)
+        if self._room > 0:
+            self._room -= len(chunk)
+            self._kept.append(chunk)
         whole = self._framer.feed(chunk)[1]
         if whole and self._dialect.matters(whole):
             self._read(whole)
@@ -140,6 +149,8 @@ class StreamReader:
         self._findings.problem = known  # half an event is no fault of its own
         if self._framer.lost:
             self._findings.problem = EVENT_TOO_LARGE
+        if self._findings.usage is None and self._kept:
+            self._findings.kept = Kept("stream", b"".join(self._kept), self._size)
 
     def _read(self, block: bytes) -> None:
         for event in split(block):

@@ -1,5 +1,8 @@
 """What a call is billed by where its answer counts no tokens: images, characters, seconds.
 
+Of a call whose worker was killed nothing is left but its opening: the size of its request is then
+the only thing that tells of its prompt, roughly.
+
 The numbers come from the request and from the answer, so they are an estimate of what the provider
 has counted. Whatever a request does not say is what the API takes then; of a request that nobody
 could read nothing is assumed.
@@ -11,6 +14,9 @@ from proxy.core.model import AnswerUnits, RequestUnits
 
 IMAGE_MAKERS = frozenset(("images.generations", "images.edits", "images.variations"))
 HEARERS = frozenset(("audio.transcriptions", "audio.translations"))
+OF_TEXT = frozenset(("chat", "text_completion", "responses", "responses.compact", "embeddings"))
+BYTES_PER_TOKEN = 6  # of requests in JSON; docs/estimates.md says how rough that is
+MOST_BYTES = 1 << 16  # a larger request may be an image, and its size says nothing
 SPEAKER = "audio.speech"
 DEFAULT_SIZE = "1024x1024"
 DEFAULT_QUALITY = "standard"
@@ -35,3 +41,10 @@ def estimated_units(
     if operation_name in HEARERS and seconds is not None and 0 <= seconds < float("inf"):
         return {"audio_second": ceil(seconds)}  # whisper's own usage is rounded up
     return None
+
+
+def tokens_by_size(operation_name: str, request_bytes: int | None) -> int | None:
+    """Return how many tokens the prompt of a request may have; None: its size does not tell."""
+    if operation_name not in OF_TEXT or request_bytes is None or request_bytes > MOST_BYTES:
+        return None
+    return request_bytes // BYTES_PER_TOKEN

@@ -49,19 +49,22 @@ def reference_clock() -> int:
 
 
 @asynccontextmanager
-async def metering(directory: Path, upstream_url: str, dsn: str) -> AsyncIterator[Metering]:
+async def metering(
+    directory: Path, upstream_url: str, dsn: str, **settings: Any
+) -> AsyncIterator[Metering]:
     """Run a worker, to whom it is always the same day, in this loop and a recorder beside it."""
-    settings = await asyncio.to_thread(
+    chosen = await asyncio.to_thread(
         Settings,
         data_dir=directory,
         upstream_url=upstream_url,
         listen=Address("127.0.0.1", 0),
         drain_seconds=1,
+        **settings,
     )
     journal = await asyncio.to_thread(JournalWriter, directory / "journal", name="w")
-    listener = open_sockets(settings.listen, 1, setting="METER_LISTEN")[0]
+    listener = open_sockets(chosen.listen, 1, setting="METER_LISTEN")[0]
     port = int(listener.getsockname()[1])
-    worker = Worker(settings, journal=journal, name="w", log_call=None, clock_ns=reference_clock)
+    worker = Worker(chosen, journal=journal, name="w", log_call=None, clock_ns=reference_clock)
     with recording(directory, dsn):
         task = asyncio.get_running_loop().create_task(worker.run(listener))
         try:

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.core.answers import reader_for
 from proxy.core.counting import tools_used
-from proxy.core.findings import Findings
+from proxy.core.findings import Findings, Kept
 from proxy.core.model import AnswerUnits
 
 JSON = b'{"id":"c1","model":"m","usage":{"prompt_tokens":1}}'
@@ -18,7 +18,12 @@ def read(
     """Return what is found in an answer."""
     findings = Findings()
     reader = reader_for(
-        findings, api_type, content_type, max_event_bytes=limit, max_body_bytes=limit
+        findings,
+        api_type,
+        content_type,
+        max_event_bytes=limit,
+        max_body_bytes=limit,
+        keep_bytes=8,
     )
     assert reader is not None
     for chunk in chunks:
@@ -103,3 +108,53 @@ def test_what_is_billed_beside_tokens_is_counted(content_type: str) -> None:
         reader.finish()
         counted.append(findings.units)
     assert counted == [AnswerUnits(file_searches=1), AnswerUnits(is_partial=True)]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "chunks", "kept"),
+    [
+        ("application/json", (b'{"a":', b"1}"), Kept("json", b'{"a":1}', 7)),
+        ("application/json", (JSON,), None),
+        ("text/event-stream", (b"data: {", b"}\n\n", b"data"), Kept("stream", b"data: {}\n\n", 14)),
+        ("text/event-stream", (STREAM,), None),
+        ("text/event-stream", (), None),
+    ],
+)
+def test_an_answer_without_usage_is_kept(
+    content_type: str, chunks: tuple[bytes, ...], kept: Kept | None
+) -> None:
+    """A stream's beginning, up to a bound; one JSON object whole."""
+    assert read(content_type, *chunks).kept == kept
+
+
+def test_a_large_answer_is_not_kept() -> None:
+    """Of that the large members are gone."""
+    assert read("application/json", b'{"a":"' + b"x" * 99, b'"}', limit=50).kept is None
+
+
+def test_of_a_transcript_the_beginning_is_kept() -> None:
+    """It is plain text, and tells nothing else."""
+    found = read("text/plain; charset=utf-8", b"hello ", b"there", b"!", api_type="audio")
+    assert (found.kept, found.complete) == (Kept("text", b"hello there", 12), True)
+    assert read("text/vtt", api_type="audio").kept is None
+
+
+WAV = b"RIFF\x24\x00\x00\x00WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02"
+WAV += b"\0\x10\0data\x80\x3e\0\0"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "chunks", "units", "kept"),
+    [
+        ("audio/wav", (WAV[:20], WAV[20:], bytes(16000)), AnswerUnits(audio_seconds=1.0), None),
+        ("audio/pcm", (bytes(96_000),), AnswerUnits(audio_seconds=2.0), None),
+        ("audio/aac", (b"what", b"ever"), None, Kept("sound", b"", 8)),
+        ("audio/aac", (), None, None),
+    ],
+)
+def test_speech_is_listened_to(
+    content_type: str, chunks: tuple[bytes, ...], units: AnswerUnits | None, kept: Kept | None
+) -> None:
+    """For how long it plays; nothing of it is kept."""
+    found = read(content_type, *chunks, api_type="audio")
+    assert (found.units, found.kept, found.complete) == (units, kept, True)

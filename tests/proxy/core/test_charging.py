@@ -8,7 +8,7 @@ import pytest
 
 from proxy.core.catalog import Catalog, Contract, Deployment, Entry, Period, Tool
 from proxy.core.charging import charge
-from proxy.core.model import AnswerUnits, Closing, LedgerRow, Opening, RequestUnits
+from proxy.core.model import AnswerUnits, Closing, Estimate, LedgerRow, Opening, RequestUnits
 from proxy.core.pricing import NOTHING, PriceBook
 
 SENT = datetime(2026, 11, 22, 12, 0, 0, 123_000, tzinfo=UTC)
@@ -128,13 +128,38 @@ def test_a_call_becomes_a_row_with_its_cost() -> None:
     )
 
 
-def test_an_exchange_whose_worker_died_has_a_row_that_claims_nothing() -> None:
-    """It may have cost something; nobody knows what."""
+def test_an_exchange_whose_worker_died_has_a_prompt_of_about_its_size() -> None:
+    """Nobody knows what was answered."""
     row = charge(Closing(opening=OPENING, outcome="interrupted"), BOOK)
-    assert (row.outcome, row.usage_source, row.status) == ("interrupted", "unavailable", None)
-    assert (row.cost_usd, row.prompt_tokens, row.unpriced_reason) == (None, None, None)
+    assert (row.outcome, row.usage_source, row.status) == ("interrupted", "estimated", None)
+    assert (row.prompt_tokens, row.completion_tokens, row.total_tokens) == (150, None, None)
+    assert (row.cost_usd, row.usage_problem) == (Decimal("0.0003"), "prompt_counted_by_size")
     assert (row.event_id, row.created_at, row.model) == (UUID(bytes=EVENT_ID), SENT, "m")
     assert (row.user_id, row.metadata, row.request_bytes) == ("ada", {"course": "x12"}, 900)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"request_bytes": None},
+        {"request_bytes": 1 << 17},
+        {"operation_name": "images.edits"},
+    ],
+)
+def test_an_exchange_whose_worker_died_claims_nothing_where_its_size_says_nothing(
+    changes: dict[str, object],
+) -> None:
+    """An image is large and has few tokens."""
+    opening = msgspec.structs.replace(OPENING, **changes)
+    row = charge(Closing(opening=opening, outcome="interrupted"), BOOK)
+    assert (row.usage_source, row.cost_usd, row.prompt_tokens) == ("unavailable", None, None)
+    assert (row.usage_problem, row.unpriced_reason) == (None, None)
+
+
+def test_a_call_that_was_interrupted_by_a_stop_is_not_guessed_at() -> None:
+    """Its closing has what could be counted."""
+    row = row_of(usage=None, outcome="interrupted")
+    assert (row.usage_source, row.prompt_tokens) == ("unavailable", None)
 
 
 def test_without_usage_tokens_and_cost_are_unknown_and_not_zero() -> None:
@@ -481,3 +506,63 @@ def test_what_an_upstream_says_of_its_own_cost_is_kept_and_is_no_price() -> None
     row = row_of(usage=usage)
     assert (row.cost_usd, row.usage_problem) == (Decimal("0.000360"), None)
     assert row.raw_usage == usage
+
+
+@pytest.mark.parametrize(
+    ("estimate", "tokens", "cost"),
+    [
+        (Estimate(input_tokens=100, output_tokens=20), (100, 20, 120), Decimal("0.00036")),
+        (Estimate(input_tokens=100), (100, None, None), Decimal("0.0002")),
+        (Estimate(input_tokens=0, output_tokens=0), (0, 0, 0), NOTHING),
+    ],
+)
+def test_what_was_counted_is_an_estimate(
+    estimate: Estimate, tokens: tuple[int | None, ...], cost: Decimal
+) -> None:
+    """It has its price, and never passes for a report."""
+    row = row_of(usage=None, estimate=estimate, usage_problem="truncated")
+    assert (row.prompt_tokens, row.completion_tokens, row.total_tokens) == tokens
+    assert (row.usage_source, row.cost_usd, row.raw_usage) == ("estimated", cost, None)
+    assert row.usage_problem == "truncated"
+
+
+def test_an_estimate_names_its_gaps() -> None:
+    """Beside the reason why it was needed."""
+    row = row_of(
+        usage=None,
+        usage_problem="truncated",
+        estimate=Estimate(input_tokens=1, output_tokens=1, note="image_size_assumed"),
+    )
+    assert row.usage_problem == "truncated; image_size_assumed"
+
+
+def test_an_estimate_of_nothing_is_none() -> None:
+    """The row says why."""
+    row = row_of(usage=None, estimate=Estimate(note="estimator_busy"))
+    assert (row.usage_source, row.cost_usd) == ("unavailable", None)
+    assert (row.prompt_tokens, row.usage_problem) == (None, "estimator_busy")
+
+
+def test_an_estimate_without_a_price_keeps_its_tokens() -> None:
+    """As a report would."""
+    row = row_of(
+        usage=None,
+        estimate=Estimate(input_tokens=9, output_tokens=1),
+        response_model="unheard-of",
+        opening=msgspec.structs.replace(OPENING, request_model=None),
+    )
+    assert (row.usage_source, row.prompt_tokens, row.cost_usd) == ("estimated", 9, None)
+    assert row.unpriced_reason == "unknown_model"
+
+
+def test_a_call_that_was_left_alone_has_the_tier_that_it_asked_for() -> None:
+    """Nobody has said which one served it; the proxy itself has answered 504."""
+    row = row_of(
+        usage=None,
+        status=504,
+        outcome="timeout",
+        response_service_tier=None,
+        opening=msgspec.structs.replace(OPENING, request_service_tier="fast"),
+        estimate=Estimate(input_tokens=100),
+    )
+    assert (row.usage_source, row.cost_usd) == ("estimated", Decimal("0.0004"))

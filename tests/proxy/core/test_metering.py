@@ -16,6 +16,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.core.findings import Kept
 from proxy.core.metering import (
     AnswerMeter,
     Observation,
@@ -439,7 +440,34 @@ def test_what_is_spoken_is_counted_in_the_request() -> None:
     facts = requested(b'{"model":"tts-1","input":"hello"}', operation=SPEECH)
     assert facts.units == RequestUnits(characters=5)
     seen = observed(b"\xff\xfb", operation=SPEECH, content_type="audio/mpeg")
-    assert seen == Observation(usage_problem="no_usage_in_answer", complete=True)
+    kept = Kept("sound", b"", 2)
+    assert seen == Observation(usage_problem="no_usage_in_answer", complete=True, kept=kept)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "coding", "sent", "kept"),
+    [
+        (JSON, "", b'{"model":"m"}', b'{"model":"m"}'),
+        (JSON, "gzip", gzip.compress(b'{"model":"m"}'), b'{"model":"m"}'),
+        (JSON, "", b'{"model":"' + b"m" * 99 + b'"}', None),
+        ("text/plain", "", b"{}", None),
+    ],
+    ids=["json", "gzip", "large", "text"],
+)
+def test_a_small_request_can_be_looked_at_again(
+    content_type: str, coding: str, sent: bytes, kept: bytes | None
+) -> None:
+    """Should its answer tell no usage."""
+    meter = RequestMeter(CHAT, content_type=content_type, content_encoding=coding, max_bytes=60)
+    meter.feed(sent)
+    meter.finish()
+    assert meter.body == kept
+
+
+def test_what_was_kept_of_an_answer_is_that_of_a_charged_one() -> None:
+    """An error has no tokens to be counted."""
+    assert observed(b"{}").kept == Kept("json", b"{}", 2)
+    assert observed(b"{}", status=500).kept is None
 
 
 def test_what_an_answer_holds_is_counted() -> None:

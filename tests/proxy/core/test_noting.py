@@ -1,10 +1,11 @@
 """Facts of a call become records and a line in the log; content and keys never do."""
 
+import msgspec
 import pytest
 
 from proxy.core import headers, noting
 from proxy.core.metering import RequestFacts
-from proxy.core.model import Attribution
+from proxy.core.model import Attribution, Estimate
 from tests.fakes.records import closing, opening
 
 
@@ -42,6 +43,21 @@ def test_a_log_line_tells_facts_alone() -> None:
     assert (line["user"], line["outcome"], line["usage"]) == ("ada", "ok", "reported")
     assert "metadata" not in line
     assert not [value for value in line.values() if isinstance(value, bytes | dict)]
+
+
+@pytest.mark.parametrize(
+    ("estimate", "source"),
+    [
+        (Estimate(input_tokens=9), "estimated"),
+        (Estimate(output_tokens=0), "estimated"),
+        (Estimate(note="estimator_busy"), "unavailable"),
+        (None, "unavailable"),
+    ],
+)
+def test_a_log_line_tells_how_usage_is_known(estimate: Estimate | None, source: str) -> None:
+    """As the row will."""
+    found = msgspec.structs.replace(closing(), usage=None, estimate=estimate)
+    assert noting.log_line(found)["usage"] == source
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.core.model import AnswerUnits, RequestUnits
-from proxy.core.units import estimated_units
+from proxy.core.units import estimated_units, tokens_by_size
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,19 @@ def test_units_are_those_of_answer_and_request(
 ) -> None:
     """The answer knows better; what a request leaves out is what the API takes."""
     assert estimated_units(operation_name, asked, told) == units
+
+
+@pytest.mark.parametrize(
+    ("operation_name", "request_bytes", "tokens"),
+    [
+        ("chat", 900, 150),
+        ("chat", 1 << 17, None),
+        ("responses", None, None),
+        ("audio.speech", 900, None),
+    ],
+)
+def test_the_size_of_a_request_tells_its_prompt_roughly(
+    operation_name: str, request_bytes: int | None, tokens: int | None
+) -> None:
+    """Where it is text, and not too large to be something else."""
+    assert tokens_by_size(operation_name, request_bytes) == tokens
