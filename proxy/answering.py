@@ -90,23 +90,25 @@ def ends_with_link(head: AnswerHead, body: Reframed | None) -> bool:
     return head.length == framing.UNTIL_CLOSE if body is None else body.closes
 
 
-def client_head(
-    head: AnswerHead, body: Reframed | None, *, close: bool, minor_version: int
+def with_head(
+    head: AnswerHead, body: Reframed | None, part: bytes, *, close: bool, minor_version: int
 ) -> bytes:
-    """Return the head for the client, with what its own connection and the new framing need."""
+    """Return the head for the client, and the first part of the body as it goes out.
+
+    The head gets what the client's own connection and the new framing need.
+    """
     plan = head.plan
     if body is None and not close and minor_version and plan.line.minor_version:
-        if plan.passes_whole:
-            return head.raw
-        if plan.pick is not None:
-            return b"\r\n".join(plan.pick(head.lines))
+        passed = plan.passed(head.raw, head.lines, part)
+        if passed is not None:
+            return passed
     added = b"" if body is None else body.added
     if close:
         added += b"Connection: close\r\n"
     elif minor_version == 0 or plan.line.minor_version == 0:
         added += b"Connection: keep-alive\r\n"
     without = () if body is None else body.without
-    return passage.answer_head(head.head, without=without, added=added)
+    return passage.answer_head(head.head, without=without, added=added) + part
 
 
 def _is_stream(head: AnswerHead) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from proxy import framing
 from proxy.abandoned import Abandoned
 from proxy.accounting import Account, Books
-from proxy.answering import Reframed, client_head, ends_with_link, reframed
+from proxy.answering import Reframed, ends_with_link, reframed, with_head
 from proxy.client import INVALID_FRAMING, ClientLink
 from proxy.core import headers, passage
 from proxy.core.model import Outcome
@@ -90,7 +90,7 @@ class Exchange:
             self._hold(body)
         else:
             self._account.request_part(body)
-            self._forward(self._head_for_upstream(None) + self._framed(body))
+            self._forward(self._sent(None, self._framed(body)))
 
     def request_body(self, data: bytes) -> None:
         """Take more of the body."""
@@ -102,7 +102,7 @@ class Exchange:
         self._held_bytes += len(data)
         if self._held_bytes > self._relay.limits.held_bytes:
             held, self._held = self._held, None
-            self._forward(self._head_for_upstream(None) + self._framed(b"".join(held)))
+            self._forward(self._sent(None, self._framed(b"".join(held))))
 
     def request_end(self, trailers: framing.Trailers) -> None:
         """Learn that the body is over."""
@@ -243,7 +243,7 @@ class Exchange:
                 body, length = spliced, len(spliced)
         if self._request.length == framing.CHUNKED:
             body = self._framed(body) + self._last_chunk(trailers)
-        self._forward(self._head_for_upstream(length) + body)
+        self._forward(self._sent(length, body))
 
     def _framed(self, data: bytes) -> bytes:
         if self._request.length == framing.CHUNKED:
@@ -255,19 +255,21 @@ class Exchange:
             trailers = passage.request_trailers(trailers, self._request.plan.destination)
         return framing.last_chunk(trailers)
 
-    def _head_for_upstream(self, spliced_length: int | None) -> bytes:
-        request = self._request
+    def _sent(self, spliced_length: int | None, body: bytes) -> bytes:
+        """Return the head for the upstream, and what is here of the body behind it."""
+        request, plan = self._request, self._request.plan
         if spliced_length is None and not self._invited:
-            head = request.plan.head_for_upstream(request.lines)
-            if head is not None:
-                return head
-        return passage.request_head(
+            sent = plan.sent(request.lines, body)
+            if sent is not None:
+                return sent
+        head = passage.request_head(
             request.head,
-            request.plan.line,
-            request.plan.destination,
+            plan.line,
+            plan.destination,
             invited=self._invited,
             spliced_length=spliced_length,
         )
+        return head + body
 
     def _forward(self, data: bytes) -> None:
         """Open, and send the first bytes up once that is written."""
@@ -389,9 +391,7 @@ class Exchange:
         """Pass the next part of the answer on, then look at it; the last part waits for us."""
         account = self._account
         if head is not None:
-            raw = self._answer_head(head) + (
-                raw if self._reframed is None else self._reframed.part(body, done=done)
-            )
+            raw = self._answer_begins(head, raw, body, done=done)
         elif self._reframed is not None:
             raw = self._reframed.part(body, done=done)
         if not done:
@@ -417,11 +417,11 @@ class Exchange:
             link.write(out)
         link.finished(close=self._close_after)
 
-    def _answer_head(self, head: AnswerHead) -> bytes:
-        """Return the head for the client, and settle how the body will reach it."""
+    def _answer_begins(self, head: AnswerHead, raw: bytes, body: bytes, *, done: bool) -> bytes:
+        """Return the head for the client with the first part, and settle how the rest goes down."""
         self._account.answer_begins(head)
         self.answering = True
-        minor_version = self._request.plan.line.minor_version
+        link, minor_version = self._link, self._request.plan.line.minor_version
         if self._spliced or minor_version == 0:
             self._reframed = reframed(
                 head,
@@ -429,10 +429,11 @@ class Exchange:
                 minor_version=minor_version,
                 max_event_bytes=self._relay.books.event_bytes,
             )
-        self._ends_with_link = ends_with_link(head, self._reframed)
-        unread = self._link.request_incomplete and not head.keeps_alive
-        if self._ends_with_link or unread or self._link.closing:
+        ends = self._ends_with_link = ends_with_link(head, self._reframed)
+        if ends or link.closing or (link.request_incomplete and not head.keeps_alive):
             self._close_after = True
-        return client_head(
-            head, self._reframed, close=self._close_after, minor_version=minor_version
+        if self._reframed is not None:
+            raw = self._reframed.part(body, done=done)
+        return with_head(
+            head, self._reframed, raw, close=self._close_after, minor_version=minor_version
         )

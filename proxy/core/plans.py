@@ -66,13 +66,16 @@ class RequestPlan:
     host_at: int
     host_line: bytes
 
-    def head_for_upstream(self, lines: Lines) -> bytes | None:
-        """Return the head that goes up, None where a closer look is needed; uses up the lines."""
+    def sent(self, lines: Lines, body: bytes) -> bytes | None:
+        """Return what goes up of a request, None where a closer look is needed.
+
+        The body, or what is here of it, is framed already. The lines are used up.
+        """
         if self.pick is None:
             return None
         lines[0] = self.first_line
         lines[self.host_at] = self.host_line
-        return b"\r\n".join(self.pick(lines))
+        return b"\r\n".join((*self.pick(lines), b"", body))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,12 @@ class AnswerPlan:
     request_id_at: int  # 0: it has none
     passes_whole: bool
     pick: Picker | None  # the lines that go down, where nothing but lines is left out: else None
+
+    def passed(self, raw: bytes, lines: Lines, body: bytes) -> bytes | None:
+        """Return what goes down of an answer, None where a closer look is needed."""
+        if self.passes_whole:
+            return raw + body
+        return None if self.pick is None else b"\r\n".join((*self.pick(lines), b"", body))
 
 
 class RequestPlans(Shapes[RequestPlan]):
@@ -124,7 +133,7 @@ class RequestPlans(Shapes[RequestPlan]):
             operation = replace(operation, deployment=operation.deployment or deployment)
         content_type = headers.text(fields, b"content-type")
         content_encoding = headers.text(fields, b"content-encoding")
-        lines = raw.split(b"\r\n")
+        lines = raw[:-4].split(b"\r\n")
         hosts, lengths = _places(lines, b"host"), _places(lines, b"content-length")
         host_at = hosts[0] if hosts else 0
         edited = headers.nominated(fields) or destination.left_out or destination.added
@@ -193,7 +202,7 @@ def _answer_plan(raw: bytes) -> AnswerPlan:
     line = headers.status_line(head.first_line)
     if line is None:
         raise FramingError("no status line of HTTP/1.x")
-    fields, lines = head.fields, raw.split(b"\r\n")
+    fields, lines = head.fields, raw[:-4].split(b"\r\n")
     lengths = _places(lines, b"content-length")
     ids = _places(lines, b"x-request-id") or _places(lines, b"apim-request-id")
     content_type = headers.text(fields, b"content-type").lower()
@@ -218,9 +227,9 @@ def _operation(line: RequestLine, destination: Destination) -> Operation:
 
 
 def _picker(pattern: FieldPattern, lines: Lines) -> Picker:
-    """Return what takes the first line, the lines that pass, and the end of the head."""
+    """Return what takes the first line and the lines that pass."""
     passing = [index for index, line in enumerate(lines) if index and pattern.passes(line)]
-    return _tuple_of([0, *passing])  # the two empty lines pass like any other
+    return _tuple_of([0, *passing])
 
 
 def _tuple_of(indices: Sequence[int]) -> Picker:

@@ -9,7 +9,8 @@ value of any other line is in it, so that no secret is kept and no call is taken
 How much is remembered is bounded, because clients choose heads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 MAX_SHAPES = 1024
@@ -86,28 +87,64 @@ class _Told(dict[bytes, bytes]):
         return kind
 
 
+class _Guess(Generic[S]):
+    """The shape of a head with this first line and so many others; the next has it too, mostly.
+
+    Every line must begin as it did then (with its name, or whole where it tells), and the lines
+    that tell must be the same to their ends.
+    """
+
+    __slots__ = ("beginnings", "pick_telling", "shape", "telling")
+
+    def __init__(self, shape: S, told: tuple[bytes, ...]) -> None:
+        places = [place for place, part in enumerate(told) if b":" in part]
+        self.shape = shape
+        self.beginnings = [part if b":" in part else part + b":" for part in told]
+        self.beginnings[0] = told[0]  # looked up by it
+        self.pick_telling = itemgetter(*places) if places else _nothing
+        self.telling = self.pick_telling(told)
+
+
+def _nothing(lines: Sequence[bytes]) -> object:  # noqa: ARG001 - as an itemgetter without places
+    return None
+
+
 class Shapes(Generic[S]):
     """Remembers what was worked out for each shape; `work_out` may refuse a head by raising."""
 
-    __slots__ = ("_known", "_tell", "_work_out")
+    __slots__ = ("_guesses", "_known", "_tell", "_work_out")
 
     def __init__(self, work_out: Callable[[bytes], S]) -> None:
         self._work_out = work_out
         self._known: dict[tuple[bytes, ...], S] = {}
+        self._guesses: dict[tuple[bytes, int], _Guess[S]] = {}
         self._tell = _Told().__getitem__
 
     def of(self, raw: bytes) -> tuple[S, Lines]:
-        """Return what is known of a head's shape, and the head in its lines.
+        """Return what is known of a head's shape, and its lines without the empty one at its end.
 
-        The last two lines are empty. No key holds a query, which nobody should keep.
+        No key holds a query, which nobody should keep.
         """
-        lines = raw.split(b"\r\n")
-        key = (lines[0], *map(self._tell, lines[1:-2]))
-        shape = self._known.get(key)
+        lines = raw[:-4].split(b"\r\n")
+        first_line = lines[0]
+        guess = self._guesses.get((first_line, len(lines)))
+        if (
+            guess is not None
+            and all(map(bytes.startswith, lines, guess.beginnings))
+            and guess.pick_telling(lines) == guess.telling
+        ):
+            return guess.shape, lines
+        told = (first_line, *map(self._tell, lines[1:]))
+        shape = self._known.get(told)
         if shape is None:
             shape = self._work_out(raw)
-            if b"?" not in lines[0] and len(raw) <= MAX_HEAD_BYTES:
-                if len(self._known) >= MAX_SHAPES:
-                    self._known.clear()
-                self._known[key] = shape
+        if b"?" not in first_line and len(raw) <= MAX_HEAD_BYTES:
+            self._remember(told, shape)
         return shape, lines
+
+    def _remember(self, told: tuple[bytes, ...], shape: S) -> None:
+        if len(self._known) >= MAX_SHAPES:
+            self._known.clear()
+            self._guesses.clear()
+        self._known[told] = shape
+        self._guesses[told[0], len(told)] = _Guess(shape, told)

@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from proxy import framing
-from proxy.answering import client_head, ends_with_link, reframed
+from proxy.answering import ends_with_link, reframed, with_head
 from proxy.errors import UpstreamProtocolError
 from proxy.framing import AnswerHead
 
@@ -89,7 +89,7 @@ def test_the_clients_connection_is_its_own(
 ) -> None:
     """A status line of HTTP/1.0 would else be read as its end."""
     head = answer(b"Content-Length: 0\r\n", version=version)
-    out = client_head(head, None, close=close, minor_version=minor_version)
+    out = with_head(head, None, b"", close=close, minor_version=minor_version)
     assert out == head.head.raw[:-2] + expected + b"\r\n"
 
 

@@ -65,7 +65,7 @@ def test_a_request_goes_up_as_if_it_had_been_read_alone(
     assert found.keeps_alive == headers.keeps_alive(head.fields, 1)
     assert found.wants_websocket == passage.wants_websocket(found.line, head.fields)
     odd = bool(headers.nominated(head.fields)) or b"upgrade" in head.fields
-    assert found.head_for_upstream(lines) == (None if odd else expected)
+    assert found.sent(lines, b"body") == (None if odd else expected + b"body")
 
 
 @given(FIELDS, st.sampled_from([b"HTTP/1.1 200 OK", b"HTTP/1.0 404 No"]))
@@ -76,17 +76,15 @@ def test_an_answer_goes_down_as_if_it_had_been_read_alone(
     raw = raw_head(first_line, fields)
     found, lines = ANSWERS.of(raw)
     expected = passage.answer_head(ANSWER_PATTERN.read(raw))
-    if found.pick is not None:
-        assert b"\r\n".join(found.pick(lines)) == expected
-    if found.passes_whole:
-        assert raw == expected
+    nominates = bool(headers.nominated(ANSWER_PATTERN.read(raw).fields))
+    assert found.passed(raw, lines, b"body") == (None if nominates else expected + b"body")
 
 
 def test_a_request_without_a_host_is_left_to_a_closer_look() -> None:
     """HTTP/1.0 needs none, and gets the upstream's."""
     found, lines = PLANS.of(b"GET / HTTP/1.0\r\n\r\n")
     assert found.has_host
-    assert found.head_for_upstream(lines) is None
+    assert found.sent(lines, b"") is None
     assert not PLANS.of(b"GET / HTTP/1.1\r\n\r\n")[0].has_host
     assert not plan(b"host: y\r\n").has_host
 
@@ -225,3 +223,18 @@ def test_a_plan_names_the_model_of_a_session() -> None:
     path = b"GET /openai/deployments/e/realtime?deployment=d"
     assert plan(first_line=path).operation.deployment == "e"
     assert plan(first_line=b"POST /v1/chat/completions?model=g").request_model is None
+
+
+def test_a_mounted_upstream_has_a_destination_of_its_own() -> None:
+    """Its name is taken off the target; lines of its owner take a closer look."""
+    other = DESTINATION._replace(authority=b"azure.example", base_path=b"", added=b"api-key: k\r\n")
+    plans = RequestPlans(PATTERN, DESTINATION, {b"azure": other})
+    found, lines = plans.of(b"POST /azure/openai/v1/embeddings HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (found.mount, found.destination, found.line.target) == (
+        b"azure",
+        other,
+        b"/openai/v1/embeddings",
+    )
+    assert found.operation.name == "embeddings"
+    assert found.sent(lines, b"") is None
+    assert plans.of(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\n\r\n")[0].mount == b""
