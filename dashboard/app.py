@@ -1,4 +1,4 @@
-"""The dashboard put together: routes, access, error answers, and its life as a process."""
+"""The dashboard put together: routes, access, and its life as a process."""
 
 import asyncio
 import os
@@ -11,31 +11,20 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
-from dashboard import rendering
+from dashboard import login, views
 from dashboard.access import Access
-from dashboard.errors import (
-    ConfigurationError,
-    DatabaseUnavailableError,
-    NotFoundError,
-    ParameterError,
-    TooManyAttemptsError,
-    TooSlowError,
-)
+from dashboard.errors import ConfigurationError
+from dashboard.guarding import ACCESS, SECURE, explained, guarded, protected
+from dashboard.login import REGISTER, SINGLE_SIGN_ON
 from dashboard.passwords import password_hash
 from dashboard.queries import Ledger
+from dashboard.register import Register
 from dashboard.settings import Settings
-from dashboard.views import CLOCK, LEDGER, ZONES, add_pages, routes
+from dashboard.views import CLOCK, LEDGER, ZONES
 
-ACCESS = web.AppKey("access", Access)
-OPEN_PATHS = frozenset({"/healthz"})
 STDIN = 0
 
-_WHAT_TO_SEND = (
-    "send Authorization: Bearer with one of METER_API_TOKENS, or HTTP Basic with the admin's "
-    "user and password"
-)
 _log = structlog.get_logger()
 
 
@@ -46,18 +35,25 @@ def create_app(
     monotonic: Callable[[], float] = time.monotonic,
 ) -> web.Application:
     """Return the application; it connects to the database only when asked something."""
-    app = web.Application(middlewares=[_guarded, _explained, _protected])
+    app = web.Application(middlewares=[guarded, explained, protected])
+    register = Register(settings.data_dir)
     app[LEDGER] = Ledger(settings.database_url)
     app[CLOCK] = clock
     app[ACCESS] = Access(
         user=settings.admin_user,
         hashed=password_hash(settings),
         tokens=settings.api_tokens,
+        register=register,
         clock=monotonic,
+        now=lambda: clock().timestamp(),
     )
+    app[REGISTER] = register
+    app[SINGLE_SIGN_ON] = False
+    app[SECURE] = False
     app[ZONES] = {name: ZoneInfo(name) for name in sorted(available_timezones())}
-    app.add_routes(routes)
-    add_pages(app)
+    app.add_routes(views.routes)
+    app.add_routes(login.routes)
+    views.add_pages(app)
     app.on_cleanup.append(_close)
     return app
 
@@ -111,61 +107,3 @@ def _site(runner: web.AppRunner, settings: Settings, listen_fd: int | None) -> w
         return web.SockSite(runner, socket.socket(fileno=listen_fd))
     host, port = settings.address
     return web.TCPSite(runner, host, port)
-
-
-@web.middleware
-async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Put the security headers on every answer."""
-    try:
-        answer = await handler(request)
-    except web.HTTPException as exc:
-        answer = _error(request, exc.status, exc.reason, error_type="not_found")
-        answer.headers.update({"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else {})
-    answer.headers.update(rendering.SECURITY_HEADERS)
-    return answer
-
-
-@web.middleware
-async def _explained(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn our own errors into answers that say what to do."""
-    try:
-        return await handler(request)
-    except DatabaseUnavailableError as exc:
-        _log.warning("database unavailable", problem=str(exc), cause=exc.cause)
-        answer = _error(request, 503, str(exc), error_type="database_unavailable")
-        answer.headers["Retry-After"] = "2"
-    except TooSlowError as exc:
-        answer = _error(request, 503, str(exc), error_type="too_slow")
-    except NotFoundError as exc:
-        answer = _error(request, 404, str(exc), error_type="not_found")
-    except ParameterError as exc:
-        answer = _error(request, 400, str(exc), error_type="invalid_parameter", param=exc.parameter)
-    except TooManyAttemptsError as exc:
-        answer = _error(request, 429, str(exc), error_type="too_many_attempts")
-        answer.headers["Retry-After"] = "60"
-    return answer
-
-
-@web.middleware
-async def _protected(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let nobody read who has not said who they are."""
-    authorization = request.headers.get("Authorization", "")
-    address = request.remote or ""
-    if request.path in OPEN_PATHS or await request.app[ACCESS].allows(
-        authorization, address=address
-    ):
-        return await handler(request)
-    answer = _error(request, 401, _WHAT_TO_SEND, error_type="unauthorized")
-    answer.headers["WWW-Authenticate"] = 'Basic realm="openai-meter", charset="UTF-8"'
-    return answer
-
-
-def _error(
-    request: web.Request, status: int, message: str, *, error_type: str, param: str | None = None
-) -> web.Response:
-    if request.path.startswith("/admin") and not request.path.endswith((".json", ".csv")):
-        return web.Response(
-            status=status, text=rendering.message_page(message), content_type="text/html"
-        )
-    text = rendering.error_json(message, error_type=error_type, param=param)
-    return web.Response(status=status, text=text, content_type="application/json")

@@ -35,6 +35,10 @@ class ParameterError(DashboardError):
         self.parameter = parameter
 
 
+class ForbiddenError(DashboardError):
+    """This account may not do that; ask whoever runs the meter for another role."""
+
+
 class NotFoundError(DashboardError):
     """There is nothing of that name."""
 

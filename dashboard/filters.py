@@ -23,6 +23,7 @@ Key = tuple[str | None, ...]  # where a page begins: the sort value and the name
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 OUTCOMES = ("ok", "upstream_error", "client_disconnected", "timeout", "interrupted", "refused")
 SIZES = (50, 200, 1000)
+OFFSET = "+"  # a paging key that is a number of rows, for those who must not see names
 
 LISTS = {
     "user": "users",
@@ -76,6 +77,13 @@ class Filter:
     def by_call(self) -> bool:
         """Whether only the calls themselves can tell, and no rollup."""
         return bool(self.outcomes or self.metadata)
+
+    @property
+    def offset(self) -> int:
+        """Return how many rows are passed over; 0 where a page begins after a certain row."""
+        if self.after is None or self.after[0] != OFFSET or not (self.after[1] or "").isdigit():
+            return 0
+        return int(self.after[1] or 0)
 
     def with_(self, **changes: Any) -> "Filter":  # noqa: ANN401 - the names of its own fields
         """Return the filter with some fields changed; a change of any begins at the first page."""

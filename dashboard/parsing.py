@@ -19,6 +19,7 @@ from dashboard.filters import LISTS, OUTCOMES, PRESETS, SIZES, Compare, Filter, 
 _T = TypeVar("_T", bound=str)
 
 MOST_VALUES = 50
+KEY_LENGTH = 2
 MOST_CHARACTERS = 1024  # of a value; an id of the ledger has at most as many bytes
 FIRST_DAY = date(1970, 1, 1)
 LAST_DAY = date(9000, 1, 1)
@@ -210,6 +211,10 @@ def _key(value: str | None) -> Key | None:
         found = json.loads(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
     except (binascii.Error, ValueError):
         raise wrong from None
-    if not isinstance(found, list) or not all(isinstance(v, str | None) for v in found):
+    if (
+        not isinstance(found, list)
+        or len(found) != KEY_LENGTH
+        or not all(isinstance(part, str | None) for part in found)
+    ):
         raise wrong
     return tuple(found)

@@ -20,7 +20,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from dashboard import selects
 from dashboard.errors import DatabaseUnavailableError, ParameterError, TooSlowError
-from dashboard.filters import Filter
+from dashboard.filters import OFFSET, Filter
 from dashboard.report import Freshness, Health, Period, Stats
 from dashboard.selects import Key, Source
 
@@ -168,7 +168,15 @@ class Snapshot:
         column, direction = _order(wanted, "name" if "day" in keys else "-cost_usd")
         place, name = _sums_key(wanted)
         number = None if limit is None else limit + 1
-        values = (*_places(wanted, search_in), column, direction, place, name, number)
+        values = (
+            *_places(wanted, search_in),
+            column,
+            direction,
+            place,
+            name,
+            number,
+            wanted.offset,
+        )
         rows = await self._fetch(selects.sums(source, keys), *values)
         if limit is None or len(rows) <= limit:
             return Found(rows=rows)
@@ -261,7 +269,7 @@ def _order(wanted: Filter, default: str) -> tuple[str, int]:
 
 
 def _sums_key(wanted: Filter) -> tuple[Decimal | None, str | None]:
-    if wanted.after is None:
+    if wanted.after is None or wanted.after[0] == OFFSET:
         return None, None
     try:
         place, name = wanted.after

@@ -12,6 +12,7 @@ from datetime import date, datetime
 from decimal import Decimal
 
 from dashboard.report import Column, Health, Report, Stats, Table, Value
+from dashboard.roles import Viewer
 
 SCHEMA = "v1"  # of JSON and CSV: columns are added at the end, never renamed or taken away
 
@@ -81,7 +82,7 @@ def to_csv(table: Table, *, raw: bool = False) -> str:
     return text.getvalue() if raw else "\ufeff" + text.getvalue()
 
 
-def to_html(report: Report) -> str:
+def to_html(report: Report, viewer: Viewer) -> str:
     """Return a report as a page."""
     parts = [_heading(report.title)]
     parts += [_html_table(table) for table in report.tables]
@@ -91,7 +92,8 @@ def to_html(report: Report) -> str:
         f"Newest call: {shown}. Days begin in {report.filter.zone.key}. "
         "List prices, not an invoice; “?” is not known."
     )
-    parts.append(f"<p>{html.escape(words)}</p></html>")
+    who = f"{viewer.name} ({viewer.role})"
+    parts.append(f"<p>{html.escape(words)}</p><p>{html.escape(who)}</p></html>")
     return "".join(parts)
 
 
@@ -123,6 +125,23 @@ def error_json(message: str, *, error_type: str, param: str | None = None) -> st
 def message_page(message: str) -> str:
     """Return a page that says one thing."""
     return f"{_heading('API Usage')}<p>{html.escape(message)}</p></html>"
+
+
+def login_page(
+    *, csrf: str, following: str, problem: str = "", single_sign_on: bool = False
+) -> str:
+    """Return the page with the form that asks who somebody is."""
+    said = f"<p role=alert>{html.escape(problem)}</p>" if problem else ""
+    sign_on = '<p><a href="/admin/oidc">Log in with single sign-on</a></p>'
+    return (
+        f"{_heading('Log in')}{said}<form method=post action=/admin/login>"
+        f'<input type=hidden name=csrf value="{html.escape(csrf)}">'
+        f'<input type=hidden name=next value="{html.escape(following)}">'
+        "<p><label>User <input name=user autocomplete=username required autofocus></label></p>"
+        "<p><label>Password <input name=password type=password "
+        "autocomplete=current-password required></label></p>"
+        f"<p><button>Log in</button></p></form>{sign_on if single_sign_on else ''}</html>"
+    )
 
 
 def _heading(title: str) -> str:

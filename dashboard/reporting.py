@@ -15,6 +15,7 @@ from dashboard.selects import Key
 TOP_USERS = 10
 USERS_OF_ENDPOINT = 50
 CALLS_OF_USER = 100
+NEWEST_CALLS = 8
 
 
 class Reporter:
@@ -30,6 +31,7 @@ class Reporter:
         days = await self._sums("days", "Cost by day", wanted, ("day", "endpoint"))
         top = wanted.with_(sort=None, size=TOP_USERS)
         users = await self._sums("users", "Top users", top, ("user_id",), limit=TOP_USERS)
+        calls = await self._calls("calls", "Newest calls", top, limit=NEWEST_CALLS)
         return self._report(
             "overview",
             "API Usage",
@@ -39,6 +41,7 @@ class Reporter:
             endpoints,
             users,
             await self._projection(wanted),
+            calls,
         )
 
     async def users(self, wanted: Filter, *, whole: bool = False) -> Report:

@@ -221,7 +221,7 @@ def sums(source: Source, keys: tuple[Key, ...]) -> str:
     """Return the statement that sums cells by some keys, in any order, a page at a time.
 
     Beyond `PLACES` it takes: sort column, direction (1 or -1), place and name of the row to begin
-    after (or NULL), and how many rows.
+    after (or NULL), how many rows, and how many to pass over.
     """
     return _SUMS[source, keys]
 
@@ -259,6 +259,7 @@ WHERE CASE
 END
 ORDER BY place, CASE WHEN $16 = 'name' AND $17 = -1 THEN name END DESC, name
 LIMIT $20
+OFFSET $21
 """
 
 

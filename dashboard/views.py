@@ -11,12 +11,15 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from dashboard import rendering, tables
-from dashboard.errors import ParameterError
+from dashboard.errors import ForbiddenError, ParameterError
 from dashboard.filters import Filter
+from dashboard.guarding import ACCESS, VIEWER
+from dashboard.hiding import demand_blind, hidden
 from dashboard.parsing import parse
 from dashboard.queries import Ledger
 from dashboard.report import Report, Table
 from dashboard.reporting import Reporter
+from dashboard.signing import pseudonym
 
 LEDGER = web.AppKey("ledger", Ledger)
 CLOCK: web.AppKey[Callable[[], datetime]] = web.AppKey("clock")
@@ -71,6 +74,8 @@ async def asking(
             columns=columns,
             refused=refused,
         )
+        if not request[VIEWER].sees_users:
+            demand_blind(wanted)
         yield wanted, Reporter(snapshot, now=now)
 
 
@@ -88,7 +93,11 @@ def answering(question: "Question", form: str) -> Handler:
 
 
 def rendered(request: web.Request, report: Report, form: str, *, raw: bool) -> web.Response:
-    """Return a report in the form that was asked for."""
+    """Return a report in the form that was asked for, and as far as the viewer may see it."""
+    viewer = request[VIEWER]
+    if not viewer.sees_users:
+        key = request.app[ACCESS].key
+        report = hidden(report, lambda user: pseudonym(key, user))
     if form == "json":
         return _json(rendering.to_json(report))
     if form == "csv":
@@ -100,7 +109,7 @@ def rendered(request: web.Request, report: Report, form: str, *, raw: bool) -> w
             charset="utf-8",
             headers={"Content-Disposition": f'attachment; filename="{name}"'},
         )
-    return web.Response(text=rendering.to_html(report), content_type="text/html")
+    return web.Response(text=rendering.to_html(report, viewer), content_type="text/html")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +126,7 @@ QUESTIONS = (
     Question(path="/admin", answer=lambda ask, wanted, _: ask.overview(wanted), refused=_OVERVIEW),
     Question(
         path="/admin/users",
-        answer=lambda ask, wanted, request: ask.users(wanted, whole=_form_of(request) == "csv"),
+        answer=lambda ask, wanted, request: ask.users(wanted, whole=_is_file(request)),
         columns=tables.SORTABLE,
         refused=_BY_CALL,
     ),
@@ -183,8 +192,13 @@ def _chosen_table(request: web.Request, report: Report) -> Table:
         raise ParameterError("table", f"expected one of {names}") from None
 
 
-def _form_of(request: web.Request) -> str:
-    return "csv" if request.path.endswith(".csv") else "page"
+def _is_file(request: web.Request) -> bool:
+    """Whether all rows go into a file; raise ForbiddenError for those who may not take them."""
+    if not request.path.endswith(".csv"):
+        return False
+    if not request[VIEWER].may_export:
+        raise ForbiddenError
+    return True
 
 
 def _event_id(request: web.Request) -> UUID:

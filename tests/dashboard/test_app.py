@@ -76,7 +76,7 @@ async def test_the_front_leads_to_the_page(client: Client) -> None:
     assert (answer.status, answer.headers["Location"]) == (302, "/admin")
 
 
-@pytest.mark.parametrize("path", ["/api/usage/stats", "/admin", "/", "/no/such/page"])
+@pytest.mark.parametrize("path", ["/api/usage/stats", "/admin/users.csv", "/no/such/page"])
 async def test_strangers_learn_only_what_to_send(client: Client, path: str) -> None:
     """Not even whether a page exists."""
     answer = await client.get(path)
@@ -89,8 +89,8 @@ async def test_strangers_learn_only_what_to_send(client: Client, path: str) -> N
 async def test_guessing_is_answered_with_a_pause(client: Client) -> None:
     """429, and when to come back."""
     for _ in range(MOST_FAILURES):
-        assert (await client.get("/admin", headers=GUESS)).status == 401
-    answer = await client.get("/admin", headers=GUESS)
+        assert (await client.get("/api/usage/stats", headers=GUESS)).status == 401
+    answer = await client.get("/api/usage/stats", headers=GUESS)
     assert (answer.status, answer.headers["Retry-After"]) == (429, "60")
 
 

@@ -12,6 +12,7 @@ import pytest
 from dashboard import rendering
 from dashboard.filters import Filter
 from dashboard.report import Column, Freshness, Health, Period, Report, Stats, Table
+from dashboard.roles import Viewer
 
 MOMENT = datetime(2026, 8, 28, 12, 0, tzinfo=UTC)
 PERIOD = Period(
@@ -54,6 +55,7 @@ REPORT = Report(
     freshness=Freshness(as_of=MOMENT, newest_call=None, report_timezone="UTC"),
     tables=(TABLE, replace(TABLE, name="days", rows=())),
 )
+ADA = Viewer(name="ada", role="admin", via="session", csrf="x")
 STATS = Stats(as_of=MOMENT, newest_call=None, report_timezone="Europe/Berlin", periods=(PERIOD,))
 
 
@@ -98,14 +100,14 @@ def test_whatever_begins_a_formula_is_defused(first: str) -> None:
 def test_what_is_shown_cannot_become_markup() -> None:
     """Text is text."""
     table = replace(TABLE, rows=(("<script>", None, 1),), title="<script>")
-    page = rendering.to_html(replace(REPORT, title="<script>", tables=(table,)))
+    page = rendering.to_html(replace(REPORT, title="<script>", tables=(table,)), ADA)
     assert "<script>" not in page
     assert "<script>" not in rendering.message_page("<script>")
 
 
 def test_the_page_says_what_is_unknown() -> None:
     """A question mark, and where days begin."""
-    page = rendering.to_html(REPORT)
+    page = rendering.to_html(REPORT, ADA)
     assert "<td>?</td>" in page
     assert "Newest call: none yet" in page
     assert "Days begin in UTC" in page
@@ -113,7 +115,7 @@ def test_the_page_says_what_is_unknown() -> None:
 
 def test_the_policy_allows_exactly_the_style_of_the_page() -> None:
     """Nothing else may load or run."""
-    [style] = re.findall("<style>(.*)</style>", rendering.to_html(REPORT))
+    [style] = re.findall("<style>(.*)</style>", rendering.to_html(REPORT, ADA))
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = rendering.SECURITY_HEADERS["Content-Security-Policy"]
     assert f"style-src 'sha256-{digest}'" in policy

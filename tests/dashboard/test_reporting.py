@@ -11,7 +11,7 @@ from dashboard.queries import Ledger
 from dashboard.report import Report
 from dashboard.reporting import Reporter, periods
 from dashboard.tables import SORTABLE
-from tests.dashboard.test_views import record
+from tests.dashboard.conftest import record
 from tests.fakes.rows import MOMENT, ledger_row
 
 COST = Decimal("0.000285000001")

@@ -25,7 +25,7 @@ async def test_every_source_answers_every_question_alike(database: str, source: 
             names = [attribute.name for attribute in statement.get_attributes()]
             assert names == [*keys, *selects.SUMS, "after_place", "after_name"]
             types = [parameter.name for parameter in statement.get_parameters()]
-            assert len(types) == len(selects.PLACES) + 5
+            assert len(types) == len(selects.PLACES) + 6
         total = await connection.prepare(selects.totals(source))
         assert [attribute.name for attribute in total.get_attributes()] == list(selects.SUMS)
     finally:

@@ -1,55 +1,16 @@
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient
 
-from dashboard.app import create_app
-from dashboard.settings import Settings
 from dashboard.views import QUESTIONS
-from proxy.core.model import LedgerRow
-from proxy.ledger import Ledger as Writer
-from tests.fakes.rows import MOMENT, ledger_row, unpriced_row
+from tests.dashboard.conftest import TOKEN, Client
+from tests.fakes.rows import ledger_row
 
-Client = TestClient[web.Request, web.Application]
-MakeClient = Callable[[web.Application], Awaitable[Client]]
-TOKEN = {"Authorization": "Bearer token-1"}
-NOW = MOMENT + timedelta(hours=1)
 NEEDED = {
     "/admin/user": "?user=ada",
     "/admin/endpoint": "?endpoint=analyze_homework",
     "/admin/call": f"?call={ledger_row(0).event_id}",
 }
-ROWS = [
-    ledger_row(0),
-    ledger_row(1, user_id="bob", endpoint="generate_hint"),
-    ledger_row(2, user_id=None, created_at=MOMENT - timedelta(days=2)),
-    unpriced_row(3, model="new-model"),
-]
-
-
-async def record(dsn: str, rows: Sequence[LedgerRow]) -> None:
-    """Put rows into the ledger."""
-    writer = Writer(dsn, report_timezone="UTC")
-    await writer.insert(rows)
-    await writer.close()
-
-
-@pytest.fixture
-async def client(database: str, tmp_path: Path, aiohttp_client: MakeClient) -> Client:
-    """Return a client of a dashboard whose ledger has a few rows."""
-    await record(database, ROWS)
-    settings = Settings(
-        data_dir=tmp_path,
-        database_url=database,
-        admin_password="correct horse",  # noqa: S106 - no real one
-        api_tokens=("token-1",),
-    )
-    return await aiohttp_client(await asyncio.to_thread(create_app, settings, clock=lambda: NOW))
 
 
 @pytest.mark.parametrize("path", [question.path for question in QUESTIONS])

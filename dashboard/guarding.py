@@ -1,0 +1,160 @@
+"""What every request passes: who is it, may it do that, and what every answer carries.
+
+Nothing is served to anyone who is not known but health, the form to log in with, and links that
+carry a signature. What changes something has to come from our own pages, or from a program that
+sends its credentials by itself.
+"""
+
+import time
+from urllib.parse import urlencode, urlsplit
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from dashboard import rendering
+from dashboard.access import Access
+from dashboard.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    ForbiddenError,
+    NotFoundError,
+    ParameterError,
+    TooManyAttemptsError,
+    TooSlowError,
+)
+from dashboard.roles import Viewer
+
+ACCESS = web.AppKey("access", Access)
+SECURE = web.AppKey("secure", bool)  # whether browsers come by HTTPS
+VIEWER = web.RequestKey("viewer", Viewer)
+SESSION_COOKIE = "meter_session"
+CSRF_HEADER = "X-CSRF-Token"
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+OPEN_PATHS = frozenset({"/healthz", "/admin/login"})
+OPEN_FOLDERS = ("/admin/static/", "/admin/oidc", "/usage/")  # /usage/ looks at its link itself
+
+_WHAT_TO_SEND = (
+    "send Authorization: Bearer with a token (METER_API_TOKENS, or one made by `openai-meter "
+    "token`), or HTTP Basic with user and password; people log in at /admin/login"
+)
+_log = structlog.get_logger()
+
+
+@web.middleware
+async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Put the security headers on every answer; one that has been begun has them already."""
+    try:
+        answer = await handler(request)
+    except web.HTTPException as exc:
+        answer = error(request, exc.status, exc.reason, error_type="not_found")
+        answer.headers.update({"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else {})
+    if not answer.prepared:
+        for name, value in rendering.SECURITY_HEADERS.items():
+            answer.headers.setdefault(name, value)
+    return answer
+
+
+@web.middleware
+async def explained(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn our own errors into answers that say what to do."""
+    try:
+        return await handler(request)
+    except DatabaseUnavailableError as exc:
+        _log.warning("database unavailable", problem=str(exc), cause=exc.cause)
+        answer = error(request, 503, str(exc), error_type="database_unavailable")
+        answer.headers["Retry-After"] = "2"
+    except ConfigurationError as exc:
+        _log.error("not usable", problem=str(exc))
+        answer = error(request, 503, "The data directory cannot be used.", error_type="unusable")
+    except TooSlowError as exc:
+        answer = error(request, 503, str(exc), error_type="too_slow")
+    except NotFoundError as exc:
+        answer = error(request, 404, str(exc), error_type="not_found")
+    except ForbiddenError as exc:
+        answer = error(request, 403, str(exc), error_type="forbidden")
+    except ParameterError as exc:
+        answer = error(request, 400, str(exc), error_type="invalid_parameter", param=exc.parameter)
+    except TooManyAttemptsError as exc:
+        answer = error(request, 429, str(exc), error_type="too_many_attempts")
+        answer.headers["Retry-After"] = "60"
+    return answer
+
+
+@web.middleware
+async def protected(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let nobody read who has not said who they are, and nobody else speak for them."""
+    if request.method not in SAFE_METHODS and not _is_from_here(request):
+        raise ForbiddenError("This was sent by a page of another site.")
+    if request.path in OPEN_PATHS or request.path.startswith(OPEN_FOLDERS):
+        return await handler(request)
+    viewer = await request.app[ACCESS].viewer(
+        request.headers.get("Authorization", ""),
+        request.cookies.get(SESSION_COOKIE, ""),
+        address=request.remote or "",
+    )
+    if viewer is None:
+        return _who_are_you(request)
+    request[VIEWER] = viewer
+    if viewer.via == "session" and request.method not in SAFE_METHODS:
+        await _demand_form(request)
+    return await handler(request)
+
+
+def error(
+    request: web.Request, status: int, message: str, *, error_type: str, param: str | None = None
+) -> web.Response:
+    """Return an error: a page where a page was asked for, else JSON."""
+    if is_page(request):
+        return web.Response(
+            status=status, text=rendering.message_page(message), content_type="text/html"
+        )
+    text = rendering.error_json(message, error_type=error_type, param=param)
+    return web.Response(status=status, text=text, content_type="application/json")
+
+
+def is_page(request: web.Request) -> bool:
+    """Whether a person looks at the answer."""
+    path = request.path
+    return path == "/" or (path.startswith("/admin") and not path.endswith((".json", ".csv")))
+
+
+def demand_admin(request: web.Request) -> Viewer:
+    """Return who is asking if that is an admin; raise ForbiddenError otherwise."""
+    viewer = request[VIEWER]
+    if not viewer.is_admin:
+        raise ForbiddenError
+    return viewer
+
+
+def wall_clock() -> float:
+    """Return the time of day in seconds since 1970."""
+    return time.time()
+
+
+def _who_are_you(request: web.Request) -> web.Response:
+    if is_page(request) and request.method in SAFE_METHODS:
+        query = urlencode({"next": request.path_qs}) if request.path != "/" else ""
+        location = f"/admin/login?{query}" if query else "/admin/login"
+        return web.Response(status=303, headers={"Location": location})
+    answer = error(request, 401, _WHAT_TO_SEND, error_type="unauthorized")
+    answer.headers["WWW-Authenticate"] = 'Basic realm="openai-meter", charset="UTF-8"'
+    return answer
+
+
+def _is_from_here(request: web.Request) -> bool:
+    """Whether no browser says that another site made it send this."""
+    if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        return False
+    origin = request.headers.get("Origin")
+    return origin is None or urlsplit(origin).netloc == request.host
+
+
+async def _demand_form(request: web.Request) -> None:
+    """Raise ForbiddenError unless what only our own pages know has been sent along."""
+    sent = request.headers.get(CSRF_HEADER, "")
+    if not sent and request.content_type == "application/x-www-form-urlencoded":
+        sent = str((await request.post()).get("csrf", ""))
+    cookie = request.cookies.get(SESSION_COOKIE, "")
+    if not request.app[ACCESS].is_form(cookie, sent):
+        raise ForbiddenError("The form is too old: go back, reload the page and send it again.")
