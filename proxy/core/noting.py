@@ -30,15 +30,19 @@ def completed(opening: Opening, facts: RequestFacts, who: Attribution) -> Openin
     )
 
 
-def operation_asked(line: headers.RequestLine, base_path: str) -> Operation:
+def operation_asked(
+    line: headers.RequestLine, base_path: str, *, is_named: bool = False
+) -> Operation:
     """Return what a request asks for, as the client's path or else the upstream's whole one says.
 
-    With `https://host/v1` as the upstream a client may leave `/v1` out of its own path.
+    With `https://host/v1` as the upstream a client may leave `/v1` out of its own path. An upstream
+    that somebody has named speaks the API, be it that it has no `/v1` at all.
     """
     method, path = line.method.decode("ascii"), path_of(line.target)
     operation = operation_of(method, path)
-    if operation is UNKNOWN and base_path:
-        return operation_of(method, base_path + path)
+    for prefix in (base_path, "/v1" if is_named else ""):
+        if operation is UNKNOWN and prefix:
+            operation = operation_of(method, prefix + path)
     return operation
 
 

@@ -2,7 +2,8 @@
 
 The registry is data, one line an operation, so that whoever teaches the proxy to read a further
 usage moves a line. Paths are compared as they came, percent-encoding untouched, less what says only
-where the API is mounted: `/v1`, `/openai/v1`, an Azure deployment, a doubled or a trailing slash.
+where the API is mounted: `/v1`, `/openai/v1`, an Azure deployment, a doubled or a trailing slash, a
+few segments of somebody's own in front of all that (`/api/v1`, `/inference/v1`, `/v1beta/openai`).
 A call is charged where it is made: fetching a stored answer again reads no usage.
 """
 
@@ -10,12 +11,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 
 MAX_REMEMBERED_CHARACTERS = 256
+MAX_LEADING_SEGMENTS = 6
 MOUNT = re.compile(
     r"/+(?:openai/deployments/(?P<deployment>[^/]+)|openai/v1|openai|backend-api/codex|voice-live"
     r"|v1)/+"
 )
+_SLASHES = re.compile(r"/+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,9 +212,16 @@ def _remembered(method: str, path: str) -> Operation:
 
 
 def _find(method: str, path: str) -> Operation:
-    mount = MOUNT.match(path)
-    if mount is None:
-        return UNKNOWN
+    """Look behind the first mount; where nothing is known there, behind a later one."""
+    for slashes in islice(_SLASHES.finditer(path), 1 + MAX_LEADING_SEGMENTS):
+        mount = MOUNT.match(path, slashes.start())
+        operation = _find_behind(mount, method, path) if mount else UNKNOWN
+        if operation is not UNKNOWN:
+            return operation
+    return UNKNOWN
+
+
+def _find_behind(mount: re.Match[str], method: str, path: str) -> Operation:
     segments = [segment for segment in path[mount.end() :].split("/") if segment]
     for pattern, operation in REGISTRY.get((method, len(segments)), {}).items():
         if all(want in {"*", got} for want, got in zip(pattern, segments, strict=True)):

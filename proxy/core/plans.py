@@ -126,7 +126,8 @@ class RequestPlans(Shapes[RequestPlan]):
         if line.method == b"CONNECT" or not (line.target.startswith(b"/") or line.target == b"*"):
             raise FramingError("the request target is not a path: this is no forward proxy")
         mount, line, destination = self._destined(line)
-        fields, operation = head.fields, _operation(line, destination)
+        fields = head.fields
+        operation = _operation(line, destination, is_named=bool(mount))
         request_model = None
         if operation.is_session:
             request_model, deployment = noting.model_asked(line.target)
@@ -222,8 +223,8 @@ def _answer_plan(raw: bytes) -> AnswerPlan:
     )
 
 
-def _operation(line: RequestLine, destination: Destination) -> Operation:
-    return noting.operation_asked(line, destination.base_path.decode("latin-1"))
+def _operation(line: RequestLine, destination: Destination, *, is_named: bool) -> Operation:
+    return noting.operation_asked(line, destination.base_path.decode("latin-1"), is_named=is_named)
 
 
 def _picker(pattern: FieldPattern, lines: Lines) -> Picker:

@@ -54,6 +54,8 @@ class Imitation:
                 web.post("/v1/responses", self._response),
                 web.get("/v1/responses/{id}", self._stored_response),
                 web.post("/v1/embeddings", self._embeddings),
+                web.post("/openai/deployments/{name}/chat/completions", self._chat),
+                web.post("/openai/deployments/{name}/embeddings", self._embeddings),
                 web.post("/v1/files", self._upload),
                 web.get("/v1/files/{id}/content", self._download),
                 web.get("/v1/models", self._models),

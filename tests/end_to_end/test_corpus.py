@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,18 @@ CHARGED = (  # columns that the core alone makes of the same bytes
 
 
 async def _run(
-    exchanges: Sequence[Exchange], way: Way, directory: Path, dsn: str
+    exchanges: Sequence[Exchange], way: Way, directory: Path, dsn: str, *, below: str = ""
 ) -> tuple[dict[str, Received], list[dict[str, Any]]]:
-    """Replay the exchanges; return the answers, and the rows."""
+    """Replay the exchanges, below a name if one is given; return the answers, and the rows."""
     async with (
         Upstream(script=replay.replaying(exchanges, way)) as upstream,
-        metering(directory, upstream.url, dsn) as running,
+        metering(
+            directory, upstream.url, dsn, upstreams={below: upstream.url} if below else {}
+        ) as running,
     ):
-        received = await replay.replay(exchanges, running.port)
+        prefix = f"/{below}" if below else ""
+        asked = [replace(one, target=prefix + one.target) for one in exchanges]
+        received = await replay.replay(asked, running.port)
         rows = await running.rows(len(exchanges))
     assert len(upstream.calls) == len(exchanges)
     _report([what for call in upstream.calls for what in _differing_request(call, exchanges)])
@@ -70,6 +75,32 @@ async def test_bytes_and_sums_are_as_recorded(
     _report(differences)
     sources = Counter(row["usage_source"] for row in rows)
     assert sources == Counter("reported" if one.tells_usage else "unavailable" for one in exchanges)
+
+
+@pytest.mark.parametrize("way", [Way.PLAIN, Way.CUT])
+async def test_azure_under_a_name_is_azure(
+    way: Way, corpus_path: Path, tmp_path: Path, database: str
+) -> None:
+    """What was recorded of Azure passes below a prefix as without one, and is charged alike."""
+    azure = [one for one in replay.load(corpus_path) if one.facts["provider"] == "azure-openai"]
+    exchanges = [one for one in azure if one.kind in replay.KINDS]
+    assert len(exchanges) > 30
+    received, rows = await _run(exchanges, way, tmp_path, database, below="azure")
+    by_id = _rows_by_exchange(rows)
+    _report(
+        [
+            f"{one.id} {one.kind} {what}"
+            for one in exchanges
+            for what in (
+                *_differing_bytes(one, received[one.id], way),
+                *_differing_facts(one, by_id[one.id]),
+                *_differing_usage(one, by_id[one.id]),
+                *_differing_charge(one, by_id[one.id]),
+            )
+        ]
+    )
+    assert {row["upstream_name"] for row in rows} == {"azure"}
+    assert [row for row in rows if row["model"] is None] == []
 
 
 async def test_usage_that_nobody_asked_for_is_for_the_row_alone(

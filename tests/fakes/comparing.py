@@ -1,6 +1,7 @@
-"""The same request sent straight to the upstream and through the proxy, and what each side saw."""
+"""The same request sent to the upstream straight and through the proxy, and what each side saw."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from tests.fakes.relay import Running, Wire, running_worker
 from tests.fakes.upstream import Call, Script, Upstream
 
 PATIENCE_SECONDS = 20
+NAME = "named"
 HOP_BY_HOP = (b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade")
 
 
@@ -77,13 +79,29 @@ async def exchange(port: int, *parts: bytes) -> bytes:
 async def both_ways(
     directory: Path, script: Script, *parts: bytes, **settings: Any
 ) -> tuple[Seen, Seen]:
-    """Return what is seen directly and through the proxy."""
+    """Return what is seen directly and through the proxy; under a name it is the same."""
+    settings = {"upstreams": f'{{"{NAME}": "http://127.0.0.1:%d"}}', **settings}
     async with asyncio.timeout(PATIENCE_SECONDS), Upstream(script) as upstream:
         direct = await _seen(upstream, upstream.port, parts)
+        settings["upstreams"] %= upstream.port
         async with running_worker(directory, upstream.url, **settings) as worker:
             proxied = await _seen(upstream, worker.port, parts)
-            await _accounted(worker, len(proxied.received))
+            calls = len(proxied.received)
+            await _accounted(worker, calls)
+            below = _below_the_name(parts)
+            if below is not None:
+                assert await _seen(upstream, worker.port, below) == proxied
+                await _accounted(worker, 2 * calls)
     return direct, proxied
+
+
+def _below_the_name(parts: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
+    """Return the same request under a name, None where its target is no path."""
+    target = re.match(rb"[^ \r\n]+ (?=/[^ \r\n]* HTTP/1\.[01]\r\n)", parts[0])
+    if target is None:
+        return None
+    first = parts[0]
+    return first[: target.end()] + b"/" + NAME.encode() + first[target.end() :], *parts[1:]
 
 
 async def _seen(upstream: Upstream, port: int, parts: tuple[bytes, ...]) -> Seen:

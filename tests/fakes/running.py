@@ -65,7 +65,7 @@ async def metering(
     listener = open_sockets(chosen.listen, 1, setting="METER_LISTEN")[0]
     port = int(listener.getsockname()[1])
     worker = Worker(chosen, journal=journal, name="w", log_call=None, clock_ns=reference_clock)
-    with recording(directory, dsn):
+    with recording(directory, dsn, chosen.pricing_file):
         task = asyncio.get_running_loop().create_task(worker.run(listener))
         try:
             yield Metering(port, dsn)
@@ -76,10 +76,12 @@ async def metering(
 
 
 @contextmanager
-def recording(directory: Path, dsn: str) -> Iterator[int]:
+def recording(directory: Path, dsn: str, prices: Path | None = None) -> Iterator[int]:
     """Run a recorder; its log goes to the test's own output."""
     environment = {name: value for name, value in os.environ.items() if name[:6] != "METER_"}
     environment |= {"METER_DATA_DIR": str(directory), "METER_DATABASE_URL": dsn}
+    if prices is not None:
+        environment["METER_PRICING_FILE"] = str(prices)
     command = [sys.executable, "-m", "proxy", "recorder"]
     process = subprocess.Popen(command, env=environment)  # noqa: S603 - our own command
     try:

@@ -49,7 +49,7 @@ DEPLOYED = b"/openai/deployments/my%2Fgpt/chat/completions?api-version=2026-05-0
         (b"/openai/v1/chat/completions", "chat"),
         (b"/v1//chat/completions", "chat"),
         (b"//v1/%63hat", "unknown"),
-        (b"/../v1/models?", "unknown"),
+        (b"/../v1/models?", "models.create"),
     ],
 )
 async def test_the_name_is_taken_off_and_nothing_else(

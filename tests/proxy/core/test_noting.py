@@ -80,6 +80,24 @@ def test_the_operation_is_known_wherever_the_api_is_mounted(
 
 
 @pytest.mark.parametrize(
+    ("base_path", "target", "name"),
+    [
+        ("", b"/chat/completions", "chat"),
+        ("/beta", b"/chat/completions", "chat"),
+        ("", b"/api/v1/embeddings", "embeddings"),
+        ("/api/v1", b"/embeddings", "embeddings"),
+        ("", b"/nothing/of/this/kind", "unknown"),
+    ],
+)
+def test_an_upstream_that_has_a_name_speaks_the_api(
+    base_path: str, target: bytes, name: str
+) -> None:
+    """Some have no /v1 at all."""
+    line = headers.RequestLine(b"POST", target, 1)
+    assert noting.operation_asked(line, base_path, is_named=True).name == name
+
+
+@pytest.mark.parametrize(
     ("query", "asked"),
     [
         (b"?model=gpt-realtime&api-key=secret", ("gpt-realtime", None)),

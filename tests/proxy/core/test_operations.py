@@ -67,6 +67,10 @@ STRANGE: tuple[tuple[str, str], ...] = (
     ("POST", "/v2/chat/completions"),
     ("OPTIONS", "/v1/chat/completions"),
     ("POST", "/chat/completions"),
+    ("POST", "/api/chat/completions"),
+    ("POST", "/a/b/c/d/e/f/g/v1/chat/completions"),
+    ("POST", "/v1/nothing/v1/of/this/kind"),
+    ("POST", "/apiv1/chat/completions"),
     ("GET", "/v1/"),
     ("GET", ""),
 )
@@ -89,6 +93,25 @@ def test_any_other_call_has_a_name_and_reads_no_usage(
     assert (operation.name, operation.api_type) == (name, api_type)
     assert not operation.reads_usage
     assert not operation.splices
+
+
+@pytest.mark.parametrize(
+    ("path", "deployment"),
+    [
+        ("/api/v1/chat/completions", None),
+        ("/inference/v1/chat/completions", None),
+        ("/v1beta/openai/chat/completions", None),
+        ("/v1/account/gateway/openai/chat/completions", None),
+        ("/api/projects/mine/openai/v1//chat/completions", None),
+        ("/gateway/openai/deployments/d/chat/completions", "d"),
+    ],
+)
+def test_other_providers_have_the_api_behind_paths_of_their_own(
+    path: str, deployment: str | None
+) -> None:
+    """A few segments in front hide no call that costs money."""
+    operation = operation_of("POST", path)
+    assert (operation.name, operation.deployment) == ("chat", deployment)
 
 
 @pytest.mark.parametrize(("path", "name"), SESSION_PATHS)
