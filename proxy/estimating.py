@@ -6,6 +6,7 @@ What comes in holds prompts and answers: nothing of it is kept, written or logge
 fetch its vocabularies from the network; here they come from files that are part of the package.
 """
 
+import contextlib
 import lzma
 import os
 import signal
@@ -27,6 +28,7 @@ from proxy.core.model import Estimate
 FAILED = "estimate_failed"
 FRAME = struct.Struct(">I")  # the length of what follows
 NICENESS = 5  # calls come first
+OOM_SCORE = "900"  # of 1000: where memory is short
 _DIRECTORY = Path(__file__).parent / "vocabularies"
 _DEFINITIONS: dict[str, Callable[[], dict[str, Any]]] = {
     O200K: openai_public.o200k_base,
@@ -86,6 +88,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
+    with contextlib.suppress(OSError):  # no Linux; else it goes before a worker does
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     serve(sys.stdin.buffer, sys.stdout.buffer)
 
 

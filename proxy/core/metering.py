@@ -23,6 +23,7 @@ from proxy.core.mending import UNREADABLE
 from proxy.core.model import AnswerUnits
 from proxy.core.operations import Operation
 from proxy.core.scanning import BodyKeeper
+from proxy.core.thinning import Thinner
 
 __all__ = ["AnswerMeter", "Observation", "RequestFacts", "RequestMeter"]
 
@@ -87,19 +88,31 @@ def observed_whole(body: bytes) -> Observation | None:
 class RequestMeter:
     """Read what a client asks for, from its JSON or its form; other bodies say nothing."""
 
-    __slots__ = ("_decoder", "_form", "_keeper", "_operation", "_problem", "_read", "body")
+    __slots__ = (
+        "_decoder",
+        "_form",
+        "_keeper",
+        "_max_bytes",
+        "_operation",
+        "_problem",
+        "_read",
+        "_thinner",
+        "body",
+    )
 
     def __init__(
         self, operation: Operation, *, content_type: str, content_encoding: str, max_bytes: int
     ) -> None:
         self._operation = operation
-        self.body: bytes | None = None  # once it is finished; None: too large, or no JSON
+        self.body: bytes | None = None  # less bulky base64, in the end; None: too large, no JSON
+        self._thinner: Thinner | None = None
+        self._max_bytes = max_bytes
         self._keeper: BodyKeeper | None = None
         self._form: Form | None = None
         self._decoder: encoding.Decoder | None = None
         self._problem: str | None = None
         if not content_type or "json" in content_type.lower():
-            self._keeper = BodyKeeper(max_bytes=max_bytes)
+            self._keeper = BodyKeeper(max_bytes=max_bytes, also=self._thin)
             self._read = self._keeper.feed
         elif operation.api_type in FORMS and "multipart/form-data" in content_type.lower():
             self._form = Form(operation, content_type)
@@ -133,7 +146,7 @@ class RequestMeter:
                     return RequestFacts(problem=self._decoder.problem)
             if self._keeper is not None:
                 body = self._keeper.finish()
-                self.body = None if self._keeper.is_condensed else body
+                self.body = self._thinner.finish() if self._thinner else body
                 if self._operation.name in BILLED_BY_UNITS:
                     return facts_with_units(body, self._operation)
                 return facts_of_json(body)
@@ -142,6 +155,12 @@ class RequestMeter:
         except Exception as exc:  # noqa: BLE001 (metering never fails a call)
             return RequestFacts(problem=NOT_JSON if isinstance(exc, UNREADABLE) else FAULT)
         return RequestFacts(problem=self._problem)
+
+    def _thin(self, chunk: bytes) -> None:
+        """Keep of a large body what its prompt can be counted by."""
+        if self._thinner is None:
+            self._thinner = Thinner(max_bytes=self._max_bytes)
+        self._thinner.feed(chunk)
 
     def _stop(self, problem: str) -> None:
         self._keeper = self._form = self._decoder = None

@@ -23,6 +23,7 @@ def size_of(url: str) -> Size | None:
     if not kind.startswith("data:") or not data:
         return None
     data = data[:MAX_HEAD_CHARACTERS].rstrip("=")
+    data = data[:-1] if len(data) % 4 == 1 else data  # it was cut
     padding = "=" * (-len(data) % 4)
     try:
         head = base64.b64decode(data + padding)

@@ -8,6 +8,7 @@ value: a decoder does that before or after.
 """
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 OPENING = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*+\{[ \t\r\n]*+")
@@ -170,11 +171,21 @@ class Condenser:
 
 
 class BodyKeeper:
-    """Keep a JSON body of any size in bounded memory."""
+    """Keep a JSON body of any size in bounded memory.
 
-    __slots__ = ("_condenser", "_kept", "_max_bytes", "_max_value_bytes", "_size")
+    `also` is shown all of a large one, from its beginning.
+    """
 
-    def __init__(self, *, max_bytes: int, max_value_bytes: int = 1 << 16) -> None:
+    __slots__ = ("_also", "_condenser", "_kept", "_max_bytes", "_max_value_bytes", "_size")
+
+    def __init__(
+        self,
+        *,
+        max_bytes: int,
+        max_value_bytes: int = 1 << 16,
+        also: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._also = also
         self._kept: list[bytes] = []
         self._size = 0
         self._condenser: Condenser | None = None
@@ -184,7 +195,7 @@ class BodyKeeper:
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes."""
         if self._condenser is not None:
-            self._condenser.feed(chunk)
+            self._condense(self._condenser, chunk)
             return
         self._kept.append(chunk)
         self._size += len(chunk)
@@ -192,8 +203,13 @@ class BodyKeeper:
             self._condenser = Condenser(
                 max_value_bytes=self._max_value_bytes, max_bytes=self._max_bytes
             )
-            self._condenser.feed(b"".join(self._kept))
+            self._condense(self._condenser, b"".join(self._kept))
             self._kept.clear()
+
+    def _condense(self, condenser: Condenser, chunk: bytes) -> None:
+        condenser.feed(chunk)
+        if self._also is not None:
+            self._also(chunk)
 
     @property
     def is_condensed(self) -> bool:

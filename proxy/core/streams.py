@@ -119,7 +119,15 @@ def _is_error(event: SseEvent, members: Members) -> bool:
 class StreamReader:
     """Reads an event stream, and keeps its beginning for as long as no usage has come."""
 
-    __slots__ = ("_dialect", "_findings", "_framer", "_kept", "_max_event_bytes", "_room", "_size")
+    __slots__ = (
+        "_beyond",
+        "_dialect",
+        "_findings",
+        "_framer",
+        "_kept",
+        "_max_event_bytes",
+        "_room",
+    )
 
     def __init__(
         self, findings: Findings, dialect: Dialect, *, max_event_bytes: int, keep_bytes: int = 0
@@ -127,17 +135,19 @@ class StreamReader:
         self._findings = findings
         self._kept: list[bytes] = []
         self._room = keep_bytes
-        self._size = 0
+        self._beyond = 0  # bytes that are not kept
         self._dialect = dialect
         self._framer = SseFramer(max_event_bytes=max_event_bytes)
         self._max_event_bytes = max_event_bytes
 
     def feed(self, chunk: bytes) -> None:
         """Look at the events that are whole now."""
-        self._size += len(chunk)
-        if self._room > 0:
-            self._room -= len(chunk)
+        room = self._room
+        if room > 0:
+            self._room = room - len(chunk)
             self._kept.append(chunk)
+        else:
+            self._beyond += len(chunk)
         whole = self._framer.feed(chunk)[1]
         if whole and self._dialect.matters(whole):
             self._read(whole)
@@ -150,7 +160,8 @@ class StreamReader:
         if self._framer.lost:
             self._findings.problem = EVENT_TOO_LARGE
         if self._findings.usage is None and self._kept:
-            self._findings.kept = Kept("stream", b"".join(self._kept), self._size)
+            kept = b"".join(self._kept)
+            self._findings.kept = Kept("stream", kept, len(kept) + self._beyond)
 
     def _read(self, block: bytes) -> None:
         for event in split(block):

@@ -4,8 +4,10 @@ Prices are those of gpt-4o-mini (0.15 and 0.60 USD a million)
 and of the models of audio.
 """
 
+import base64
 import io
 import json
+import struct
 import wave
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +20,17 @@ from tests.fakes.upstream import Call, Upstream
 MARKER = "xylophone"
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Say this is a test!"}]}
 PROMPT_TOKENS = 13  # of that
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 100, 100) + bytes(1 << 21)
+PICTURED = {  # two megabytes of a small image
+    "role": "user",
+    "content": [
+        {"type": "text", "text": "what this"},
+        {
+            "type": "image_url",
+            "image_url": {"url": "data:image/png;base64," + base64.b64encode(PNG).decode()},
+        },
+    ],
+}
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n"
 STREAM = b"text/event-stream"
 
@@ -91,6 +104,10 @@ class Case:
         part = words(" This is", " a", " test.") + words(" Never said.")[:-30]
         await call.send(HEAD % STREAM + chunk(part))
         call.reset()
+
+    async def pictured(self, call: Call) -> None:
+        """Break off, whatever was shown."""
+        await self.cut(call)
 
     async def cut_response(self, call: Call) -> None:
         """Break off a response."""
@@ -191,8 +208,10 @@ async def test_calls_that_end_early_are_counted(tmp_path: Path, database: str) -
         response = await row_of(running, 3, "cut_response")
         await told(running.port, chat("silent"))
         silent = await row_of(running, 4, "silent")
+        await told(running.port, chat("pictured", messages=[PICTURED], stream=True))
+        pictured = await row_of(running, 5, "pictured")
         await told(running.port, chat("lost"))
-        lost = await row_of(running, 5, "lost")
+        lost = await row_of(running, 6, "lost")
     assert (left["outcome"], left["usage_source"]) == ("client_disconnected", "estimated")
     assert tokens(left) == (PROMPT_TOKENS, 5, 18)
     assert left["cost_usd"] == Decimal("0.00000495")  # (13 × 0.15 + 5 × 0.60) / 1,000,000
@@ -206,6 +225,8 @@ async def test_calls_that_end_early_are_counted(tmp_path: Path, database: str) -
     assert (silent["usage_source"], silent["usage_problem"]) == ("estimated", "answer_not_seen")
     assert tokens(silent) == (PROMPT_TOKENS, None, None)
     assert silent["cost_usd"] == Decimal("0.00000195")
+    assert tokens(pictured)[0] == 3 + 1 + 2 + 8500 + 3
+    assert (pictured["usage_source"], pictured["request_bytes"] > 2**21) == ("estimated", True)
     assert (lost["usage_source"], lost["cost_usd"]) == ("unavailable", None)
     _nothing_kept(tmp_path)
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from proxy import framing
-from proxy.accounting import Account, Books, Counts
+from proxy.accounting import Account, Books, Counts, Estimator
 from proxy.core.attribution import AttributionFields, Attributions
+from proxy.core.estimates import Question
 from proxy.core.headers import request_pattern
 from proxy.core.metering import Observation
-from proxy.core.model import Closing, Opening, Outcome, Record
+from proxy.core.model import Closing, Estimate, Opening, Outcome, Record
 from proxy.core.passage import Destination
 from proxy.core.plans import RequestPlans
 
@@ -58,7 +59,13 @@ class Pages:
         self.now += 1_000_000
         return self.now
 
-    def account(self, lines: bytes = b"", *, path: bytes = b"/v1/chat/completions") -> Account:
+    def account(
+        self,
+        lines: bytes = b"",
+        *,
+        path: bytes = b"/v1/chat/completions",
+        estimator: Estimator | None = None,
+    ) -> Account:
         """Return the account of a call."""
         raw = b"POST %b HTTP/1.1\r\nHost: x\r\n%bContent-Length: 9\r\n\r\n" % (path, lines)
         books = Books(
@@ -72,6 +79,7 @@ class Pages:
             new_id=lambda: bytes(16),
             now_ns=self.clock,
             log_call=self.lines.append,
+            estimator=estimator,
         )
         return Account(books, framing.judged_request(raw, PLANS))
 
@@ -209,3 +217,75 @@ def test_which_bodies_may_be_spliced(content_type: bytes, body: bytes, *, may_be
 def test_a_call_without_a_user_is_told_what_it_lacks(lines: bytes, expected: str) -> None:
     """And never the value that could not be read."""
     assert re.search(expected, Pages().account(lines).what_is_missing())
+
+
+class Oracle:
+    """Knows an estimate, and tells it when it is asked to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Question, float]] = []
+        self.tell: Callable[[Estimate], None]
+
+    def ask(self, question: Question, done: Callable[[Estimate], None], *, seconds: float) -> None:
+        """Keep the question."""
+        self.asked.append((question, seconds))
+        self.tell = done
+
+
+def silent_call(pages: Pages, oracle: Oracle, *, answer: bytes = b"{}") -> Account:
+    """Return the account of a call whose answer tells no usage."""
+    account = pages.account(estimator=oracle)
+    account.request_whole(b'{"model":"m"}')
+    account.open(lambda: None)
+    account.sent = True
+    account.answer_begins(OK)
+    account.answer_part(answer)
+    return account
+
+
+def test_a_closing_waits_for_an_estimate_and_the_last_bytes_for_the_closing() -> None:
+    """Where the answer has told no usage."""
+    pages, oracle, sent = Pages(), Oracle(), list[int]()
+    silent_call(pages, oracle).close_then(lambda: sent.append(len(pages.records)))
+    assert (len(pages.records), sent, pages.counts.calls) == (1, [], 0)
+    oracle.tell(Estimate(input_tokens=9))
+    assert (pages.closing().estimate, sent) == (Estimate(input_tokens=9), [2])
+    assert pages.closing().latency_us == 2000  # not the time that was waited
+    assert (pages.counts.calls, pages.lines[0]["usage"]) == (1, "estimated")
+    ((question, seconds),) = oracle.asked
+    assert (question.model, question.request, question.answer) == ("m", b'{"model":"m"}', b"{}")
+    assert seconds == 2.0
+
+
+def test_nobody_waits_for_the_estimate_of_a_call_that_was_left() -> None:
+    """Its closing may take a while."""
+    pages, oracle = Pages(), Oracle()
+    silent_call(pages, oracle).close(Outcome.CLIENT_DISCONNECTED)
+    assert (len(pages.records), oracle.asked[0][1]) == (1, 20.0)
+    oracle.tell(Estimate(note="estimator_busy"))
+    assert pages.closing().estimate == Estimate(note="estimator_busy")
+
+
+def test_nothing_is_asked_about_a_call_that_tells_its_usage() -> None:
+    """Or that never went up."""
+    pages, oracle = Pages(), Oracle()
+    silent_call(pages, oracle, answer=ANSWER).close(Outcome.OK)
+    unsent = pages.account(estimator=oracle)
+    unsent.open(lambda: None)
+    unsent.close(Outcome.CLIENT_DISCONNECTED, error_type="not_sent")
+    assert oracle.asked == []
+    assert [type(record) for record in pages.records] == [Opening, Closing, Opening, Closing]
+
+
+def test_a_large_request_is_kept_while_there_are_few() -> None:
+    """Many of them would fill the memory."""
+    oracle, body = Oracle(), b'{"a":"' + b"x" * 100_000 + b'"}'
+    for calls in (1, 10_000):
+        pages = Pages()
+        account = pages.account(estimator=oracle)
+        pages.counts.in_flight = calls
+        account.request_whole(body)
+        account.open(lambda: None)
+        account.sent = True
+        account.close(Outcome.TIMEOUT)
+    assert [question.request for question, _ in oracle.asked] == [body, None]

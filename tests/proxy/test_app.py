@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from proxy.app import IdSource
-from proxy.core.model import created_at
+from proxy.core.model import Estimate, created_at
 from tests.fakes.relay import Wire, running_worker
 from tests.fakes.upstream import Call, Upstream, answering
 
@@ -103,6 +103,43 @@ async def test_a_stopping_worker_breaks_off_what_does_not_end(tmp_path: Path, st
             await wire.rest()
         await wire.close()
         assert (await worker.closing()).outcome == "interrupted"
+
+
+CHAT = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%b"
+)
+ASKED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"Say this is a test!"}]}'
+
+
+async def test_what_a_stopping_worker_breaks_off_is_counted(tmp_path: Path) -> None:
+    """As far as it had come; the worker waits a moment for that."""
+    started = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"This is a test."}}]}\n\n'
+
+    async def answer(call: Call) -> None:
+        if len(upstream.calls) == 1:  # so that the vocabulary is there for the other
+            await call.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            return
+        await call.send(started + event)
+        await call.gone()
+
+    async with (
+        asyncio.timeout(60),
+        Upstream(answer) as upstream,
+        running_worker(tmp_path, upstream.url, drain_seconds=0.2) as worker,
+    ):
+        wire = await Wire.to(worker.port)
+        await wire.send(CHAT % (len(ASKED), ASKED))
+        await wire.answer()
+        await worker.closing()
+        await wire.send(CHAT % (len(ASKED), ASKED))
+        await wire.until(event)
+        worker.worker.stop()
+        closing = (await worker.wait_for_closings(2))[1]
+        await wire.close()
+    assert closing.outcome == "interrupted"
+    assert closing.estimate == Estimate(input_tokens=13, output_tokens=5)
 
 
 async def test_a_full_disk_fails_no_call(tmp_path: Path) -> None:

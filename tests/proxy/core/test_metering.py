@@ -464,6 +464,18 @@ def test_a_small_request_can_be_looked_at_again(
     assert meter.body == kept
 
 
+def test_a_request_with_a_large_image_can_be_looked_at_without_it() -> None:
+    """Its first bytes tell what it costs."""
+    image = base64.b64encode(bytes(200_000)).decode()
+    body = json.dumps({"model": "m", "messages": ["hello", f"data:image/png;base64,{image}"]})
+    meter = RequestMeter(CHAT, content_type=JSON, content_encoding="", max_bytes=1 << 17)
+    for piece in pieces(body.encode(), [1000, 150_000, 200_000]):
+        meter.feed(piece)
+    assert meter.finish().model == "m"
+    assert meter.body is not None
+    assert json.loads(meter.body)["messages"] == ["hello", f"data:image/png;base64,{image}"[:65536]]
+
+
 def test_what_was_kept_of_an_answer_is_that_of_a_charged_one() -> None:
     """An error has no tokens to be counted."""
     assert observed(b"{}").kept == Kept("json", b"{}", 2)
