@@ -1878,7 +1878,85 @@ END
 $do$;
 
 
--- 8. Prices --------------------------------------------------------------------------------------
+-- 8. Objects that are billed when they are done ---------------------------------------------------
+
+-- A background response, a run, a batch, a fine-tuning job, a video, an evaluation: one call makes
+-- it, others see its end, on any worker and any host, in any order. What is known of each object is
+-- gathered here, until its charge is a row of the ledger; written by proxy/deferring.py under a lock
+-- of its own. This is no ledger: its rows change, and go when they are of no use any more.
+CREATE TABLE IF NOT EXISTS deferred_object (
+    upstream text NOT NULL,
+    object_id text NOT NULL,
+    kind text NOT NULL,
+    maker uuid,
+    made_at timestamptz,
+    tier text,
+    state text,
+    is_over boolean NOT NULL,
+    file_id text,
+    endpoint text,
+    lines integer,
+    seen bytea,
+    charged text NOT NULL,
+    noted_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (upstream, object_id),
+
+    CONSTRAINT charged_is_known CHECK (
+        charged IN (
+            'open',      -- not charged yet
+            'nothing',   -- it failed, and costs nothing
+            'by maker',  -- the row of the call that made it holds its usage
+            'whole',     -- with one row, or one for each model
+            'lines'      -- with a row for each line of a batch
+        )
+    ),
+    CONSTRAINT ids_fit_an_index CHECK (
+        octet_length(upstream) <= 512
+        AND octet_length(object_id) <= 512
+        AND octet_length(file_id) <= 512
+    )
+);
+
+COMMENT ON TABLE deferred_object IS
+    'What is billed when it is done: who made it, how it ended, and how it was charged.';
+COMMENT ON COLUMN deferred_object.maker IS
+    'event_id of the call that made it. NULL: not seen, and therefore not charged.';
+COMMENT ON COLUMN deferred_object.lines IS
+    'How many lines of a batch''s output have a usage: with fewer of them it is not charged by line.';
+COMMENT ON COLUMN deferred_object.seen IS
+    'Its usage, as the recorder has noted it.';
+
+-- "Whose output is this file?"
+CREATE INDEX IF NOT EXISTS deferred_object_of_file
+ON deferred_object (upstream, file_id)
+WHERE file_id IS NOT NULL;
+
+-- "What is not charged yet?"
+CREATE INDEX IF NOT EXISTS deferred_object_open
+ON deferred_object (made_at)
+WHERE charged = 'open';
+
+-- Lines of a batch's output that have passed by, until they are charged.
+CREATE TABLE IF NOT EXISTS deferred_line (
+    upstream text NOT NULL,
+    file_id text NOT NULL,
+    line_id text NOT NULL,
+    seen bytea NOT NULL,
+    noted_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (upstream, file_id, line_id),
+
+    CONSTRAINT line_ids_fit_an_index CHECK (
+        octet_length(upstream) <= 512
+        AND octet_length(file_id) <= 512
+        AND octet_length(line_id) <= 512
+    )
+);
+
+COMMENT ON TABLE deferred_line IS
+    'Lines of the output of batches, until they are rows of the ledger.';
+
+
+-- 9. Prices --------------------------------------------------------------------------------------
 
 -- Every rate of every catalogue that a row was ever priced with; written by proxy/ledger.py.
 CREATE TABLE IF NOT EXISTS price_rate (
@@ -1897,7 +1975,7 @@ COMMENT ON COLUMN price_rate.list_unit_price IS
     'USD for one unit, that is for one token.';
 
 
--- 9. Views ---------------------------------------------------------------------------------------
+-- 10. Views --------------------------------------------------------------------------------------
 
 -- The dashboard reads these and nothing else. New columns go last, so that a view can be replaced.
 
@@ -2488,6 +2566,23 @@ SELECT
     sum(tool_cost_usd) AS tool_cost_usd
 FROM usage_by_month;
 
+-- One row for each object whose cost is not in the ledger yet: nobody has seen it done.
+CREATE OR REPLACE VIEW open_objects AS
+SELECT
+    object_id,
+    kind,
+    state,
+    made_at,
+    call.user_id,
+    call.endpoint,
+    call.model,
+    call.upstream,
+    call.event_id
+FROM deferred_object
+JOIN user_api_usage AS call
+    ON call.created_at = deferred_object.made_at AND call.event_id = deferred_object.maker
+WHERE charged = 'open';
+
 CREATE OR REPLACE VIEW prices AS
 SELECT
     catalog_version,
@@ -2497,7 +2592,7 @@ SELECT
 FROM price_rate;
 
 
--- 10. Roles --------------------------------------------------------------------------------------
+-- 11. Roles --------------------------------------------------------------------------------------
 
 -- The dashboard reads as meter_dashboard, which may SELECT from the views above and nothing else:
 -- it does SET LOCAL ROLE in each of its transactions. A role belongs to the whole server, and whoever
@@ -2536,7 +2631,7 @@ BEGIN
     GRANT SELECT ON
         calls, corrected_calls, quarter_hours, days, user_days, answer_days, duration_days,
         spans, user_spans, feature_spans, user_usage_summary, monthly_usage_summary,
-        endpoint_usage_summary, daily_usage_summary, ledger_status, prices
+        endpoint_usage_summary, daily_usage_summary, ledger_status, open_objects, prices
     TO meter_dashboard;
 END
 $do$;
@@ -2567,6 +2662,6 @@ END
 $function$;
 
 
--- 11. Ready --------------------------------------------------------------------------------------
+-- 12. Ready --------------------------------------------------------------------------------------
 
 SELECT ensure_partitions();

@@ -21,7 +21,7 @@ from proxy.core.metering import (
     facts_of_whole,
     observed_whole,
 )
-from proxy.core.model import Closing, Estimate, Opening, Outcome, Record
+from proxy.core.model import Closing, Estimate, Opening, Outcome, Record, Sighting
 from proxy.core.plans import AnswerPlan
 from proxy.framing import AnswerHead, Request
 
@@ -226,7 +226,10 @@ class Account:
             return
         if self._answer_meter is None:
             self._answer_meter = self._new_answer_meter(self._head)
-        self._answer_meter.feed(body)
+        meter = self._answer_meter
+        meter.feed(body)
+        if meter.lines:
+            self._note_lines(meter.lines)
 
     @property
     def books(self) -> Books:
@@ -329,6 +332,14 @@ class Account:
             self._opening = noting.completed(self._opening, self.learn(), self.attribution)
         return self._closing(self._opening, outcome, error_type, status)
 
+    def _note_lines(self, lines: list[Sighting]) -> None:
+        """Write what the lines of a batch's output say, in records of a bounded size."""
+        opening = self._opening
+        if opening is not None:
+            for record in noting.lines_of(opening, lines):
+                self._books.journal.append(record)
+        lines.clear()
+
     def _elapsed_us(self) -> int:
         return (self._books.now_ns() - self._started_ns) // 1000
 
@@ -342,7 +353,11 @@ class Account:
             if self._head is None:
                 return Observation()
             self._answer_meter = self._new_answer_meter(self._head)
-        return self._answer_meter.finish()
+        meter = self._answer_meter
+        seen = meter.finish()
+        if meter.lines:
+            self._note_lines(meter.lines)
+        return seen
 
     def _closing(
         self, opening: Opening, outcome: Outcome, error_type: str | None, status: int | None
@@ -373,6 +388,7 @@ class Account:
             response_body_bytes=self._answer_bytes,
             request_units=facts.units,
             answer_units=seen.units,
+            sightings=seen.sightings,
         )
 
 

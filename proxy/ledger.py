@@ -16,13 +16,17 @@ from typing import TypeVar
 
 import asyncpg
 
-from proxy.core.model import Correction, LedgerRow
+from proxy import deferring
+from proxy.core.model import Correction, LedgerRow, Lines
 from proxy.core.pricing import PriceRate
+from proxy.core.settling import Noted
 from proxy.core.storing import columns, correction_columns
 from proxy.database import connect, translated
+from proxy.deferring import Price
 from proxy.errors import DatabaseUnreachableError, ReportTimezoneError, RowsRefusedError
 
 _ATTEMPTS = 6
+_ROWS_AT_ONCE = 2000  # of a batch with very many lines
 _REBUILD_SECONDS = 3600.0
 _FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
@@ -166,6 +170,31 @@ class Ledger:
         if not corrections:
             return 0
         return await self._write(_CORRECT, correction_columns(corrections))
+
+    async def settle(self, notes: Sequence[Noted], lines: Sequence[Lines], price: Price) -> int:
+        """Keep what was seen of objects that are billed when they are done; return the new rows.
+
+        Raises RowsRefusedError where Postgres refuses one of them; nothing of it is kept then.
+        """
+
+        async def work(connection: asyncpg.Connection) -> int:
+            inserted = 0
+            async with connection.transaction():
+                await connection.execute(_BEGIN)
+                settled = await deferring.settle(connection, notes, lines, price)
+                for start in range(0, len(settled.rows), _ROWS_AT_ONCE):
+                    values = columns(settled.rows[start : start + _ROWS_AT_ONCE])
+                    inserted += int(await connection.fetchval(_INSERT, *values))
+                if settled.taken_back:
+                    values = correction_columns(settled.taken_back)
+                    inserted += int(await connection.fetchval(_CORRECT, *values))
+            return inserted
+
+        return await self._run(work)
+
+    async def forget(self) -> None:
+        """Drop what is known of objects that were charged long ago, or were never made here."""
+        await self._run(deferring.forget)
 
     async def store_prices(self, catalog_version: str, rates: Iterable[PriceRate]) -> None:
         """Keep the rates of a price catalogue, so that a cost can be made again by hand."""

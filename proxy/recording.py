@@ -19,9 +19,11 @@ import msgspec
 import structlog
 
 from proxy.core.charging import charge
-from proxy.core.model import Closing, LedgerRow
+from proxy.core.model import Closing, LedgerRow, Lines
 from proxy.core.pricing import PriceBook
-from proxy.errors import DatabaseError, MeterError
+from proxy.core.settling import Noted, noted, settled
+from proxy.deferring import Due
+from proxy.errors import DatabaseError, MeterError, RowsRefusedError
 from proxy.heartbeat import State, publish
 from proxy.ledger import InsertResult, Ledger
 from proxy.pricefile import PriceFile
@@ -105,11 +107,13 @@ class Recorder:
     async def _step(self) -> Batch:
         """Bring the next batch into the ledger."""
         async with self._turn:
-            batch, rows = await asyncio.to_thread(self._next)
+            batch, rows, notes = await asyncio.to_thread(self._next)
         self._pending_bytes = batch.size
         await self._keep_ready()
         if rows:
             await self._count(await self._patience.insist(partial(self._insert, rows)))
+        if notes or batch.lines:
+            await self._patience.insist(partial(self._settle, notes, batch.lines))
         self._pending_bytes = 0
         if batch.abandoned:
             self.state.interrupted += len(batch.abandoned)
@@ -121,14 +125,20 @@ class Recorder:
             await self._save()
         return batch
 
-    def _next(self) -> tuple[Batch, list[LedgerRow]]:
+    def _next(self) -> tuple[Batch, list[LedgerRow], list[Noted]]:
         """Read and price, in a thread."""
         self._look_at_prices()
         batch = self._tail.read(self._batch_records)
         lost = [Closing(opening=opening, outcome="interrupted") for opening in batch.abandoned]
         book = self._prices.book
-        rows = (self._charged(closing, book) for closing in batch.closings + lost)
-        return batch, [row for row in rows if row is not None]
+        rows: list[LedgerRow] = []
+        notes: list[Noted] = []
+        for closing in batch.closings + lost:
+            row = self._charged(closing, book)
+            if row is not None:
+                rows.append(row)
+                notes += noted(closing, row) if closing.sightings else ()
+        return batch, rows, notes
 
     def _charged(self, closing: Closing, book: PriceBook) -> LedgerRow | None:
         """Return the row; a fault of ours costs its usage, or (None) sends it to the refusals."""
@@ -160,6 +170,7 @@ class Recorder:
         """Have partitions for the months to come, and in the database the prices that are used."""
         if self._partitions_on != (today := self._clock().date()):
             await self._patience.insist(self._ledger.ensure_partitions)
+            await self._patience.insist(self._ledger.forget)
             self._partitions_on = today
         book = self._prices.book
         if self.state.catalog_version != book.catalog_version:
@@ -191,6 +202,32 @@ class Recorder:
         return InsertResult(
             inserted=first.inserted + second.inserted, refused=first.refused + second.refused
         )
+
+    async def _settle(self, notes: Sequence[Noted], lines: Sequence[Lines]) -> None:
+        """Charge what came to its end; what Postgres refuses is found one by one and left."""
+        try:
+            self.state.rows += await self._ledger.settle(notes, lines, self._price)
+        except RowsRefusedError as exc:
+            if len(notes) + len(lines) <= 1:
+                self.state.refused += 1
+                _log.error("charge refused", problem=str(exc).partition("\n")[0])
+                return
+            for line in lines:
+                await self._settle((), (line,))
+            for note in notes:
+                await self._settle((note,), ())
+
+    def _price(self, due: Due) -> list[LedgerRow]:
+        """Return the rows that charge an object; a fault of ours leaves a part without a row."""
+        rows = []
+        for part in due.parts:
+            try:
+                rows.append(settled(due.maker, due.object_id, part, self._prices.book))
+            except Exception as exc:  # noqa: BLE001  one object must not hold up all others
+                self.state.faults += 1
+                maker = due.maker.event_id.hex()
+                _log.error("metering fault", error_type=type(exc).__name__, event_id=maker)
+        return rows
 
     async def _count(self, result: InsertResult) -> None:
         self.state.rows += result.inserted

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from proxy.core.model import Closing, Opening
+from proxy.core.model import Closing, Lines, Opening
 from proxy.core.records import (
     MAX_FRAME_BYTES,
     Scan,
@@ -49,10 +49,11 @@ class Checkpoint(msgspec.Struct):
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """A portion of the journals: calls that ended, and calls whose worker died before their end."""
+    """A portion of the journals: calls that ended, calls whose worker died first, and lines."""
 
     closings: list[Closing] = field(default_factory=list)
     abandoned: list[Opening] = field(default_factory=list)
+    lines: list[Lines] = field(default_factory=list)
     records: int = 0
     size: int = 0
 
@@ -187,6 +188,8 @@ class Tail:
             if isinstance(record, Closing):
                 place.open.pop(record.opening.event_id, None)
                 batch.closings.append(record)
+            elif isinstance(record, Lines):
+                batch.lines.append(record)
             else:
                 place.open[record.event_id] = (place.number, record)
         place.offset += found.consumed

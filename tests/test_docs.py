@@ -18,8 +18,10 @@ import pytest
 
 from proxy.core import model
 from proxy.core.charging import charge
-from proxy.core.model import AnswerUnits, Closing, RequestUnits
+from proxy.core.model import AnswerUnits, Closing, LedgerRow, RequestUnits, Sighting
 from proxy.core.pricing import PriceBook
+from proxy.core.settling import noted, settled
+from proxy.deferring import Due
 from proxy.errors import UnpricedError
 from proxy.ledger import Ledger
 from proxy.pricefile import load_price_book
@@ -193,13 +195,39 @@ async def test_a_sum_that_is_wrong_is_found(books: Books) -> None:
     assert [row["event_id"] for row in await books.connection.fetch(check)] == [books.example]
 
 
-async def test_every_recipe_runs(books: Books) -> None:
+async def _done_later(database: str, book: PriceBook) -> UUID:
+    """Make two responses in the background, one of which is done; return who made that one."""
+
+    def price(due: Due) -> list[LedgerRow]:
+        return [settled(due.maker, due.object_id, part, book) for part in due.parts]
+
+    ledger = Ledger(database, report_timezone="UTC")
+    new = [Sighting(kind="response", object_id=f"r{n}", is_new=True) for n in range(2)]
+    end = Sighting(kind="response", object_id="r0", state="completed", model="gpt-4o", usage=TOLD)
+    made = [
+        _as("responses", 90 + n, None, "gpt-4o", sightings=(one,), usage_problem="usage_deferred")
+        for n, one in enumerate(new)
+    ]
+    polled = _as("responses.retrieve", 92, None, "gpt-4o", sightings=(end,))
+    rows = [charge(call, book) for call in (*made, polled)]
+    await ledger.insert(rows)
+    calls = zip((*made, polled), rows, strict=True)
+    notes = [note for call, row in calls for note in noted(call, row)]
+    assert await ledger.settle(notes, (), price) == 1
+    await ledger.close()
+    return rows[0].event_id
+
+
+async def test_every_recipe_runs(books: Books, database: str, price_books: list[PriceBook]) -> None:
     """Each returns rows once its dates and names are those of the calls at hand."""
     ours = {
         "BETWEEN '2026-11-01' AND '2026-11-15'": "BETWEEN '2026-08-01' AND '2026-09-30'",
         "month = '2026-11-01'": "month = '2026-08-01'",
         "created_at >= '2026-11-01'": "created_at >= '2026-08-01'",
         "req_79a8bb5962134738b18f861b224a1633": "req_1",
+        "settles = '01a20409-e3d6-798a-94ec-ecbcbbc34f3b'": (
+            f"settles = '{await _done_later(database, price_books[0])}'"
+        ),
     }
     await books.connection.execute(
         "UPDATE user_api_usage SET upstream_request_id = 'req_1' WHERE event_id = $1", books.example

@@ -35,6 +35,7 @@ VIEWS = {
     "endpoint_usage_summary": "endpoint",
     "daily_usage_summary": "day",
     "ledger_status": "calls",
+    "open_objects": "object_id",
     "prices": "catalog_version",
 }
 ROLLUPS = (

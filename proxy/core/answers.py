@@ -11,9 +11,12 @@ from proxy.core.durations import AudioProbe
 from proxy.core.findings import Findings, Kept, read_members
 from proxy.core.mending import UNREADABLE
 from proxy.core.model import AnswerUnits
+from proxy.core.objects import sightings
+from proxy.core.operations import Operation
+from proxy.core.outputs import OUTPUT, OutputReader
 from proxy.core.scanning import BodyKeeper
 from proxy.core.sse import BOM
-from proxy.core.streams import DIALECTS, Chunks, StreamReader
+from proxy.core.streams import DIALECTS, Chunks, StreamReader, Watching
 
 TRUNCATED = "truncated"
 NOT_JSON = "body_is_not_json"
@@ -122,6 +125,34 @@ class SoundReader:
             self._findings.kept = Kept("sound", b"", self._size)
 
 
+class ObjectReader:
+    """Reads what a JSON answer tells of objects that are billed when they are done."""
+
+    __slots__ = ("_findings", "_is_new", "_keeper", "_kind", "feed")
+
+    def __init__(self, findings: Findings, kind: str, *, is_new: bool, max_body_bytes: int) -> None:
+        self._findings = findings
+        self._kind = kind
+        self._is_new = is_new
+        self._keeper = BodyKeeper(max_bytes=max_body_bytes)
+        self.feed = self._keeper.feed
+
+    def finish(self) -> None:
+        """Decode the body, once."""
+        body = self._keeper.finish()
+        if body is None:
+            self._findings.problem = TOO_LARGE
+            return
+        is_condensed = self._keeper.is_condensed
+        body = body.removeprefix(BOM)
+        try:
+            seen = sightings(self._kind, body, is_new=self._is_new, is_condensed=is_condensed)
+        except UNREADABLE:
+            self._findings.problem = NOT_JSON
+            return
+        self._findings.see(seen)
+
+
 class UnlabelledReader:
     """Reads an answer that has no Content-Type: its first byte tells whether it is JSON."""
 
@@ -181,3 +212,25 @@ def reader_for(
         return JsonReader(findings, max_body_bytes=max_body_bytes, count=count)
 
     return UnlabelledReader(json, stream)
+
+
+def watcher_for(
+    findings: Findings,
+    operation: Operation,
+    content_type: str,
+    *,
+    max_event_bytes: int,
+    max_body_bytes: int,
+) -> Reader | None:
+    """Return what reads of objects that are billed when they are done; None: nothing does."""
+    kind = operation.shows
+    if kind is None:
+        return None
+    if kind == OUTPUT:
+        return OutputReader(findings, max_line_bytes=max_event_bytes)
+    if "text/event-stream" in content_type:
+        dialect = Watching(findings, kind, is_new=operation.makes)
+        return StreamReader(findings, dialect, max_event_bytes=max_event_bytes)
+    if content_type and "json" not in content_type:
+        return None
+    return ObjectReader(findings, kind, is_new=operation.makes, max_body_bytes=max_body_bytes)

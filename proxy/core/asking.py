@@ -11,7 +11,7 @@ import msgspec
 from proxy.core.durations import AudioProbe
 from proxy.core.findings import name_of, text_of
 from proxy.core.mending import UNREADABLE, read
-from proxy.core.model import RequestUnits
+from proxy.core.model import BACKGROUND_TIER, RequestUnits
 from proxy.core.multipart import FormReader, boundary_of
 from proxy.core.operations import Operation
 from proxy.core.sse import BOM
@@ -24,6 +24,7 @@ SPEECH = "audio.speech"
 HEARERS = {"audio.transcriptions", "audio.translations"}  # of a file whose length may be billed
 BILLED_BY_UNITS = {SPEECH, "images.generations", "images.edits", "images.variations"}
 MAX_WORD = 32
+SOONEST = "soonest"
 MAX_COUNT_DIGITS = 4
 
 
@@ -44,6 +45,7 @@ class _Request(msgspec.Struct, gc=False):
     model: str | None = None
     stream: bool | None = False
     service_tier: str | None = None
+    background_options: msgspec.Raw = msgspec.Raw()
     user: str | None = None
     safety_identifier: str | None = None
     metadata: dict[str, Any] | None = None
@@ -53,9 +55,14 @@ class _OddRequest(msgspec.Struct):
     model: msgspec.Raw = msgspec.Raw()
     stream: msgspec.Raw = msgspec.Raw()
     service_tier: msgspec.Raw = msgspec.Raw()
+    background_options: msgspec.Raw = msgspec.Raw()
     user: msgspec.Raw = msgspec.Raw()
     safety_identifier: msgspec.Raw = msgspec.Raw()
     metadata: msgspec.Raw = msgspec.Raw()
+
+
+class _BackgroundOptions(msgspec.Struct):
+    completion_window: msgspec.Raw = msgspec.Raw()
 
 
 class _Asked(msgspec.Struct):
@@ -68,6 +75,7 @@ class _Asked(msgspec.Struct):
     stream_format: msgspec.Raw = msgspec.Raw()
 
 
+_read_options = msgspec.json.Decoder(_BackgroundOptions).decode
 _read_asked = msgspec.json.Decoder(_Asked).decode
 _read_request = msgspec.json.Decoder(_Request).decode
 _read_odd_request = msgspec.json.Decoder(_OddRequest).decode
@@ -89,7 +97,7 @@ def facts_of_json(body: bytes | None) -> RequestFacts:
     return RequestFacts(
         model=name_of(request.model),
         stream=bool(request.stream),
-        service_tier=name_of(request.service_tier),
+        service_tier=_tier(name_of(request.service_tier), request.background_options),
         user=request.user,
         safety_identifier=request.safety_identifier,
         metadata=request.metadata,
@@ -152,11 +160,20 @@ def _odd_facts(request: _OddRequest) -> RequestFacts:
     return RequestFacts(
         model=text_of(request.model),
         stream=TRUTHS.get(bytes(request.stream)),
-        service_tier=text_of(request.service_tier),
+        service_tier=_tier(text_of(request.service_tier), request.background_options),
         user=_person(request.user),
         safety_identifier=_person(request.safety_identifier),
         metadata=_object(request.metadata),
     )
+
+
+def _tier(service_tier: str | None, background_options: msgspec.Raw) -> str | None:
+    """Return the tier; to let an answer wait for hours has a price of its own."""
+    options = bytes(background_options)
+    if not options.startswith(b"{"):
+        return service_tier
+    window = text_of(read(_read_options, options).completion_window)
+    return service_tier if window in {None, SOONEST} else f"{BACKGROUND_TIER}{window}"
 
 
 def _person(raw: msgspec.Raw) -> str | None:

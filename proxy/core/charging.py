@@ -6,7 +6,7 @@ is not charged, whatever it says about usage. Where an answer counts no tokens a
 billed by images, characters or seconds, these are counted from the call and marked as estimated.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
@@ -16,6 +16,7 @@ import msgspec
 from proxy.core.catalog import COMPONENTS, FREE_PRICE_ID
 from proxy.core.fees import tool_cost
 from proxy.core.model import (
+    BACKGROUND_TIER,
     BilledUnit,
     Closing,
     Cost,
@@ -32,7 +33,7 @@ from proxy.core.operations import MEDIA_ELSEWHERE, SESSIONS, operation_of
 from proxy.core.pricing import NOTHING, PriceBook
 from proxy.core.units import estimated_units, tokens_by_size
 from proxy.core.usage import itemised, read_usage
-from proxy.errors import UnknownToolFeeError, UnpricedError, UsageError
+from proxy.errors import UnknownRateError, UnknownToolFeeError, UnpricedError, UsageError
 
 _CONTRADICTORY = "contradictory_usage"
 _ELSEWHERE = "media_passes_elsewhere"
@@ -64,9 +65,48 @@ class _Reading(NamedTuple):
 def charge(record: Closing, book: PriceBook) -> LedgerRow:
     """Return the row of an exchange that is over, priced at the moment it was sent."""
     book = book.of(record.opening.mount)
-    tier = record.response_service_tier
+    tier = _tier(record)
     model = record.response_model or _asked_model(record.opening, book)
     return _row(record, _reading(record, book), model, book.tier(tier) if tier else None)
+
+
+def charge_units(
+    record: Closing, quantities: Mapping[str, int], book: PriceBook, *, model: str
+) -> LedgerRow:
+    """Return the row of an object that is billed by units which the provider has reported."""
+    book = book.of(record.opening.mount)
+    nothing = ToolCost(cost_usd=NOTHING, list_cost_usd=NOTHING)
+    reading = _Reading(source=UsageSource.REPORTED, tools=nothing)
+    named = record.response_model or _asked_model(record.opening, book)
+    try:
+        reading = _by_units(reading, record, quantities, book, model=model)
+    except UsageError as exc:
+        reading = reading._replace(unpriced_reason=_CONTRADICTORY, problem=str(exc))
+    return _row(record, reading, named, None)
+
+
+def _by_units(
+    reading: _Reading,
+    record: Closing,
+    quantities: Mapping[str, int],
+    book: PriceBook,
+    *,
+    model: str | None,
+) -> _Reading:
+    """Return a reading with the cost of units, or with the reason why there is none."""
+    opening, reason = record.opening, UnknownRateError.reason
+    at = created_at(opening.event_id)
+    try:
+        cost = book.unit_cost(quantities, model=model, upstream=opening.upstream, at=at)
+    except UnpricedError as exc:
+        cost, reason = None, exc.reason
+    if cost is not None:
+        return reading._replace(cost=cost)
+    units = tuple(
+        BilledUnit(component=component, quantity=quantity, price_id=None)
+        for component, quantity in quantities.items()
+    )
+    return reading._replace(unpriced_reason=reason, units=units)
 
 
 def _reading(record: Closing, book: PriceBook) -> _Reading:
@@ -101,7 +141,7 @@ def _reported(record: Closing, raw: bytes, book: PriceBook) -> _Reading:
         usage, UsageSource.REPORTED, problem=_problem(record, usage), tools=tool_cost(record, book)
     )
     try:
-        tier = record.response_service_tier
+        tier = _tier(record)
         return _with_tools(reported._replace(cost=_cost(record, usage, book, tier=tier)), record)
     except UnpricedError as exc:
         return reported._replace(unpriced_reason=exc.reason)
@@ -207,6 +247,12 @@ def _asked_model(opening: Opening, book: PriceBook) -> str | None:
     )
 
 
+def _tier(record: Closing) -> str | None:
+    """Return the tier that is billed: the answer's, unless the request has agreed to wait."""
+    asked = record.opening.request_service_tier
+    return asked if asked and asked.startswith(BACKGROUND_TIER) else record.response_service_tier
+
+
 def _deployment(opening: Opening) -> str | None:
     """Return the Azure deployment; records of earlier releases have it in their path alone."""
     return opening.deployment or operation_of(opening.method, opening.api_path).deployment
@@ -223,6 +269,7 @@ def _cost(record: Closing, usage: Usage, book: PriceBook, *, tier: str | None) -
         operation_name=opening.operation_name,
         upstream=opening.upstream,
         at=created_at(opening.event_id),
+        requests=record.requests,
     )
 
 

@@ -28,7 +28,7 @@ def tool_cost(record: Closing, book: PriceBook) -> ToolCost:
     if opening.operation_name == "chat":
         tool = next((tool for tool in SEARCH_MODELS if book.is_tool_for(tool, model)), None)
         return _sum([(tool, 1)], book) if tool else NO_TOOLS
-    if opening.operation_name != "responses":
+    if opening.operation_name != "responses" and (units is None or not units.is_partial):
         return NO_TOOLS
     if units is None:
         return UNKNOWN

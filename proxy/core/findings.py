@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from proxy.core.mending import UNREADABLE, read
-from proxy.core.model import AnswerUnits
+from proxy.core.model import AnswerUnits, Sighting
 
 NOTHING = {b"", b"null"}
 MAX_TEXT_BYTES = 2048  # of a name or an id with its quotes and escapes
@@ -31,6 +31,7 @@ class Members(msgspec.Struct, gc=False):
     tools: msgspec.Raw = msgspec.Raw()
     output: msgspec.Raw = msgspec.Raw()
     tool_usage: msgspec.Raw = msgspec.Raw()
+    background: msgspec.Raw = msgspec.Raw()
 
 
 class _OddMembers(msgspec.Struct):
@@ -48,6 +49,7 @@ class _OddMembers(msgspec.Struct):
     tools: msgspec.Raw = msgspec.Raw()
     output: msgspec.Raw = msgspec.Raw()
     tool_usage: msgspec.Raw = msgspec.Raw()
+    background: msgspec.Raw = msgspec.Raw()
 
 
 _read_members = msgspec.json.Decoder(Members).decode
@@ -90,6 +92,7 @@ def read_members(text: bytes) -> Members:
         tools=odd.tools,
         output=odd.output,
         tool_usage=odd.tool_usage,
+        background=odd.background,
     )
 
 
@@ -115,6 +118,9 @@ class Findings(msgspec.Struct, gc=False):
     complete: bool = False
     units: AnswerUnits | None = None
     kept: Kept | None = None
+    background: bool = False
+    seen: dict[tuple[str, str, bool], Sighting] = {}  # by object, part, and whether it is new
+    lines: list[Sighting] = []  # of a batch's output, until somebody takes them
 
     def note(self, answer: Members) -> None:
         """Take over what an answer says, or a chunk of one."""
@@ -122,6 +128,7 @@ class Findings(msgspec.Struct, gc=False):
         self.service_tier = name_of(answer.service_tier) or self.service_tier
         self.response_id = name_of(answer.id) or self.response_id
         self.status = name_of(answer.status) or self.status
+        self.background = self.background or bytes(answer.background) == b"true"
         usage = bytes(answer.usage)
         if usage.startswith(b"{"):
             self.usage = usage
@@ -129,6 +136,11 @@ class Findings(msgspec.Struct, gc=False):
             self.note_error(answer)
         elif self.status == "failed":
             self.failed = True
+
+    def see(self, sightings: tuple[Sighting, ...]) -> None:
+        """Take over what an answer tells of objects that are billed when they are done."""
+        for seen in sightings:
+            self.seen[seen.object_id, seen.part, seen.is_new] = seen
 
     def note_error(self, answer: Members) -> None:
         """Take over an error: its code, where it has none its type."""

@@ -1,6 +1,7 @@
 """Event ids: UUIDv7 made from a clock reading and random bits that the caller supplies."""
 
 import struct
+from hashlib import sha256
 
 _MILLISECOND = 1_000_000  # nanoseconds
 _VERSION = 0x7000
@@ -19,3 +20,11 @@ def uuid7(unix_ns: int, random_bits: int) -> bytes:
     return _pack(
         (milliseconds & 0xFFFF_FFFF_FFFF) << 16 | _VERSION | fraction, _VARIANT | random_bits
     )
+
+
+def derived(event_id: bytes, *names: str) -> bytes:
+    """Return the id of what follows from an event: the same moment, and always the same id."""
+    digest = sha256(event_id + "\0".join(names).encode(errors="replace")).digest()
+    high, low = struct.unpack(">HQ", digest[:10])
+    milliseconds = int.from_bytes(event_id[:6], "big")
+    return _pack(milliseconds << 16 | _VERSION | high & 0xFFF, _VARIANT | low >> 2)

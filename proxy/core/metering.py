@@ -9,7 +9,14 @@ where it is priced.
 import msgspec
 
 from proxy.core import encoding
-from proxy.core.answers import NOT_JSON, TRUNCATED, NoReader, Reader, reader_for
+from proxy.core.answers import (
+    NOT_JSON,
+    TRUNCATED,
+    NoReader,
+    Reader,
+    reader_for,
+    watcher_for,
+)
 from proxy.core.asking import (
     BILLED_BY_UNITS,
     Form,
@@ -20,7 +27,7 @@ from proxy.core.asking import (
 from proxy.core.counting import COUNTERS
 from proxy.core.findings import NOTHING, Findings, Kept, name_of, read_members
 from proxy.core.mending import UNREADABLE
-from proxy.core.model import AnswerUnits
+from proxy.core.model import AnswerUnits, Sighting
 from proxy.core.operations import Operation
 from proxy.core.scanning import BodyKeeper
 from proxy.core.thinning import Thinner
@@ -30,12 +37,13 @@ __all__ = ["AnswerMeter", "Observation", "RequestFacts", "RequestMeter"]
 MAX_BODY_BYTES = 1 << 20  # of an answer that is kept whole; a larger one is condensed
 ERROR_STATUS = 400
 CHARGED_STATUS = range(200, 300)
+OK = 200
 UNFINISHED = {"queued", "in_progress"}
 UNKNOWN_ENCODING = "unknown_content_encoding"
 NO_USAGE = "no_usage_in_answer"
 DEFERRED = "usage_deferred"
 FAULT = "meter_fault"
-FORMS = {"images", "audio"}  # api_types
+FORMS = {"images", "audio", "videos"}  # api_types
 # Operations whose JSON answers hold all that is to be read at their top level.
 READ_AT_ONCE = {"chat", "text_completion", "embeddings"}
 
@@ -54,6 +62,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     complete: bool = False  # the answer came to its own end
     units: AnswerUnits | None = None  # what is billed beside tokens; None: nobody has looked
     kept: Kept | None = None  # of an answer that tells no usage; content, never to be written
+    sightings: tuple[Sighting, ...] = ()  # of objects that are billed when they are done
 
 
 def facts_of_whole(body: bytes) -> RequestFacts:
@@ -178,7 +187,16 @@ _NO_READER = NoReader()
 class AnswerMeter:
     """Read what an upstream answers, from its content-encoded body without transfer coding."""
 
-    __slots__ = ("_charged", "_decoder", "_findings", "_problem", "_reader", "_status")
+    __slots__ = (
+        "_charged",
+        "_decoder",
+        "_findings",
+        "_makes",
+        "_operation",
+        "_problem",
+        "_reader",
+        "_status",
+    )
 
     def __init__(
         self,
@@ -193,26 +211,36 @@ class AnswerMeter:
     ) -> None:
         self._findings = Findings()
         self._status = status
+        self._operation = operation
         self._charged = operation.reads_usage and status in CHARGED_STATUS
+        watches = operation.shows is not None and not self._charged and status == OK
+        self._makes = operation.makes and status in CHARGED_STATUS
         self._problem: str | None = None
         self._reader: Reader = _NO_READER
         self._decoder: encoding.Decoder | None = None
         if not self._charged and status < ERROR_STATUS:
             self._findings.complete = True  # nothing is looked for, so nothing is missed
-            return
+            if not watches:
+                return
         decoder = encoding.decoder_for(content_encoding) if content_encoding else None
         content_type = content_type.lower()
-        reader = reader_for(
-            self._findings,
-            operation.api_type,
-            content_type,
-            max_event_bytes=max_event_bytes,
-            max_body_bytes=max_body_bytes,
-            keep_bytes=keep_bytes if self._charged else 0,
-            count=COUNTERS.get(operation.name) if self._charged else None,
-        )
+        bounds = {"max_event_bytes": max_event_bytes, "max_body_bytes": max_body_bytes}
+        reader: Reader | None
+        if watches:
+            reader = watcher_for(self._findings, operation, content_type, **bounds)
+        else:
+            reader = reader_for(
+                self._findings,
+                operation.api_type,
+                content_type,
+                keep_bytes=keep_bytes if self._charged else 0,
+                count=COUNTERS.get(operation.name) if self._charged else None,
+                **bounds,
+            )
         if content_encoding and decoder is None:
             self._problem = UNKNOWN_ENCODING
+        elif reader is None and watches:
+            self._findings.complete = True  # a film: nothing is to be found in it
         elif reader is None:
             self._problem = NOT_JSON
         else:
@@ -237,25 +265,57 @@ class AnswerMeter:
             self._stop()
         found = self._findings
         usage = found.usage if self._charged else None
+        sightings, only = self._sightings(), None
+        if len({seen.object_id for seen in sightings}) == 1:
+            only = sightings[0]
         return Observation(
-            response_model=found.model,
+            response_model=found.model or (only.model if only and only.is_new else None),
             response_service_tier=found.service_tier,
-            response_id=found.response_id,
+            response_id=found.response_id or (only.object_id or None if only else None),
             response_status=found.status,
             usage=usage,
-            usage_problem=self._usage_problem() if self._charged and usage is None else None,
+            usage_problem=self._usage_problem() if usage is None else None,
             error_type=found.error_type,
             failed=found.failed or self._status >= ERROR_STATUS,
             complete=found.complete,
             units=found.units,
             kept=found.kept if self._charged else None,
+            sightings=sightings,
         )
 
-    def _usage_problem(self) -> str | None:
-        """Say why there is no usage; None for a failed answer, which owes none."""
+    @property
+    def lines(self) -> list[Sighting]:
+        """Lines of a batch's output that were read; whoever takes them clears the list."""
+        return self._findings.lines
+
+    def _sightings(self) -> tuple[Sighting, ...]:
+        """Return what is told of objects that are billed when they are done."""
         found = self._findings
-        if found.failed:
+        if not self._charged:
+            return tuple(found.seen.values())
+        if self._operation.shows is None or found.response_id is None:
+            return ()
+        is_later = found.background or (found.complete and found.status in UNFINISHED)
+        if not is_later:
+            return ()
+        made = Sighting(
+            kind=self._operation.shows,
+            object_id=found.response_id,
+            is_new=True,
+            state=found.status,
+            model=found.model,
+        )
+        return (made,)
+
+    def _usage_problem(self) -> str | None:
+        """Say why there is no usage; None for an answer that owes none."""
+        found = self._findings
+        if found.failed or not (self._charged or self._makes):
             return None
+        if self._makes and found.seen:
+            return DEFERRED
+        if self._charged and found.background:
+            return DEFERRED  # whether or not its stream was seen to its end
         if problem := self._problem or found.problem:
             return problem
         if not found.complete:

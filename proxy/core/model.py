@@ -15,6 +15,7 @@ from uuid import UUID
 
 import msgspec
 
+BACKGROUND_TIER = "background_"  # and the hours within which an answer is wanted
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -108,6 +109,34 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=T
         return self.input_tokens is not None or self.output_tokens is not None
 
 
+class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
+    """What an answer tells of an object that is billed when it is done. Never content."""
+
+    kind: str  # response, run, batch, job, video, eval_run; output: a file of a batch
+    object_id: str
+    part: str = ""  # which of several charges: a line of a batch, a model of an eval
+    is_new: bool = False  # this call has made the object
+    state: str | None = None  # as the answer names it
+    model: str | None = None
+    service_tier: str | None = None
+    usage: bytes | None = None  # JSON; None: the object is not done, or does not say
+    units: AnswerUnits | None = None
+    requests: int = 1  # that the usage is the sum of
+    endpoint: str | None = None  # of a batch: the path that its lines ask
+    file_id: str | None = None  # of a batch: its output
+    response_id: str | None = None  # of a line: the id of its answer
+    custom_id: str | None = None  # of a line: how the client calls it
+
+
+class Lines(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True, tag=3):
+    """Lines of a batch's output that pass by; the closing of the call tells whether all did."""
+
+    event_id: bytes  # of the call
+    upstream: str
+    file_id: str
+    lines: tuple[Sighting, ...]
+
+
 class Closing(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True, tag=2):
     """What is known when an exchange is over. With its opening inside it makes a row by itself."""
 
@@ -131,9 +160,11 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=Tr
     request_units: RequestUnits | None = None
     answer_units: AnswerUnits | None = None  # None: nobody has looked
     estimate: Estimate | None = None  # where the answer does not say what was used
+    sightings: tuple[Sighting, ...] = ()
+    requests: int = 1  # that the usage is the sum of
 
 
-Record = Opening | Closing
+Record = Opening | Closing | Lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

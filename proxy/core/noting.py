@@ -1,5 +1,6 @@
 """What is noted of a call: what completes its opening, its line in the log. Never content."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -8,12 +9,14 @@ import msgspec
 from proxy.core import headers
 from proxy.core.findings import name_of
 from proxy.core.metering import RequestFacts
-from proxy.core.model import Attribution, Closing, Opening
+from proxy.core.model import Attribution, Closing, Lines, Opening, Sighting
+from proxy.core.objects import file_of
 from proxy.core.operations import UNKNOWN, Operation, operation_of
 
 MAX_PATH_CHARACTERS = 512
 MAX_ID_CHARACTERS = 256
 MAX_QUERY_FIELDS = 100
+LINES_AT_ONCE = 32  # of a batch's output in one record
 
 
 def completed(opening: Opening, facts: RequestFacts, who: Attribution) -> Opening:
@@ -57,6 +60,20 @@ def model_asked(target: bytes) -> tuple[str | None, str | None]:
     except ValueError:
         return None, None
     return name_of(named.get("model")), name_of(named.get("deployment"))
+
+
+def lines_of(opening: Opening, lines: Sequence[Sighting]) -> Iterator[Lines]:
+    """Yield records of the lines of a batch's output, each of a bounded size."""
+    file_id = file_of(opening.api_path)
+    if file_id is None:
+        return
+    for start in range(0, len(lines), LINES_AT_ONCE):
+        yield Lines(
+            event_id=opening.event_id,
+            upstream=opening.upstream,
+            file_id=file_id,
+            lines=tuple(lines[start : start + LINES_AT_ONCE]),
+        )
 
 
 def path_of(target: bytes) -> str:

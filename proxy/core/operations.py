@@ -4,11 +4,12 @@ The registry is data, one line an operation, so that whoever teaches the proxy t
 usage moves a line. Paths are compared as they came, percent-encoding untouched, less what says only
 where the API is mounted: `/v1`, `/openai/v1`, an Azure deployment, a doubled or a trailing slash, a
 few segments of somebody's own in front of all that (`/api/v1`, `/inference/v1`, `/v1beta/openai`).
-A call is charged where it is made: fetching a stored answer again reads no usage.
+A call is charged where it is made: fetching a stored answer again reads no usage. Where the answer
+shows an object that is billed when it is done, the object is charged, and the call that made it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -31,6 +32,8 @@ class Operation:
     reads_usage: bool = False  # its answer is charged and holds usage
     splices: bool = False  # a stream of it holds usage only if asked to
     is_session: bool = False  # it opens a WebSocket, in which other things are billed
+    shows: str | None = None  # the kind of objects in its answer that are billed when they are done
+    makes: bool = False  # such an object
     deployment: str | None = None  # the name in an Azure path, as it came
 
 
@@ -39,7 +42,7 @@ CHAT = Operation(name="chat", api_type="chat_completions", reads_usage=True, spl
 COMPLETION = Operation(
     name="text_completion", api_type="completions", reads_usage=True, splices=True
 )
-RESPONSES = Operation(name="responses", api_type="responses", reads_usage=True)
+RESPONSES = Operation(name="responses", api_type="responses", reads_usage=True, shows="response")
 EMBEDDINGS = Operation(name="embeddings", api_type="embeddings", reads_usage=True)
 
 # Method, path behind the mount (`*` is any one segment), operation.
@@ -159,6 +162,10 @@ NAMED: tuple[tuple[str, str, str], ...] = (
     ("GET", "containers/*/files/*/content", "containers.files.content"),
     ("GET", "videos/*/content", "videos.content"),
     ("POST", "videos/*/remix", "videos.remix"),
+    ("POST", "videos/edits", "videos.edits"),
+    ("POST", "videos/extensions", "videos.extensions"),
+    ("POST", "videos/characters", "videos.characters.create"),
+    ("GET", "videos/characters/*", "videos.characters.retrieve"),
     ("POST", "evals/*/runs/*", "evals.runs.cancel"),
     ("GET", "evals/*/runs/*/output_items", "evals.runs.output_items"),
     ("GET", "evals/*/runs/*/output_items/*", "evals.runs.output_items.retrieve"),
@@ -195,6 +202,52 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("GET", "/*", "retrieve"),
     ("POST", "/*", "update"),
     ("DELETE", "/*", "delete"),
+)
+# Name and kind of the objects that its answer shows; what is billed is the object, when it is done.
+SHOWN: Mapping[str, str] = {
+    "responses.retrieve": "response",
+    "responses.cancel": "response",
+    "threads.create_and_run": "run",
+    "threads.runs.create": "run",
+    "threads.runs.list": "run",
+    "threads.runs.retrieve": "run",
+    "threads.runs.modify": "run",
+    "threads.runs.cancel": "run",
+    "threads.runs.submit_tool_outputs": "run",
+    "batches.create": "batch",
+    "batches.list": "batch",
+    "batches.retrieve": "batch",
+    "batches.cancel": "batch",
+    "files.content": "output",
+    "fine_tuning.jobs.create": "job",
+    "fine_tuning.jobs.list": "job",
+    "fine_tuning.jobs.retrieve": "job",
+    "fine_tuning.jobs.cancel": "job",
+    "fine_tuning.jobs.pause": "job",
+    "fine_tuning.jobs.resume": "job",
+    "videos.create": "video",
+    "videos.edits": "video",
+    "videos.extensions": "video",
+    "videos.remix": "video",
+    "videos.list": "video",
+    "videos.retrieve": "video",
+    "evals.runs.create": "eval_run",
+    "evals.runs.list": "eval_run",
+    "evals.runs.retrieve": "eval_run",
+    "evals.runs.cancel": "eval_run",
+}
+MAKERS = frozenset(
+    (
+        "threads.create_and_run",
+        "threads.runs.create",
+        "batches.create",
+        "fine_tuning.jobs.create",
+        "videos.create",
+        "videos.edits",
+        "videos.extensions",
+        "videos.remix",
+        "evals.runs.create",
+    )
 )
 FAMILIES = ("organization", "chatkit", "skills")  # named as a whole, whatever the path below
 
@@ -238,11 +291,15 @@ def _entries() -> Iterator[tuple[str, str, Operation]]:
     for path, name in SESSIONS:
         yield "GET", path, Operation(name=name, api_type=path.partition("/")[0], is_session=True)
     for method, path, name in NAMED:
-        yield method, path, Operation(name=name, api_type=path.partition("/")[0])
+        yield method, path, _named(name, path)
     for path, name in RESOURCES:
         for method, suffix, verb in VERBS:
-            operation = Operation(name=f"{name}.{verb}", api_type=path.partition("/")[0])
-            yield method, path + suffix, operation
+            yield method, path + suffix, _named(f"{name}.{verb}", path)
+
+
+def _named(name: str, path: str) -> Operation:
+    api_type = path.partition("/")[0]
+    return Operation(name=name, api_type=api_type, shows=SHOWN.get(name), makes=name in MAKERS)
 
 
 def _registry() -> dict[tuple[str, int], dict[tuple[str, ...], Operation]]:

@@ -137,8 +137,12 @@ class PriceBook:
         operation_name: str,
         upstream: str,
         at: datetime,
+        requests: int = 1,
     ) -> Cost:
-        """Return what the usage costs; raise UnpricedError or, for absurd usage, UsageError."""
+        """Return what the usage costs; raise UnpricedError or, for absurd usage, UsageError.
+
+        Of the sum of many requests the mean one says whether their context was long.
+        """
         host = upstream.lower().partition(":")[0]
         served = self._served(deployment, request_model, host)
         entry = self._entry(response_model, request_model, served)
@@ -146,7 +150,8 @@ class PriceBook:
         tier = self.tier(service_tier or DEFAULT_TIER)
         operation = operation_name if operation_name in tariff.operations else ""
         surcharge = self._surcharge(entry, served, host)
-        table = _table(tariff, (tier, usage.input_tokens or 0, operation, surcharge), entry)
+        input_tokens = (usage.input_tokens or 0) // requests
+        table = _table(tariff, (tier, input_tokens, operation, surcharge), entry)
         return self._charge(table, decompose(usage), self._contract(entry, at))
 
     def unit_cost(

@@ -1,8 +1,8 @@
 """How the journal looks on disk: the names of its files and the frame around each record.
 
 A frame is two bytes of magic, the payload's length and its CRC-32 (big-endian), then the payload:
-an `Opening` or a `Closing` in msgpack. The magic starts with 0xC1, which neither UTF-8 nor msgpack
-ever uses, so that no text that a client sends can look like a frame. Whoever reads may meet
+an `Opening`, a `Closing` or `Lines` in msgpack. The magic starts with 0xC1, which neither UTF-8 nor
+msgpack ever uses, so that no text that a client sends can look like a frame. Whoever reads may meet
 anything: a write that is still under way, a torn tail, blocks of zeros after a power cut. Reading
 therefore never fails; it finds the next place where a frame is whole and counts what lay between.
 """
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from proxy.core.model import Closing, Opening, Record
+from proxy.core.model import Closing, Lines, Opening, Record
 
 MAGIC = b"\xc1\xf5"
 HEADER = struct.Struct(">2sII")  # magic, length and CRC-32 of the payload
@@ -23,12 +23,13 @@ MAX_PAYLOAD_BYTES = 256 * 1024
 MAX_FRAME_BYTES = HEADER.size + MAX_PAYLOAD_BYTES
 MAX_TEXT_CHARACTERS = 2048  # of one text, where a record does not fit as it is
 MAX_USAGE_BYTES = 64 * 1024  # likewise
+MAX_SIGHTINGS = 16  # likewise; each holds two usage objects of 4 KiB at most
 
 _SEGMENT = re.compile(r"(?P<writer>[A-Za-z0-9_-]+)\.(?P<number>\d{8,})\.journal")
 _ODD = re.compile(r"[^A-Za-z0-9_-]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _NOT_STORED = "metadata_not_storable"
-_R = TypeVar("_R", Opening, Closing)
+_R = TypeVar("_R", Opening, Closing, Lines)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
@@ -124,6 +125,8 @@ def _read(payload: bytes) -> Record | None:
 
 def _storable(record: Record) -> Record:
     """Return the record with clean and short texts, and without what is only of use whole."""
+    if isinstance(record, Lines):
+        return msgspec.structs.replace(_clean(record), lines=())
     if isinstance(record, Opening):
         return msgspec.structs.replace(
             _clean(record), metadata=None, attribution_problem=_NOT_STORED
@@ -131,6 +134,7 @@ def _storable(record: Record) -> Record:
     opening = msgspec.structs.replace(
         _clean(record.opening), metadata=None, attribution_problem=_NOT_STORED
     )
+    record = msgspec.structs.replace(record, sightings=record.sightings[:MAX_SIGHTINGS])
     usage = record.usage
     if usage is not None and len(usage) > MAX_USAGE_BYTES:
         return msgspec.structs.replace(

@@ -11,6 +11,7 @@ from typing import Protocol
 from proxy.core.counting import tools_used
 from proxy.core.findings import NOTHING, Findings, Kept, Members, read_members, text_of
 from proxy.core.mending import UNREADABLE
+from proxy.core.objects import sightings
 from proxy.core.sse import SseEvent, SseFramer, parse, split
 
 NOT_JSON = "event_is_not_json"
@@ -22,6 +23,7 @@ FINAL = {
     "speech.audio.done",
     "transcript.text.done",
 }
+STEP = b"thread.run.step"  # its usage is a part of the run's
 END_SIGNS = (b'"usage"', b".completed", b".done", b"[DONE]", b"error")
 
 
@@ -100,6 +102,33 @@ class Deliveries:
         kind = text_of(members.type) or event.name.decode("ascii", "replace")
         findings.note(members)
         findings.complete = findings.complete or kind in FINAL
+
+
+class Watching:
+    """Runs, and responses in the background: events about what is billed when it is done."""
+
+    def __init__(self, findings: Findings, kind: str, *, is_new: bool) -> None:
+        self._findings = findings
+        self._kind = kind
+        self._is_new = is_new
+        self._sign = b"thread.run" if kind == "run" else b'"response"'
+
+    def matters(self, block: bytes) -> bool:
+        """Say yes to the events that hold the whole object, and to errors."""
+        return self._sign in block or b"error" in block
+
+    def note(self, event: SseEvent, members: Members) -> None:
+        """Take over the state of the object, or an error."""
+        if _is_error(event, members) and self._is_new:
+            self._findings.note_error(members)
+        elif self._kind != "run":
+            self._see(bytes(members.response))
+        elif event.name.startswith(b"thread.run.") and not event.name.startswith(STEP):
+            self._see(event.data)
+
+    def _see(self, shown: bytes) -> None:
+        if shown.startswith(b"{"):
+            self._findings.see(sightings(self._kind, shown, is_new=self._is_new))
 
 
 DIALECTS: dict[str, Callable[[Findings], Dialect]] = {  # by api_type

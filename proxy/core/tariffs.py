@@ -27,6 +27,7 @@ _COUNTED = {
     "audio_minute": ("audio_second", 60),
     "session_minute": ("session_second", 60),
     "million_characters": ("character", 1_000_000),
+    "training_million_tokens": ("training_token", 1_000_000),
 }
 GRAIN = Decimal("0.000000000001")  # USD; what the ledger's numeric(20,12) can tell apart
 _EVER = datetime.min.replace(tzinfo=UTC)

@@ -1,6 +1,7 @@
 """Every recorded exchange, replayed through a running proxy: bytes and sums are as recorded."""
 
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import pytest
 
 from tests.fakes import replay
 from tests.fakes.replay import Exchange, Received, Way
-from tests.fakes.running import metering
+from tests.fakes.running import fetch, metering
 from tests.fakes.upstream import Call, Upstream
 from tests.test_corpus_charges import differences as charged_otherwise
 from tests.test_corpus_charges import row_of
@@ -24,6 +25,24 @@ TOLERANCE = Decimal("1e-9")
 ASKED = b'"stream_options":{"include_usage":true},'
 REFUSED = rb'("include_usage": ?)false'
 TIERS = {"auto": "default", "fast": "priority"}  # spellings of one tier, as pricing.yaml has it
+BACKGROUND = 3  # of the following: responses, whose makers are among KINDS
+SETTLED = {  # what tokens of an object cost whose maker and whose end are both recorded
+    "resp_047f9036fb333784006a5fe9db456c819095d041b89bf6629e": "0.000296",
+    "resp_01b4d93abce33afe00698b9df44be4819bb99fff16d77a0236": "0.0002775",
+    "resp_0e6b15873828668f00698b9df63cb08196a7f29ecc4788d6b6": "0.000365",
+    "run_afctOuljQyyu0zLmG7bJLc6G": "0.01149",
+    "run_Gp16zR6gPzog9ykPEoI3wRAC": "0.0061",
+    "run_6dSWSqTH3c2PpLkrtdNovNRg": "0.00632",
+    "run_aiOgmOSxtqwaLG3JZAhGsAgR": "0.0714025",
+    "run_LAndsmZANdPllF1ZTmzt1tDc": "0.0051725",
+    "run_Z41LV5j3Ad562WCaFedq2xuQ": "0.00822",
+    "run_UkYZN1UZ6yU7ymU797nOyvAP": "0.00010995",
+    "run_j6p8yahph2AB5jrZw0cgztno": "0.00628",  # these five end in the stream that makes them
+    "run_gMAiOdxbrcV3JXHDasJZwr3g": "0.00547",
+    "run_nezDdZLDckoW8VYMlRPSTuJK": "0.005475",
+    "run_Uy45lNz2P7BpJcqWzQkXl1Bu": "0.000445",
+    "run_vTjp2ichhvmAcs8OfKVGjRLd": "0.000325",
+}
 CHARGED = (  # columns that the core alone makes of the same bytes
     *("usage_source", "cost_usd", "tool_cost_usd", "list_cost_usd", "price_id"),
     *("unpriced_reason", "usage_problem", "catalog_version"),
@@ -31,9 +50,18 @@ CHARGED = (  # columns that the core alone makes of the same bytes
 
 
 async def _run(
-    exchanges: Sequence[Exchange], way: Way, directory: Path, dsn: str, *, below: str = ""
+    exchanges: Sequence[Exchange],
+    way: Way,
+    directory: Path,
+    dsn: str,
+    *,
+    below: str = "",
+    charges: int = 0,
 ) -> tuple[dict[str, Received], list[dict[str, Any]]]:
-    """Replay the exchanges, below a name if one is given; return the answers, and the rows."""
+    """Replay the exchanges, below a name if one is given; return the answers, and the rows.
+
+    Less the rows of so many charges of what was done later.
+    """
     async with (
         Upstream(script=replay.replaying(exchanges, way)) as upstream,
         metering(
@@ -43,7 +71,8 @@ async def _run(
         prefix = f"/{below}" if below else ""
         asked = [replace(one, target=prefix + one.target) for one in exchanges]
         received = await replay.replay(asked, running.port)
-        rows = await running.rows(len(exchanges))
+        rows = await running.rows(len(exchanges) + charges)
+    rows = [row for row in rows if row["settles"] is None]
     assert len(upstream.calls) == len(exchanges)
     _report([what for call in upstream.calls for what in _differing_request(call, exchanges)])
     return received, rows
@@ -131,7 +160,9 @@ async def test_every_other_call_passes_and_is_charged_by_what_is_known(
 ) -> None:
     """Files, images, audio, runs, fetched answers: the same bytes, and no sum without a reason."""
     exchanges = [one for one in replay.load(corpus_path) if one.kind not in replay.KINDS]
-    received, rows = await _run(exchanges, Way.PLAIN, tmp_path, database)
+    received, rows = await _run(
+        exchanges, Way.PLAIN, tmp_path, database, charges=len(SETTLED) - BACKGROUND
+    )
     by_id = _rows_by_exchange(rows)
     _report(
         [
@@ -155,6 +186,31 @@ async def test_every_other_call_passes_and_is_charged_by_what_is_known(
         *("images.generations", "images.edits", "images.variations"),
         *("audio.transcriptions", "audio.translations"),
     }
+
+
+async def test_every_recorded_call_has_its_row_and_every_charge_stands_once(
+    corpus_path: Path, tmp_path: Path, database: str
+) -> None:
+    """All kinds at once, in any order: what is done later is charged to whoever made it, once."""
+    exchanges = list(replay.load(corpus_path))
+    random.Random(3).shuffle(exchanges)  # noqa: S311 - an order, not a secret
+    await _run(exchanges, Way.PLAIN, tmp_path, database, charges=len(SETTLED))
+    query = """
+    SELECT charge.*, call.metadata AS made_by, call.cost_usd AS call_cost
+    FROM user_api_usage AS charge
+    JOIN user_api_usage AS call ON call.event_id = charge.settles
+    """
+    charges = {row["response_id"]: row for row in await fetch(database, query)}
+    assert {name: str(row["cost_usd"]) for name, row in charges.items()} == {
+        name: f"{Decimal(cost):.12f}" for name, cost in SETTLED.items()
+    }
+    known = {one.facts["response_id"]: one for one in exchanges if one.facts["usage"]}
+    for name, row in charges.items():
+        assert json.loads(row["metadata"]) == json.loads(row["made_by"])
+        assert row["call_cost"] is None
+        if name in known:  # a streamed run has no id in its recording
+            assert json.loads(row["raw_usage"]) == known[name].facts["usage"]
+    assert (await fetch(database, "SELECT calls FROM ledger_status"))[0]["calls"] == len(exchanges)
 
 
 def _rows_by_exchange(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

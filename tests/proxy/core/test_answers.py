@@ -2,10 +2,11 @@
 
 import pytest
 
-from proxy.core.answers import reader_for
+from proxy.core.answers import reader_for, watcher_for
 from proxy.core.counting import tools_used
 from proxy.core.findings import Findings, Kept
 from proxy.core.model import AnswerUnits
+from proxy.core.operations import operation_of
 
 JSON = b'{"id":"c1","model":"m","usage":{"prompt_tokens":1}}'
 STREAM = b'data: {"id":"c1","model":"m","usage":{"prompt_tokens":1}}\n\ndata: [DONE]\n\n'
@@ -158,3 +159,52 @@ def test_speech_is_listened_to(
     """For how long it plays; nothing of it is kept."""
     found = read(content_type, *chunks, api_type="audio")
     assert (found.units, found.kept, found.complete) == (units, kept, True)
+
+
+def watched(
+    path: str, content_type: str, body: bytes, *, max_body_bytes: int = 1 << 16
+) -> Findings:
+    """Return what is found in an answer that shows what is billed when it is done."""
+    findings = Findings()
+    reader = watcher_for(
+        findings,
+        operation_of("GET", path),
+        content_type,
+        max_event_bytes=1 << 16,
+        max_body_bytes=max_body_bytes,
+    )
+    if reader is not None:
+        reader.feed(body)
+        reader.finish()
+    return findings
+
+
+RUN = b'{"id":"run_1","status":"completed","usage":{"prompt_tokens":1}}'
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "body", "count"),
+    [
+        ("/v1/threads/t/runs/run_1", "application/json", RUN, 1),
+        ("/v1/threads/t/runs/run_1", "", b"\xef\xbb\xbf" + RUN, 1),
+        ("/v1/threads/t/runs/run_1", "text/html", RUN, 0),
+        ("/v1/responses/r", "text/event-stream", b'data: {"response":' + RUN + b"}\n\n", 1),
+        ("/v1/files/f/content", "", b'{"custom_id":"c","response":{}}', 1),
+        ("/v1/models", "application/json", RUN, 0),
+    ],
+)
+def test_objects_are_read_from_whatever_shows_them(
+    path: str, content_type: str, body: bytes, count: int
+) -> None:
+    """JSON, a stream, a file; and from nothing else."""
+    assert len(watched(path, content_type, body).seen) == count
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [(b"[]", "body_is_not_json"), (b'{"a":"' + b"x" * 99 + b'",' * 9, "body_too_large")],
+)
+def test_an_object_that_cannot_be_read_is_said_so(body: bytes, problem: str) -> None:
+    """Another poll may tell more."""
+    found = watched("/v1/batches/b", "application/json", body, max_body_bytes=64)
+    assert (found.problem, found.seen) == (problem, {})

@@ -84,3 +84,19 @@ def test_a_form_may_say_nothing() -> None:
     assert form_of(model="", n="-1", size="\0", user=" ").finish() == empty
     cut = Form(IMAGES, "multipart/form-data").finish()
     assert (cut.problem, cut.units) == ("form_without_boundary", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "tier"),
+    [
+        ('{"completion_window":"8h"}', "background_8h"),
+        ('{"completion_window":"soonest"}', "flex"),
+        ("{}", "flex"),
+        ("null", "flex"),
+    ],
+)
+@pytest.mark.parametrize("user", ['"ada"', "7"])
+def test_to_wait_for_hours_is_a_tier(options: str, tier: str, user: str) -> None:
+    """It has a price of its own."""
+    body = f'{{"service_tier":"flex","background_options":{options},"user":{user}}}'
+    assert facts_of_json(body.encode()).service_tier == tier

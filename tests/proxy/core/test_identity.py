@@ -6,7 +6,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.identity import uuid7
+from proxy.core.identity import derived, uuid7
 from proxy.core.model import created_at
 
 MOMENTS = st.integers(0, 4_000_000_000_000_000_000)
@@ -38,3 +38,14 @@ def test_the_moment_is_read_back_to_the_millisecond() -> None:
     unix_ns = 1_795_360_000_123_999_999
     expected = datetime(2026, 11, 22, 15, 6, 40, 123_000, tzinfo=UTC)
     assert created_at(uuid7(unix_ns, 0)) == expected
+
+
+@given(MOMENTS, BITS)
+def test_an_id_that_is_derived_keeps_the_moment(unix_ns: int, bits: int) -> None:
+    """And is the same for the same names, so that whoever derives it finds the same row."""
+    event_id = uuid7(unix_ns, bits)
+    found = derived(event_id, "a", "b")
+    assert UUID(bytes=found).version == 7
+    assert UUID(bytes=found).variant == "specified in RFC 4122"
+    assert created_at(found) == created_at(event_id)
+    assert found == derived(event_id, "a", "b") != derived(event_id, "ab")

@@ -619,3 +619,122 @@ def test_a_whole_request_is_read_as_a_meter_reads_it(body: bytes) -> None:
 def test_a_fault_in_reading_a_whole_request_is_a_problem() -> None:
     """The last line of defence here, too."""
     assert facts_of_whole(1) == RequestFacts(problem="meter_fault")  # type: ignore[arg-type]
+
+
+RUNS = operation_of("POST", "/v1/threads/t/runs")
+POLL = operation_of("GET", "/v1/threads/t/runs/run_1")
+BATCHES = operation_of("GET", "/v1/batches")
+CONTENT = operation_of("GET", "/v1/files/file-1/content")
+RUN = {"id": "run_1", "object": "thread.run", "status": "queued", "model": "m", "usage": None}
+DONE = RUN | {"status": "completed", "usage": {"prompt_tokens": 1}}
+QUEUED = {"id": "resp_1", "object": "response", "status": "queued", "background": True}
+
+
+def test_a_call_that_makes_what_is_billed_later_says_so() -> None:
+    """Its row has the model and the id, and no usage yet."""
+    seen = observed(json.dumps(RUN).encode(), operation=RUNS)
+    assert (seen.response_model, seen.response_id) == ("m", "run_1")
+    assert (seen.usage_problem, seen.usage) == ("usage_deferred", None)
+    assert [one.is_new for one in seen.sightings] == [True]
+
+
+def test_a_poll_tells_what_it_has_seen_and_is_charged_nothing() -> None:
+    """The model is the run's, not the poll's."""
+    seen = observed(json.dumps(DONE).encode(), operation=POLL)
+    assert (seen.response_model, seen.response_id, seen.usage) == (None, "run_1", None)
+    assert seen.usage_problem is None
+    assert [one.usage for one in seen.sightings] == [b'{"prompt_tokens": 1}']
+
+
+def test_a_page_has_no_id_of_its_own() -> None:
+    """It shows many objects."""
+    page = {"data": [{"id": f"batch_{n}", "status": "in_progress"} for n in range(3)]}
+    seen = observed(json.dumps(page).encode(), operation=BATCHES)
+    assert seen.response_id is None
+    assert len(seen.sightings) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "problem"),
+    [
+        (b"no json", JSON, "body_is_not_json"),
+        (b"{}", JSON, "no_usage_in_answer"),
+        (b"a film", "video/mp4", "no_usage_in_answer"),
+    ],
+)
+def test_what_was_made_and_cannot_be_read_is_said_so(
+    body: bytes, content_type: str, problem: str
+) -> None:
+    """A poll that cannot be read owes nobody an explanation."""
+    seen = observed(body, operation=RUNS, content_type=content_type)
+    assert (seen.usage_problem, seen.sightings) == (problem, ())
+    seen = observed(body, operation=POLL, content_type=content_type)
+    assert (seen.usage_problem, seen.sightings) == (None, ())
+
+
+def test_an_error_makes_nothing() -> None:
+    """There is no object to be billed."""
+    seen = observed(b'{"error":{"code":"x"}}', operation=RUNS, status=400)
+    assert (seen.usage_problem, seen.failed, seen.sightings) == (None, True, ())
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [(QUEUED, "usage_deferred"), (QUEUED | {"background": None}, "usage_deferred")],
+)
+def test_a_response_in_the_background_is_billed_later(answer: Any, problem: str) -> None:
+    """However it is said."""
+    seen = observed(json.dumps(answer).encode(), operation=RESPONSES)
+    assert (seen.usage_problem, seen.response_id) == (problem, "resp_1")
+    assert [(one.kind, one.is_new, one.state) for one in seen.sightings] == [
+        ("response", True, "queued")
+    ]
+
+
+def test_a_stream_in_the_background_that_is_cut_is_billed_later() -> None:
+    """Whoever resumes or polls it sees its usage."""
+    event = {"type": "response.created", "response": QUEUED | {"status": "in_progress"}}
+    stream = b"event: response.created\ndata: " + json.dumps(event).encode() + b"\n\n"
+    seen = observed(stream, operation=RESPONSES, content_type=STREAM)
+    assert seen.usage_problem == "usage_deferred"
+    assert [one.object_id for one in seen.sightings] == ["resp_1"]
+
+
+def test_a_stream_in_the_background_that_ends_is_charged_and_known() -> None:
+    """So that no poll charges it again."""
+    done = QUEUED | {"status": "completed", "usage": {"input_tokens": 1}}
+    event = {"type": "response.completed", "response": done}
+    stream = b"data: " + json.dumps(event).encode() + b"\n\n"
+    seen = observed(stream, operation=RESPONSES, content_type=STREAM)
+    assert (seen.usage, seen.usage_problem) == (b'{"input_tokens": 1}', None)
+    assert [(one.is_new, one.usage) for one in seen.sightings] == [(True, None)]
+
+
+def test_a_response_without_an_id_cannot_be_found_again() -> None:
+    """Nor can it be polled."""
+    seen = observed(b'{"status":"queued"}', operation=RESPONSES)
+    assert (seen.usage_problem, seen.sightings) == ("usage_deferred", ())
+
+
+def test_lines_of_an_output_are_there_to_be_taken() -> None:
+    """While the file passes by."""
+    body = {"id": "c", "usage": {"prompt_tokens": 1}}
+    line = {"id": "b", "custom_id": "x", "response": {"status_code": 200, "body": body}}
+    meter = AnswerMeter(
+        CONTENT,
+        status=200,
+        content_type="application/octet-stream",
+        content_encoding="",
+        max_event_bytes=1 << 20,
+    )
+    meter.feed(json.dumps(line).encode() + b"\n")
+    assert [one.part for one in meter.lines] == ["b"]
+    meter.lines.clear()
+    assert [one.kind for one in meter.finish().sightings] == ["output"]
+    assert meter.lines == []
+
+
+def test_a_part_of_a_file_is_not_read() -> None:
+    """An answer to a range has no beginning."""
+    seen = observed(b'{"custom_id":"x","response":{}}', operation=CONTENT, status=206)
+    assert seen.sightings == ()

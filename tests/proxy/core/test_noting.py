@@ -5,7 +5,7 @@ import pytest
 
 from proxy.core import headers, noting
 from proxy.core.metering import RequestFacts
-from proxy.core.model import Attribution, Estimate
+from proxy.core.model import Attribution, Estimate, Sighting
 from tests.fakes.records import closing, opening
 
 
@@ -114,3 +114,15 @@ def test_a_session_names_its_model_in_the_query(
 ) -> None:
     """That is all that is kept of it; a query of other calls is not looked at."""
     assert noting.model_asked(b"/v1/realtime" + query) == asked
+
+
+def test_lines_of_an_output_are_noted_a_few_at_a_time() -> None:
+    """A record has a bound, a batch has 50,000 lines."""
+    lines = [Sighting(kind="output", object_id="", part=str(number)) for number in range(70)]
+    call = msgspec.structs.replace(opening(), api_path="/v1/files/file-1/content")
+    records = list(noting.lines_of(call, lines))
+    assert [len(record.lines) for record in records] == [32, 32, 6]
+    assert {(r.event_id, r.upstream, r.file_id) for r in records} == {
+        (call.event_id, call.upstream, "file-1")
+    }
+    assert list(noting.lines_of(opening(), lines)) == []

@@ -2,7 +2,15 @@
 
 import pytest
 
-from proxy.core.operations import CHARGED, MEDIA_ELSEWHERE, REGISTRY, UNKNOWN, operation_of
+from proxy.core.operations import (
+    CHARGED,
+    MAKERS,
+    MEDIA_ELSEWHERE,
+    REGISTRY,
+    SHOWN,
+    UNKNOWN,
+    operation_of,
+)
 
 CALLS: tuple[tuple[str, str, str, str], ...] = (
     ("POST", "/v1/chat/completions", "chat", "chat_completions"),
@@ -160,3 +168,13 @@ def test_a_long_path_is_found_without_being_remembered() -> None:
     path = "/openai/deployments/" + "d" * 300 + "/chat/completions"
     assert operation_of("POST", path).name == "chat"
     assert operation_of("POST", path).deployment == "d" * 300
+
+
+def test_what_is_shown_and_made_are_operations_that_there_are() -> None:
+    """A name that nothing has would watch nothing."""
+    names = {operation.name for group in REGISTRY.values() for operation in group.values()}
+    assert SHOWN.keys() <= names
+    assert SHOWN.keys() >= MAKERS
+    assert operation_of("POST", "/v1/batches").makes
+    assert operation_of("GET", "/v1/batches/b").shows == "batch"
+    assert operation_of("POST", "/v1/responses").shows == "response"

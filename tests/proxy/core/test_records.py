@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from proxy.core.model import AnswerUnits, Closing, Opening, Record, RequestUnits
+from proxy.core.model import (
+    AnswerUnits,
+    Closing,
+    Lines,
+    Opening,
+    Record,
+    RequestUnits,
+    Sighting,
+)
 from proxy.core.records import (
     HEADER,
     MAGIC,
@@ -187,3 +195,18 @@ def test_a_writer_of_any_name_has_segments_that_are_known(name: str) -> None:
 def test_the_lock_is_named_after_its_writer() -> None:
     """Writer and recorder meet there."""
     assert lock_name("w1") == "w1.lock"
+
+
+def test_lines_and_sightings_come_back_as_they_were() -> None:
+    """Of a call that has seen far too much, some of it."""
+    seen = Sighting(kind="batch", object_id="b", usage=b'{"a":1}', units=AnswerUnits(images=1))
+    lines = Lines(event_id=bytes(16), upstream="u", file_id="f", lines=(seen,))
+    told = replace(closing(), sightings=(seen,) * 100)
+    found = scan(pack(lines) + pack(told), limit=9, final=True)
+    assert found.records == [lines, told]
+    huge = replace(seen, usage=b"x" * 4096)
+    (record,) = scan(pack(replace(told, sightings=(huge,) * 100)), limit=9, final=True).records
+    assert isinstance(record, Closing)
+    assert record.sightings == (huge,) * 16
+    (record,) = scan(pack(replace(lines, lines=(huge,) * 100)), limit=9, final=True).records
+    assert record == replace(lines, lines=())

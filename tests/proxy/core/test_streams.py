@@ -4,7 +4,7 @@ import pytest
 
 from proxy.core.findings import Findings
 from proxy.core.model import AnswerUnits
-from proxy.core.streams import DIALECTS, StreamReader
+from proxy.core.streams import DIALECTS, StreamReader, Watching
 
 USAGE = b'{"prompt_tokens":1}'
 
@@ -133,3 +133,51 @@ def test_images_and_audio_end_with_their_usage(
     assert (findings.usage, findings.complete, findings.failed) == (USAGE, True, False)
     failed = read(api_type, stream[0], b'data: {"error":{"code":"moderation_blocked"}}\n\n')
     assert (failed.failed, failed.error_type) == (True, "moderation_blocked")
+
+
+def watch(kind: str, *events: bytes, is_new: bool = False) -> Findings:
+    """Return what is found in a stream about an object that is billed when it is done."""
+    findings = Findings()
+    dialect = Watching(findings, kind, is_new=is_new)
+    reader = StreamReader(findings, dialect, max_event_bytes=1 << 20)
+    for event in events:
+        reader.feed(event + b"\n\n")
+    reader.finish()
+    return findings
+
+
+RUN = (
+    b'event: thread.run.created\ndata: {"id":"run_1","status":"queued","usage":null}',
+    b'event: thread.run.step.completed\ndata: {"id":"step_1","status":"completed","usage":{"a":1}}',
+    b'event: thread.message.delta\ndata: {"id":"msg_1","x":"thread.run"}',
+    b'event: thread.run.completed\ndata: {"id":"run_1","status":"completed","usage":{"a":2}}',
+    b"event: done\ndata: [DONE]",
+)
+
+
+def test_a_run_is_the_sum_of_its_steps() -> None:
+    """Which are told before it, and are not added."""
+    findings = watch("run", *RUN, is_new=True)
+    assert [(s.object_id, s.is_new, s.usage) for s in findings.seen.values()] == [
+        ("run_1", True, None),
+        ("run_1", False, b'{"a":2}'),
+    ]
+
+
+def test_a_response_that_is_resumed_shows_its_end() -> None:
+    """And many events that say nothing."""
+    end = b'{"id":"r","background":true,"status":"completed","usage":{"a":2}}'
+    findings = watch(
+        "response",
+        b'event: response.output_text.delta\ndata: {"delta":"response"}',
+        b'event: response.completed\ndata: {"type":"response.completed","response":%b}' % end,
+    )
+    assert [(s.object_id, s.usage) for s in findings.seen.values()] == [("r", b'{"a":2}')]
+    assert watch("response", b'data: {"response":7}').seen == {}
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_an_error_is_one_of_the_call_that_makes(*, is_new: bool) -> None:
+    """A poll that shows a failure has not failed."""
+    findings = watch("run", b'event: error\ndata: {"error":{"code":"x"}}', is_new=is_new)
+    assert findings.failed == is_new
