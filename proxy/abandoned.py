@@ -53,7 +53,8 @@ class Abandoned:
         self, account: Account, link: UpstreamLink, method: bytes, *, idle_seconds: float
     ) -> bool:
         """Read a call to its end; False: it is to be cancelled, and a full house says so."""
-        endpoint, reads_usage = account.attribution.endpoint, account.operation.reads_usage
+        endpoint = account.attribution.endpoint
+        reads_usage = account.operation.reads_usage or account.session is not None
         if not self._policy.drains(endpoint, method, reads_usage=reads_usage):
             return False
         if len(self._readers) >= self._bounds.calls:
@@ -151,7 +152,16 @@ class Reader:
         """Miss no connection: there is one."""
 
     def tunnelled(self, data: bytes) -> None:
-        """There is no tunnel."""
+        """Look at more of a session, until what was being made in it is done."""
+        self._left -= len(data)
+        session = self._account.session
+        if session is not None:
+            session.look(data)
+        if session is None or not session.is_busy:
+            self._link.close()
+            self._end(None)
+        elif self._left < 0:
+            self.cut(TOO_LARGE)
 
     def interim(self, head: headers.Head) -> None:
         """Pass nothing on."""

@@ -197,8 +197,10 @@ class Exchange:
 
     def _is_read_for_nobody(self) -> bool:
         """Hand the upstream's link over, where the call is to be read to its end."""
-        up = self._up
-        if up is None or not self._request_done or self._switched or self._account.over:
+        up, session = self._up, self._account.session
+        if up is None or not self._request_done or self._account.over:
+            return False
+        if session is not None and not session.is_busy:
             return False
         relay = self._relay
         self._up = None

@@ -41,6 +41,7 @@ HEARD = event(
     item_id="item_1",
     usage={"type": "duration", "seconds": 3},
 )
+AUDIO = event(type="response.output_audio.delta", delta="A" * 500)
 KEY = b"openai-insecure-api-key.sk-proj-0123456789abcdef"
 FIELDS = b"X-Meter-User: ada\r\nX-Meter-Endpoint: tutor\r\nX-Meter-Metadata-Course: x12\r\n"
 
@@ -187,6 +188,73 @@ async def test_who_ends_a_session_too_early(tmp_path: Path, way: str, outcome: s
     assert response.usage_problem == ENDED_FIRST
     expected = "ok" if way == "upstream" else outcome
     assert (session.opening.operation_name, session.outcome) == ("realtime.connect", expected)
+
+
+async def test_a_response_is_read_to_its_end_for_a_client_that_has_left(tmp_path: Path) -> None:
+    """Then the session is over, also for the upstream; there is nobody to make another for."""
+    left, ended = asyncio.Event(), asyncio.Event()
+
+    async def script(call: Call) -> None:
+        await call.send(switched() + HELLO + BEGUN)
+        await left.wait()
+        await call.send(AUDIO + DONE[:20])
+        await asyncio.sleep(0.05)
+        await call.send(DONE[20:])
+        await call.gone()
+        ended.set()
+
+    async with (
+        asyncio.timeout(20),
+        Upstream(script) as upstream,
+        running_worker(tmp_path, upstream.url) as worker,
+    ):
+        wire = await Wire.to(worker.port)
+        await wire.send(upgrade())
+        await wire.head()
+        await wire.exactly(len(HELLO + BEGUN))
+        wire.reset()
+        while not len(worker.worker._abandoned):  # noqa: SLF001
+            await asyncio.sleep(0.01)
+        left.set()
+        await ended.wait()
+        response, session = await worker.wait_for_closings(2)
+    assert (response.outcome, response.usage, response.usage_problem) == ("ok", RAW, None)
+    assert (session.outcome, session.error_type) == ("client_disconnected", None)
+    assert session.opening.operation_name == "realtime.connect"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "error_type"),
+    [
+        ({"on_disconnect_max_seconds": 1}, "drain_seconds_exceeded"),
+        ({"on_disconnect_max_bytes": 1024}, "drain_bytes_exceeded"),
+    ],
+)
+async def test_it_is_not_read_for_nobody_beyond_a_bound(
+    tmp_path: Path, bounds: dict[str, int], error_type: str
+) -> None:
+    """What was being made is a row without usage then."""
+
+    async def script(call: Call) -> None:
+        await call.send(switched() + HELLO + BEGUN)
+        while True:
+            await call.send(AUDIO)
+            await asyncio.sleep(0.05)
+
+    async with (
+        asyncio.timeout(20),
+        Upstream(script) as upstream,
+        running_worker(tmp_path, upstream.url, **bounds) as worker,
+    ):
+        wire = await Wire.to(worker.port)
+        await wire.send(upgrade())
+        await wire.head()
+        await wire.exactly(len(HELLO + BEGUN))
+        wire.reset()
+        response, session = await worker.wait_for_closings(2)
+    assert (response.outcome, response.usage) == ("client_disconnected", None)
+    assert response.usage_problem == ENDED_FIRST
+    assert (session.outcome, session.error_type) == ("client_disconnected", error_type)
 
 
 @pytest.mark.parametrize("fields", [b"", DEFLATE], ids=["plain", "compressed"])
