@@ -91,6 +91,9 @@ class Session(Protocol):
     def look(self, data: bytes) -> None:
         """Note what is billed in these bytes of the upstream's."""
 
+    def hear(self, data: bytes) -> None:
+        """Look at what the client says."""
+
     def end(self, outcome: Outcome) -> Observation:
         """Note what is left to note, and tell what is known of the session itself."""
 

@@ -153,6 +153,9 @@ class Exchange:
 
     def tunnelled_up(self, data: bytes) -> None:
         """Take bytes from the client's end of the tunnel."""
+        session = self._account.session
+        if session is not None:
+            session.hear(data)
         self._account.request_part(data)
         self._send(data)
 

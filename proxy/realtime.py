@@ -69,6 +69,11 @@ class Session:
         except Exception:  # noqa: BLE001 (metering never fails a call)
             self._fault = True
 
+    def hear(self, data: bytes) -> None:
+        """Look at what the client says, which bills nothing; never raises."""
+        if self._meter is not None:
+            self._meter.feed_client(data)
+
     def end(self, outcome: Outcome) -> Observation:
         """Note what did not come to its end, and tell what is known of the session itself."""
         if self._meter is None:

@@ -25,7 +25,7 @@ _CODE_BYTES = 2
 class Piece(NamedTuple):
     """The next bytes of a message of data."""
 
-    data: bytes
+    data: bytes  # as they came, masked or not
     compressed: bool
     ends: bool  # the message ends here
 
@@ -40,13 +40,16 @@ class FrameReader:
         "_final",
         "_in_message",
         "_left",
+        "_masked",
         "_may_compress",
         "_opcode",
         "close_code",
         "problem",
     )
 
-    def __init__(self, *, may_compress: bool) -> None:
+    def __init__(self, *, may_compress: bool, is_masked: bool = False) -> None:
+        """Take whether messages may be compressed, and whether it is what a client says."""
+        self._masked = _MASKED if is_masked else 0
         self._may_compress = may_compress
         self._carry = b""  # of a head
         self._left = -1  # payload bytes of the frame that are still to come; -1: between frames
@@ -55,7 +58,7 @@ class FrameReader:
         self._in_message = False
         self._compressed = False  # the message
         self._control = b""
-        self.close_code: int | None = None
+        self.close_code: int | None = None  # masked where the frame is
         self.problem: str | None = None
 
     def feed(self, data: bytes) -> list[Piece]:
@@ -90,9 +93,9 @@ class FrameReader:
         return used
 
     def _begin(self, first: int, second: int, length: int) -> bool:
-        """Take up a frame; tell whether the rules allow it here. What servers send is unmasked."""
+        """Take up a frame; tell whether the rules allow it here. Clients mask, servers do not."""
         opcode, final, compressed = first & 0x0F, bool(first & _FINAL), bool(first & _COMPRESSED)
-        if first & _RESERVED or second & _MASKED or length >= _LARGEST:
+        if first & _RESERVED or second & _MASKED != self._masked or length >= _LARGEST:
             return False
         if opcode in _CONTROLS:
             if compressed or not final or length > _SHORT:

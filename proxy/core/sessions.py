@@ -16,6 +16,7 @@ import msgspec
 
 from proxy.core.counting import tools_used
 from proxy.core.findings import Findings, name_of, read_members, text_of
+from proxy.core.frames import FrameReader
 from proxy.core.inflating import Extensions
 from proxy.core.mending import UNREADABLE, read
 from proxy.core.messages import MessageReader
@@ -120,9 +121,11 @@ _read_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class SessionMeter:
-    """Reads what the upstream says in one session."""
+    """Reads what the upstream says in one session; of the client, whether it closed it first."""
 
     __slots__ = (
+        "_client",
+        "_client_closed",
         "_dialect",
         "_error_type",
         "_id",
@@ -138,6 +141,8 @@ class SessionMeter:
         self._dialect = dialect
         self._kinds = dialect.kinds
         self._messages = MessageReader(extensions, max_bytes=max_event_bytes, matters=self._matters)
+        self._client = FrameReader(may_compress=extensions.deflates, is_masked=True)
+        self._client_closed = False  # before the upstream did
         self._id: str | None = None
         self._model: str | None = None
         self._transcriber: str | None = None
@@ -157,12 +162,18 @@ class SessionMeter:
             self._problem = FAULT
         return found
 
+    def feed_client(self, chunk: bytes) -> None:
+        """Look for a close frame in what the client says."""
+        if self._messages.close_code is None:
+            self._client.feed(chunk)
+            self._client_closed = self._client.close_code is not None
+
     def finish(self) -> Observation:
         """Return what is known of the session itself."""
         messages = self._messages
         messages.finish()
         code = messages.close_code
-        failed = code is not None and code not in CLEAN_CLOSES
+        failed = code is not None and code not in CLEAN_CLOSES and not self._client_closed
         return Observation(
             response_model=self._model or self._transcriber,
             response_id=self._id,

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from tests.fakes import sessions
@@ -316,6 +318,57 @@ async def test_the_synchronous_client_and_a_subprotocol_with_a_key(
 
 def _journal(directory: Path) -> bytes:
     return b"".join(path.read_bytes() for path in (directory / "journal").iterdir())
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_a_library_sees_through_the_proxy_what_it_sees_without(
+    tmp_path: Path, database: str, compression: str | None
+) -> None:
+    """Text and binary, sixteen megabytes, fragments, pings both ways; close codes with reasons."""
+    large = "x" * (16 << 20)
+    closed: list[tuple[int | None, str | None]] = []
+
+    async def platform(link: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            async for message in link:
+                if message == "leave":
+                    await link.close(4001, "no more")
+                await link.send(message)
+                await (await link.ping())
+        closed.append((link.close_code, link.close_reason))
+
+    async with (
+        asyncio.timeout(60),
+        serve(
+            platform, "127.0.0.1", 0, max_size=None, compression=cast("Any", compression)
+        ) as server,
+        metering(tmp_path, _url(server), database) as running,
+    ):
+        url = f"ws://127.0.0.1:{running.port}/v1/realtime?model=gpt-realtime"
+        async with connect(url, max_size=None, compression=cast("Any", compression)) as link:
+            for said in ("", "ä", b"", b"\x00\xff", large):
+                await link.send(said)
+                assert await link.recv() == said
+            await link.send(["a", "", "bc"])
+            assert await link.recv() == "abc"
+            await (await link.ping())
+            await link.close(3000, "enough")
+        async with connect(url, compression=cast("Any", compression)) as link:
+            await link.send("leave")
+            with pytest.raises(ConnectionClosed):
+                await link.recv()
+            assert (link.close_code, link.close_reason) == (4001, "no more")
+        rows = await running.rows(2)
+    assert closed == [(3000, "enough"), (4001, "no more")]
+    found = {(row["operation_name"], row["outcome"], row["error_type"]) for row in rows}
+    assert found == {
+        ("realtime.connect", "ok", None),
+        ("realtime.connect", "upstream_error", "websocket_close_4001"),
+    }
+
+
+def _url(server: Server) -> str:
+    return f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
 
 async def test_a_killed_worker_keeps_what_was_billed(open_directory: Path, database: str) -> None:

@@ -170,6 +170,9 @@ class Silence:
     def look(self, data: bytes) -> None:
         """Find nothing."""
 
+    def hear(self, data: bytes) -> None:
+        """Listen to nobody."""
+
     def end(self, outcome: Outcome) -> Observation:
         """Tell the outcome that it has heard of."""
         return Observation(response_model="m", response_id=outcome.value)

@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -231,7 +232,7 @@ async def test_a_response_is_read_to_its_end_for_a_client_that_has_left(tmp_path
     ],
 )
 async def test_it_is_not_read_for_nobody_beyond_a_bound(
-    tmp_path: Path, bounds: dict[str, int], error_type: str
+    tmp_path: Path, bounds: dict[str, Any], error_type: str
 ) -> None:
     """What was being made is a row without usage then."""
 

@@ -208,3 +208,33 @@ async def test_a_tunnel_holds_the_faster_side_back(tmp_path: Path) -> None:
         await asyncio.sleep(0.1)
         assert wire.writer.transport.get_write_buffer_size() == before > 50_000_000
         wire.reset()
+
+
+async def test_a_tunnel_holds_the_upstream_back_for_a_client_that_does_not_read(
+    tmp_path: Path,
+) -> None:
+    """The proxy keeps little of what it says, however much that is."""
+    sent = 0
+
+    async def flood(call: Call) -> None:
+        nonlocal sent
+        await call.send(SWITCHED)
+        frame = b"\x82\x7f" + (1 << 20).to_bytes(8) + bytes(1 << 20)
+        for _ in range(200):
+            await call.send(frame)
+            sent += 1
+
+    async with (
+        asyncio.timeout(20),
+        Upstream(flood) as upstream,
+        running_worker(tmp_path, upstream.url) as worker,
+    ):
+        wire = await Wire.to(worker.port)
+        wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await wire.send(UPGRADE)
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.sleep(0.5)
+        assert 0 < sent < 100
+        wire.reset()

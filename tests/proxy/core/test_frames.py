@@ -110,6 +110,17 @@ def test_what_breaks_the_rules_ends_the_reading(bad: bytes) -> None:
     assert reader.feed(frame(b"after")) == []
 
 
+def test_what_a_client_says_is_masked() -> None:
+    """It is handed on as it came; a frame without a mask is none."""
+    reader = FrameReader(may_compress=False, is_masked=True)
+    assert reader.feed(frame(b"ab", mask=b"\0\1\0\0"))[0].data == b"ac"
+    reader.feed(frame(b"", 8, mask=b"mask"))
+    assert reader.close_code == NO_CODE
+    reader = FrameReader(may_compress=False, is_masked=True)
+    assert reader.feed(frame(b"ab")) == []
+    assert reader.problem == NOT_WEBSOCKET
+
+
 @given(st.lists(st.binary(max_size=80), max_size=20), st.booleans())
 def test_no_bytes_make_it_raise_or_keep_much(chunks: list[bytes], compressed: bool) -> None:  # noqa: FBT001
     """Pieces are never more than came."""

@@ -265,6 +265,28 @@ def test_how_the_upstream_closes(code: int | None, failed: bool) -> None:  # noq
     assert session.error_type == (f"websocket_close_{code}" if failed else None)
 
 
+@pytest.mark.parametrize(
+    ("client", "failed"),
+    [
+        ([frame(b"x" * 9, mask=b"mask") + frame(b"", 8, mask=b"mask"), b"more"], False),
+        ([frame(b"x" * 9, mask=b"mask")], True),
+        ([frame(b"no mask"), frame(b"", 8, mask=b"mask")], True),
+        ([], True),
+    ],
+)
+def test_a_code_that_the_client_has_chosen_is_no_failure(
+    client: list[bytes],
+    failed: bool,  # noqa: FBT001
+) -> None:
+    """The upstream says it again, whatever it is; what cannot be read of a client says nothing."""
+    session = meter()
+    for chunk in client:
+        session.feed_client(chunk)
+    session.feed(close(3000))
+    session.feed_client(frame(b"", 8, mask=b"mask"))
+    assert session.finish().failed is failed
+
+
 def test_the_last_error_is_the_sessions() -> None:
     """An error event ends nothing."""
     error = {"type": "invalid_request_error", "code": "session_expired", "message": "secret"}
