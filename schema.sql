@@ -2075,11 +2075,15 @@ SELECT
     call.metadata,
     call.response_id,
     corrections,
-    call.upstream_name
+    call.upstream_name,
+    CASE WHEN corrections = 0 THEN call.usage_problem ELSE change.usage_problem END
+        AS usage_problem,
+    reversals > 0 AS is_reversed
 FROM user_api_usage AS call
 CROSS JOIN LATERAL (
     SELECT
         count(*) AS corrections,
+        count(*) FILTER (WHERE correction_number IS NULL) AS reversals,  -- it was taken back
         sum(prompt_tokens) AS prompt_tokens,
         sum(completion_tokens) AS completion_tokens,
         sum(total_tokens) AS total_tokens,
@@ -2092,9 +2096,12 @@ CROSS JOIN LATERAL (
         sum(tool_cost_usd) AS tool_cost_usd,
         sum(list_cost_usd) AS list_cost_usd,
         (array_agg(price_id ORDER BY correction_number DESC NULLS LAST))[1] AS price_id,
-        (array_agg(catalog_version ORDER BY correction_number DESC NULLS LAST))[1] AS catalog_version,
-        (array_agg(unpriced_reason ORDER BY correction_number DESC NULLS LAST))[1] AS unpriced_reason,
+        (array_agg(catalog_version ORDER BY correction_number DESC NULLS LAST))[1]
+            AS catalog_version,
+        (array_agg(unpriced_reason ORDER BY correction_number DESC NULLS LAST))[1]
+            AS unpriced_reason,
         (array_agg(usage_source ORDER BY correction_number DESC NULLS LAST))[1] AS usage_source,
+        (array_agg(usage_problem ORDER BY correction_number DESC NULLS LAST))[1] AS usage_problem,
         (array_agg(billed_units ORDER BY correction_number DESC NULLS LAST))[1] AS billed_units
     FROM user_api_usage AS correction
     WHERE correction.created_at = call.created_at AND correction.corrects = call.event_id

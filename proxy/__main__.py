@@ -23,6 +23,7 @@ REFUSED = 2
 INTERRUPTED = 128 + signal.SIGINT
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_DAY = "a day (2026-10-01) or month (2026-10) of the report time zone"
 _FLAGS = {variable(name): name for name in Settings.model_fields}
 
 
@@ -99,13 +100,18 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _check_prices(options: argparse.Namespace) -> None:
-    from proxy.pricefile import load_price_book  # noqa: PLC0415 - no other command needs it
-    from proxy.resources import resource  # noqa: PLC0415 - no other command needs it
+    from proxy.bookkeeping import check_prices  # noqa: PLC0415 - no other command needs it
 
-    path = options.file or resource("pricing.yaml")
-    book = load_price_book(path)
-    rates = sum(1 for _ in book.rates())
-    sys.stdout.write(f"{path}: catalogue {book.catalog_version}, {rates} unit prices, all well\n")
+    check_prices(options.file, _ledger_url(_settings(options)), first=options.first)
+
+
+def _reprice(options: argparse.Namespace) -> None:
+    from proxy.bookkeeping import reprice_calls  # noqa: PLC0415 - no other command needs it
+
+    settings = _settings(options)
+    days = (options.first, options.until)
+    dsn = _any_database_url(settings)
+    reprice_calls(settings.pricing_file, dsn, days, model=options.model, dry_run=options.dry_run)
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -161,12 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DAY",
         help="first day not to look at any more",
     )
-    pricing = commands.add_parser("pricing", help="look after the pricing file")
-    check = pricing.add_subparsers(required=True, metavar="COMMAND").add_parser(
-        "check", help="say whether a pricing file can be used"
-    )
-    check.add_argument("file", nargs="?", type=Path, help="default: the one that is shipped")
-    check.set_defaults(command=_check_prices)
+    _add_bookkeeping(commands)
     commands.add_parser("version", help="print the version").set_defaults(command=_version)
     return parser
 
@@ -186,6 +187,31 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "--calls", type=int, default=12_000, help="how many calls the past has (default: 12000)"
     )
     demo.set_defaults(command=_demo)
+
+
+def _add_bookkeeping(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add what is done now and then with prices and the ledger."""
+    pricing = commands.add_parser("pricing", help="look after the pricing file").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    words = "say whether a pricing file can be used, and what it would change in the ledger"
+    check = _add(pricing, "check", _check_prices, words)
+    check.usage = "openai-meter pricing check [FILE] [--from DAY] [--SETTING VALUE …]"
+    check.add_argument("file", nargs="?", type=Path, help="default: the one that is shipped")
+    check.add_argument("--from", dest="first", type=day, help=f"{_DAY} (default: last month)")
+    reprice = _add(commands, "reprice", _reprice, "price calls anew; rows are only ever added")
+    reprice.usage = "openai-meter reprice --from DAY --to DAY [--model NAME] [--dry-run]"
+    reprice.add_argument("--from", dest="first", type=day, required=True, help=_DAY)
+    reprice.add_argument(
+        "--to", dest="until", type=day, required=True, help=f"{_DAY}, which is not included"
+    )
+    reprice.add_argument("--model", metavar="NAME", help="only calls of it, by any of its names")
+    reprice.add_argument("--dry-run", action="store_true", help="only say what would change")
+
+
+def day(text: str) -> date:
+    """Return a day; a month stands for its first one."""
+    return date.fromisoformat(f"{text}-01" if text.count("-") == 1 else text)
 
 
 def _add(
@@ -232,6 +258,13 @@ def _settings(options: argparse.Namespace) -> Settings:
     return read_settings(given)
 
 
+def _ledger_url(settings: Settings) -> str | None:
+    """Return where the ledger is: the database of the settings, or the embedded one that runs."""
+    from proxy.embedded import running_dsn  # noqa: PLC0415 - no other command needs it
+
+    return settings.database_url or running_dsn(settings.data_dir / "postgres")
+
+
 def _database_url(settings: Settings) -> str:
     if settings.database_url is None:
         raise ConfigurationError(
@@ -242,10 +275,7 @@ def _database_url(settings: Settings) -> str:
 
 
 def _any_database_url(settings: Settings) -> str:
-    """Return where the ledger is: the database of the settings, or the embedded one that runs."""
-    from proxy.embedded import running_dsn  # noqa: PLC0415 - no other command needs it
-
-    dsn = settings.database_url or running_dsn(settings.data_dir / "postgres")
+    dsn = _ledger_url(settings)
     if dsn is None:
         raise ConfigurationError(
             f"no Postgres runs in {settings.data_dir}: start `openai-meter serve` with the same "

@@ -92,6 +92,10 @@ class ReportTimezoneError(DatabaseError):
     """The sums cannot be made anew for another report time zone."""
 
 
+class OvertakenError(DatabaseError):
+    """Somebody else corrects the same calls: nothing is lost, run the same again."""
+
+
 class DirectoryInUseError(ConfigurationError):
     """The data directory belongs to another running process."""
 

@@ -1,5 +1,6 @@
 """docs/ledger.md and docs/pricing.md say what is so: columns, views, SQL, price files."""
 
+import io
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from textwrap import indent
@@ -21,10 +23,12 @@ from proxy.core.charging import charge
 from proxy.core.model import AnswerUnits, Closing, LedgerRow, RequestUnits, Sighting
 from proxy.core.pricing import PriceBook
 from proxy.core.settling import noted, settled
+from proxy.correcting import Calls, Span
 from proxy.deferring import Due
 from proxy.errors import UnpricedError
 from proxy.ledger import Ledger
 from proxy.pricefile import load_price_book
+from proxy.repricing import reprice
 from proxy.resources import resource
 from tests.documents import README, ROOT, block, blocks, table
 from tests.fakes.records import closing
@@ -177,6 +181,24 @@ async def test_sums_can_be_made_again(books: Books) -> None:
     assert [tuple(map(_shown, row)) for row in found] == [
         tuple(cell.strip() for cell in line.split("|")) for line in shown
     ]
+
+
+async def test_sums_can_be_made_again_after_corrections(
+    books: Books, database: str, price_books: list[PriceBook]
+) -> None:
+    """Half of the calls come under the contract later; what they cost now has its own prices."""
+    view, _, check = (text for text in blocks(LEDGER, "sql") if "charge_line" in text)
+    calls = Calls(database, Span(first=date(2026, 8, 1), until=date(2026, 10, 1)))
+    ledger = Ledger(database, report_timezone="UTC")
+    tally = await reprice(calls, ledger, price_books[1], dry_run=False, bar=io.StringIO())
+    await calls.close()
+    await ledger.close()
+    assert tally.total.changed == 12
+    await books.connection.execute(view)
+    check = check.replace("2026-11-01", "2026-08-01").replace("2026-12-01", "2026-10-01")
+    assert await books.connection.fetch(check) == []
+    query = "SELECT DISTINCT contract_factor::text FROM charge_line WHERE component = 'input'"
+    assert [row[0] for row in await books.connection.fetch(query)] == ["0.93"]
 
 
 def _shown(value: object) -> str:

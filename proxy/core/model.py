@@ -313,6 +313,46 @@ class Correction:
     unavailable_change: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCall:
+    """A call as it stands in the ledger: the sum of its rows, the rest as the last one says.
+
+    `is_reversed`: it was taken back, so that nothing is left to be priced.
+    """
+
+    event_id: UUID
+    created_at: datetime
+    api_path: str
+    operation_name: str
+    upstream: str
+    upstream_name: str | None
+    model: str | None
+    request_model: str | None
+    service_tier: str | None
+    status: int | None
+    outcome: str
+    raw_usage: bytes | None
+    usage_problem: str | None
+    usage_source: str
+    unpriced_reason: str | None
+    price_id: str | None
+    billed_units: bytes | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    total_tokens: int | None
+    cached_tokens: int | None
+    cache_write_tokens: int | None
+    reasoning_tokens: int | None
+    audio_prompt_tokens: int | None
+    audio_completion_tokens: int | None
+    cost_usd: Decimal | None
+    tool_cost_usd: Decimal | None
+    list_cost_usd: Decimal | None
+    corrections: int
+    is_reversed: bool
+    is_counted: bool  # as a call of its own
+
+
 def created_at(event_id: bytes) -> datetime:
     """Return the moment a UUIDv7 was minted, to the millisecond (RFC 9562 section 5.7)."""
     return EPOCH + timedelta(milliseconds=int.from_bytes(event_id[:6], "big"))

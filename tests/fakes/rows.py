@@ -1,11 +1,13 @@
 """Rows of the ledger for calls that never were; the number makes the id and the moment."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
-from proxy.core.model import EPOCH, Correction, LedgerRow
+from proxy.core.model import EPOCH, Correction, LedgerRow, StoredCall
+from proxy.core.repricing import DIFFERENCES
 
 MOMENT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -112,3 +114,29 @@ def correction(row: LedgerRow, number: int = 1, /, **changes: object) -> Correct
         unavailable_change=0,
     )
     return replace(kept, **changes)  # type: ignore[arg-type]  # the caller names real columns
+
+
+def stored(row: LedgerRow) -> StoredCall:
+    """Return how a call stands in the ledger that nobody has corrected."""
+    of_its_own: dict[str, Any] = {"corrections": 0, "is_reversed": False, "is_counted": True}
+    names = {field.name for field in fields(StoredCall)} - of_its_own.keys()
+    return StoredCall(**{name: getattr(row, name) for name in names}, **of_its_own)
+
+
+def corrected(call: StoredCall, change: Correction) -> StoredCall:
+    """Return how a call stands in the ledger after one more correction."""
+    sums = {
+        name: (getattr(call, name) or 0) + getattr(change, name)
+        for name in DIFFERENCES
+        if getattr(change, name) is not None
+    }
+    return replace(
+        call,
+        corrections=change.correction_number,
+        usage_source=change.usage_source,
+        usage_problem=change.usage_problem,
+        unpriced_reason=change.unpriced_reason,
+        price_id=change.price_id,
+        billed_units=change.billed_units,
+        **sums,
+    )
