@@ -262,7 +262,10 @@ class Worker:
                 except Exception as exc:  # noqa: BLE001 (a fault ends one link)
                     _report_fault(exc)
                     link.transport.abort()
-            self._abandoned.check(now)
+            try:
+                self._abandoned.check(now)
+            except Exception as exc:  # noqa: BLE001 (one call less, which its reader has left)
+                _report_fault(exc)
             self._upstreams.sweep(now)
 
     async def _housekeeping(self) -> None:

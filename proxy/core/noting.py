@@ -96,6 +96,7 @@ def log_line(closing: Closing) -> dict[str, Any]:
         "endpoint": opening.endpoint,
         "operation_name": opening.operation_name,
         "method": opening.method,
+        "upstream_name": opening.mount,
         "api_path": opening.api_path,
         "request_model": opening.request_model,
         "response_model": closing.response_model,

@@ -197,6 +197,34 @@ async def test_a_pipelined_request_dies_with_its_client(tmp_path: Path) -> None:
     assert len(worker.openings()) == 1
 
 
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/responses"])
+async def test_half_a_request_is_not_read_for(tmp_path: Path, path: bytes) -> None:
+    """A held one was never sent and has no row; one that streams up is cancelled."""
+    arrived = asyncio.Event()
+
+    async def head(call: Call) -> None:
+        arrived.set()
+        await call.gone()
+
+    async with (
+        asyncio.timeout(20),
+        Upstream(on_head=head) as upstream,
+        running_worker(tmp_path, upstream.url) as worker,
+    ):
+        wire = await Wire.to(worker.port)
+        await wire.send(post(ASKED, path=path)[:-1])
+        if path == b"/v1/responses":
+            await arrived.wait()
+        wire.reset()
+        if path == b"/v1/responses":
+            await worker.closed_once("client_disconnected")
+        while worker.worker._links:  # noqa: SLF001
+            await asyncio.sleep(0.01)
+        assert len(worker.openings()) == (path == b"/v1/responses")
+        assert len(worker.worker._abandoned) == 0  # noqa: SLF001
+        assert upstream.calls == []
+
+
 async def test_a_client_that_takes_nothing_is_left_alone(tmp_path: Path) -> None:
     """Its answer is longer than what is buffered for it; it is read to its end for its usage."""
     big = b'{"model":"m-1","x":"' + b"x" * 20_000_000 + b'","usage":' + USAGE + b"}"
