@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import structlog
 from aiohttp import web
 
-from dashboard import login, views
+from dashboard import live, login, statics, views
 from dashboard.access import Access
 from dashboard.errors import ConfigurationError
 from dashboard.guarding import ACCESS, SECURE, explained, guarded, protected
@@ -51,8 +51,10 @@ def create_app(
     app[SINGLE_SIGN_ON] = False
     app[SECURE] = False
     app[ZONES] = {name: ZoneInfo(name) for name in sorted(available_timezones())}
-    app.add_routes(views.routes)
-    app.add_routes(login.routes)
+    app[live.WATCHER] = live.Watcher(app[LEDGER].watermark)
+    app.on_shutdown.append(app[live.WATCHER].stop)
+    for more in (views.routes, login.routes, live.routes, statics.routes):
+        app.add_routes(more)
     views.add_pages(app)
     app.on_cleanup.append(_close)
     return app

@@ -23,6 +23,10 @@ class DatabaseUnavailableError(DashboardError):
         self.cause = cause
 
 
+class TooManyListenersError(DashboardError):
+    """Too many pages are open: this one does not follow the ledger by itself."""
+
+
 class TooManyAttemptsError(DashboardError):
     """Too many failed log-ins from this address; try again in a minute."""
 

@@ -21,6 +21,7 @@ from dashboard.errors import (
     NotFoundError,
     ParameterError,
     TooManyAttemptsError,
+    TooManyListenersError,
     TooSlowError,
 )
 from dashboard.roles import Viewer
@@ -75,6 +76,8 @@ async def explained(request: web.Request, handler: Handler) -> web.StreamRespons
         answer = error(request, 403, str(exc), error_type="forbidden")
     except ParameterError as exc:
         answer = error(request, 400, str(exc), error_type="invalid_parameter", param=exc.parameter)
+    except TooManyListenersError as exc:
+        answer = error(request, 503, str(exc), error_type="too_many_listeners")
     except TooManyAttemptsError as exc:
         answer = error(request, 429, str(exc), error_type="too_many_attempts")
         answer.headers["Retry-After"] = "60"

@@ -56,6 +56,14 @@ class Ledger:
         async with self.snapshot() as snapshot:
             return Health(newest_call=snapshot.newest_call)
 
+    async def watermark(self) -> tuple[datetime | None, int, int | None, Decimal | None]:
+        """Return what differs as soon as a row has come; the newest call first."""
+        async with self._transaction() as connection:
+            row = await connection.fetchrow(selects.WATERMARK)
+            if row is None:
+                return None, 0, None, None
+            return row["last_call"], row["calls"], row["total_tokens"], row["cost_usd"]
+
     async def stats(self, at: datetime) -> Stats:
         """Return the sums of today, of this month and of all time, as of one moment."""
         async with self.snapshot() as snapshot:

@@ -1,9 +1,6 @@
 """One report → HTML, JSON or CSV. Pure; money keeps all its digits as text in JSON."""
 
-import base64
 import csv
-import hashlib
-import html
 import io
 import json
 import re
@@ -11,30 +8,22 @@ from dataclasses import asdict
 from datetime import date, datetime
 from decimal import Decimal
 
+from dashboard import pages
 from dashboard.report import Column, Health, Report, Stats, Table, Value
 from dashboard.roles import Viewer
 
 SCHEMA = "v1"  # of JSON and CSV: columns are added at the end, never renamed or taken away
 
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;"
-    "color:#1c2733;background:#fff}h1{font-size:1.4rem}table{border-collapse:collapse}"
-    "th,td{padding:.4rem .8rem;text-align:right;border-bottom:1px solid #d9e0e6}"
-    "th:first-child{text-align:left}p{color:#52606d}"
-    "@media(prefers-color-scheme:dark){body{background:#14191f;color:#e4e9ee}"
-    "th,td{border-color:#333c46}p{color:#9aa5b1}}"
-)
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
-        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
-        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # no-referrer makes a form's Origin null
     "Server": "openai-meter",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -84,17 +73,7 @@ def to_csv(table: Table, *, raw: bool = False) -> str:
 
 def to_html(report: Report, viewer: Viewer) -> str:
     """Return a report as a page."""
-    parts = [_heading(report.title)]
-    parts += [_html_table(table) for table in report.tables]
-    newest = report.freshness.newest_call
-    shown = "none yet" if newest is None else f"{newest:%Y-%m-%d %H:%M:%S %Z}"
-    words = (
-        f"Newest call: {shown}. Days begin in {report.filter.zone.key}. "
-        "List prices, not an invoice; “?” is not known."
-    )
-    who = f"{viewer.name} ({viewer.role})"
-    parts.append(f"<p>{html.escape(words)}</p><p>{html.escape(who)}</p></html>")
-    return "".join(parts)
+    return pages.page(report, viewer)
 
 
 def stats_json(stats: Stats) -> str:
@@ -124,64 +103,15 @@ def error_json(message: str, *, error_type: str, param: str | None = None) -> st
 
 def message_page(message: str) -> str:
     """Return a page that says one thing."""
-    return f"{_heading('API Usage')}<p>{html.escape(message)}</p></html>"
+    return pages.message_page(message)
 
 
 def login_page(
     *, csrf: str, following: str, problem: str = "", single_sign_on: bool = False
 ) -> str:
     """Return the page with the form that asks who somebody is."""
-    said = f"<p role=alert>{html.escape(problem)}</p>" if problem else ""
-    sign_on = '<p><a href="/admin/oidc">Log in with single sign-on</a></p>'
-    return (
-        f"{_heading('Log in')}{said}<form method=post action=/admin/login>"
-        f'<input type=hidden name=csrf value="{html.escape(csrf)}">'
-        f'<input type=hidden name=next value="{html.escape(following)}">'
-        "<p><label>User <input name=user autocomplete=username required autofocus></label></p>"
-        "<p><label>Password <input name=password type=password "
-        "autocomplete=current-password required></label></p>"
-        f"<p><button>Log in</button></p></form>{sign_on if single_sign_on else ''}</html>"
-    )
-
-
-def _heading(title: str) -> str:
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width'>"
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style><h1>{html.escape(title)}</h1>"
-    )
-
-
-def _html_table(table: Table) -> str:
-    head = "".join(f"<th scope=col>{html.escape(column.title)}</th>" for column in table.columns)
-    rows = [*table.rows, *([] if table.totals is None else [table.totals])]
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td>{html.escape(_shown(column, value))}</td>"
-            for column, value in zip(table.columns, row, strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    caption = html.escape(table.title)
-    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead>{body}</table>"
-
-
-def _shown(column: Column, value: Value) -> str:
-    match value:
-        case None:
-            return "?" if column.is_number else ""
-        case bool():
-            return "yes" if value else "no"
-        case int():
-            return f"{value:,}" if column.is_number else str(value)
-        case Decimal() if column.kind == "money":
-            return f"{value:,.4f}"
-        case datetime():
-            return f"{value:%Y-%m-%d %H:%M:%S %Z}"
-        case _:
-            return _text(value)
+    hidden = {"csrf": csrf, "next": following}
+    return pages.login_page(problem=problem, hidden=hidden, single_sign_on=single_sign_on)
 
 
 def _table(report: Report, table: Table) -> dict[str, object]:

@@ -15,7 +15,7 @@ from dashboard.selects import Key
 TOP_USERS = 10
 USERS_OF_ENDPOINT = 50
 CALLS_OF_USER = 100
-NEWEST_CALLS = 8
+NEWEST_CALLS = 5
 
 
 class Reporter:

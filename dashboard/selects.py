@@ -37,6 +37,12 @@ SELECT last_call, report_timezone
 FROM ledger_status
 """
 
+# Differs as soon as a row has come, a correction too.
+WATERMARK = """
+SELECT last_call, calls, total_tokens, cost_usd
+FROM ledger_status
+"""
+
 # Without calls a sum is 0; with calls it is NULL as long as none of them is known.
 PERIODS = """
 WITH period (place, name, since) AS (
