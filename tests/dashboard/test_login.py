@@ -33,7 +33,7 @@ async def client(database: str, tmp_path: Path, aiohttp_client: MakeClient) -> C
 
 async def _fields(client: Client, path: str = "/admin/login") -> dict[str, str]:
     page = await (await client.get(path)).text()
-    return dict(re.findall(r'name=(csrf|next) value="([^"]*)"', page))
+    return dict(re.findall(r'name="?(csrf|next)"? value="([^"]*)"', page))
 
 
 async def _log_in(client: Client, password: str = PASSWORD, **changes: str) -> int:
