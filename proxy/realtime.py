@@ -110,7 +110,10 @@ class Session:
 
     def _opening_of(self, session: Opening, operation_name: str) -> Opening:
         return msgspec.structs.replace(
-            session, event_id=self._books.new_id(), operation_name=operation_name
+            session,
+            event_id=self._books.new_id(),
+            operation_name=operation_name,
+            request_bytes=None,  # a response over WebSocket has no request of its own
         )
 
     def _write(

@@ -21,6 +21,7 @@ import structlog
 from proxy.core.charging import charge
 from proxy.core.model import Closing, LedgerRow, Lines
 from proxy.core.pricing import PriceBook
+from proxy.core.repeats import Repeats
 from proxy.core.settling import Noted, noted, settled
 from proxy.deferring import Due
 from proxy.errors import DatabaseError, MeterError, RowsRefusedError
@@ -65,6 +66,7 @@ class Recorder:
         self._begin = begin
         self._batch_records = batch_records
         self._tail = Tail(directory / "journal")
+        self._repeats = Repeats()
         self._turn = asyncio.Lock()  # the tail is for one thread at a time
         self._refusals = Refusals(directory / "journal" / "refused.jsonl")
         self._stop = stop
@@ -135,7 +137,7 @@ class Recorder:
         notes: list[Noted] = []
         for closing in batch.closings + lost:
             row = self._charged(closing, book)
-            if row is not None:
+            if row is not None and not self._repeats.has(row):
                 rows.append(row)
                 notes += noted(closing, row) if closing.sightings else ()
         return batch, rows, notes

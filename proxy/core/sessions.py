@@ -91,6 +91,7 @@ class _Event(msgspec.Struct, gc=False):
     response: msgspec.Raw = msgspec.Raw()
     session: msgspec.Raw = msgspec.Raw()
     item_id: msgspec.Raw = msgspec.Raw()
+    content_index: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
 
 
@@ -255,11 +256,14 @@ class SessionMeter:
         )
 
     def _transcription(self, event: _Event) -> Billed:
-        usage = bytes(event.usage)
+        usage, part = bytes(event.usage), bytes(event.content_index)
         told = usage.startswith(b"{")
+        name = text_of(event.item_id)
+        if name is not None and part.isdigit() and part != b"0":
+            name = name_of(f"{name}/{part.decode()}")  # a further part of the same item
         seen = Observation(
             response_model=self._transcriber,
-            response_id=text_of(event.item_id),
+            response_id=name,
             usage=usage if told else None,
             usage_problem=None if told else NO_USAGE,
             complete=True,

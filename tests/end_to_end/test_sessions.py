@@ -320,6 +320,31 @@ def _journal(directory: Path) -> bytes:
     return b"".join(path.read_bytes() for path in (directory / "journal").iterdir())
 
 
+async def test_sockets_that_attend_one_call_count_its_responses_once(
+    tmp_path: Path, database: str
+) -> None:
+    """Each of them is told of the end; the one that was told first has the row."""
+    done = event(type="response.done", response={"id": "resp_1", "usage": USAGE})
+
+    async def script(call: Call) -> None:
+        await call.send(switched())
+        await call.send(event(type="session.created", session=SESSION) + done)
+        await call.gone()
+
+    async with (
+        asyncio.timeout(60),
+        Upstream(script) as upstream,
+        metering(tmp_path, upstream.url, database) as running,
+    ):
+        for _ in range(3):
+            wire = await Wire.to(running.port)
+            await wire.send(upgrade(b"/v1/realtime?call_id=rtc_1"))
+            await wire.until(done)
+            await wire.close()
+        rows = await running.rows(4)
+    assert [row["cost_usd"] for row in rows if row["response_id"] == "resp_1"] == [COST]
+
+
 @pytest.mark.parametrize("compression", [None, "deflate"])
 async def test_a_library_sees_through_the_proxy_what_it_sees_without(
     tmp_path: Path, database: str, compression: str | None

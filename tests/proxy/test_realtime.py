@@ -381,7 +381,7 @@ async def test_any_bytes_pass_both_ways_and_leave_a_row(
         heard.set_result(await call.reader.readexactly(len(up)))
         call.close()
 
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         async with (
             asyncio.timeout(20),
             Upstream(script) as upstream,

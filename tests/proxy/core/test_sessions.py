@@ -209,6 +209,16 @@ def test_what_ends_without_usage_says_so(data: bytes) -> None:
     assert (seen.usage, seen.usage_problem, seen.failed) == (None, NO_USAGE, False)
 
 
+@pytest.mark.parametrize(
+    ("index", "name"), [(0, "i"), (2, "i/2"), (None, "i"), ("x", "i"), (10**3000, None)]
+)
+def test_a_transcription_is_named_by_its_item(index: object, name: str | None) -> None:
+    """And by the part of it, where it is a further one."""
+    usage = {"type": "duration", "seconds": 3}
+    seen = billed(event(type=TRANSCRIBED, item_id="i", content_index=index, usage=usage))
+    assert seen.response_id == name
+
+
 def test_the_second_end_of_a_response_is_none() -> None:
     """Responses are remembered for a while; what has no id cannot be told apart."""
     done = [
