@@ -103,7 +103,7 @@ async def test_bytes_and_sums_are_as_recorded(
     ]
     _report(differences)
     sources = Counter(row["usage_source"] for row in rows)
-    assert sources == Counter("reported" if one.tells_usage else "unavailable" for one in exchanges)
+    assert sources == Counter(map(_expected_source, exchanges))
 
 
 @pytest.mark.parametrize("way", [Way.PLAIN, Way.CUT])
@@ -184,7 +184,7 @@ async def test_every_other_call_passes_and_is_charged_by_what_is_known(
     }
     assert _kinds(exchanges, by_id, "estimated") == {
         *("images.generations", "images.edits", "images.variations"),
-        *("audio.transcriptions", "audio.translations"),
+        *("audio.transcriptions", "audio.translations", "audio.speech"),
     }
 
 
@@ -285,6 +285,12 @@ def _differing_facts(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
 
 def _differing_usage(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
     """Yield which counts or which cost the row has otherwise than the recording."""
+    if _expected_source(one) == "estimated":
+        if row["raw_usage"] is not None or (row["cost_usd"] is None) != bool(
+            row["unpriced_reason"]
+        ):
+            yield f"cost is {row['cost_usd']} ({row['unpriced_reason']}), {row['raw_usage']}"
+        return
     if not one.tells_usage:
         if (row["usage_source"], row["cost_usd"], row["raw_usage"]) != ("unavailable", None, None):
             yield f"usage is {row['usage_source']}, {row['cost_usd']}, {row['raw_usage']}"
@@ -296,6 +302,15 @@ def _differing_usage(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
         if row[name] != value:
             yield f"{name} is {row[name]!r}, recorded {value!r}"
     yield from _differing_cost(one, row)
+
+
+def _expected_source(one: Exchange) -> str:
+    """Return how the usage of a call is known; one that failed owes none."""
+    if one.tells_usage:
+        return "reported"
+    is_billed = one.facts["metering"] == "usage_missing"
+    is_billed = is_billed and one.facts["response_status"] != "failed"
+    return "estimated" if is_billed else "unavailable"
 
 
 def _differing_cost(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
@@ -310,6 +325,8 @@ def _differing_cost(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
 def _differing_charge(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
     """Yield what is charged otherwise than the core does it, or than it was recorded."""
     made = row_of(one.facts)
+    if made.usage_source == "unavailable" and row["usage_source"] == "estimated":
+        return  # counted by a tokenizer, which the core has not; see test_estimates.py
     for name in CHARGED:
         if row[name] != getattr(made, name):
             yield f"{name} is {row[name]!r}, of the same bytes {getattr(made, name)!r}"
