@@ -738,3 +738,31 @@ def test_a_part_of_a_file_is_not_read() -> None:
     """An answer to a range has no beginning."""
     seen = observed(b'{"custom_id":"x","response":{}}', operation=CONTENT, status=206)
     assert seen.sightings == ()
+
+
+@given(
+    st.sampled_from([RUNS, POLL, BATCHES, CONTENT, RETRIEVE]),
+    st.sampled_from([JSON, STREAM, "", "application/octet-stream"]),
+    st.sampled_from(
+        [
+            b'{"id":"b","status":"completed","usage":{"total_tokens":1e400},"data":[',
+            b'{"custom_id":"c","response":{"status_code":200,"body":{"usage":{}}}}\n',
+            b'{"data":[{"id":"b","status":"completed","request_counts":{"completed":-1}}]}',
+            b'data: {"response":{"id":"r","status":"completed","usage":{"a":{}}}}\n\n',
+            b"event: thread.run.completed\ndata: []\n\n",
+        ]
+    ),
+    st.binary(max_size=40),
+    st.lists(st.integers(0, 200), max_size=4),
+)
+def test_whatever_an_object_is_said_to_be_nothing_is_raised(
+    operation: Operation, content_type: str, text: bytes, noise: bytes, cuts: list[int]
+) -> None:
+    """What is told of it has ids that are keys, and a usage of a bounded size."""
+    for body in (text + noise, noise + text, text):
+        seen = observed(body, operation=operation, content_type=content_type, cuts=cuts)
+        assert seen.usage is None
+        for one in seen.sightings:
+            assert one.object_id.isascii()
+            assert len(one.object_id) <= 256
+            assert len(one.usage or b"") <= 4096
