@@ -449,7 +449,9 @@ RETURNS bigint
 LANGUAGE sql
 IMMUTABLE PARALLEL SAFE
 AS $function$
-    SELECT ceil(power(2::float8, ceil(4 * log(2, greatest(milliseconds, 1))) / 4))::bigint
+    SELECT ceil(
+        power(2::float8, ceil(4 * ln(greatest(milliseconds, 1)::float8) / ln(2::float8)) / 4)
+    )::bigint
 $function$;
 
 -- What a row counts among unpriced_calls: 1 where usage is known and its cost is not, or not all of

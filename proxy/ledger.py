@@ -56,11 +56,11 @@ WITH inserted AS (
         $1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[],
         $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[],
         $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[],
-        $18::bigint[], $19::numeric[], $20::text[], $21::text[], $22::text[], $23::text[],
+        $18::bigint[], $19::text[]::numeric[], $20::text[], $21::text[], $22::text[], $23::text[],
         $24::text[], $25::smallint[], $26::text[], $27::text[], $28::boolean[],
         $29::integer[], $30::integer[], $31::text[], $32::text[], $33::jsonb[],
         $34::text[], $35::jsonb[], $36::integer[], $37::bigint[], $38::bigint[],
-        $39::numeric[], $40::numeric[], $41::jsonb[], $42::uuid[], $43::uuid[],
+        $39::text[]::numeric[], $40::text[]::numeric[], $41::jsonb[], $42::uuid[], $43::uuid[],
         $44::text[]
     ) AS event (event_id, created_at)
     CROSS JOIN (SELECT max(ends_at) AS ends_at FROM closed_month) AS closed
@@ -128,6 +128,7 @@ ON CONFLICT (catalog_version, price_id, component) DO NOTHING
 """
 
 _T = TypeVar("_T")
+Columns = Sequence[Sequence[object]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,12 +148,17 @@ class Ledger:
         self._connection: asyncpg.Connection | None = None
         self._turn = asyncio.Lock()
 
-    async def insert(self, rows: Sequence[LedgerRow]) -> InsertResult:
-        """Insert the rows that are not there yet, and add them to the rollups."""
+    async def insert(
+        self, rows: Sequence[LedgerRow], values: Columns | None = None
+    ) -> InsertResult:
+        """Insert the rows that are not there yet, and add them to the rollups.
+
+        `values`: the columns of the rows, where somebody has had the time to make them.
+        """
         if not rows:
             return InsertResult()
         try:
-            return InsertResult(inserted=await self._insert(rows))
+            return InsertResult(inserted=await self._write(_INSERT, values or columns(rows)))
         except RowsRefusedError as exc:
             if len(rows) == 1:
                 return InsertResult(refused=((rows[0], str(exc)),))
@@ -246,10 +252,7 @@ class Ledger:
         async with self._turn:
             self._drop()
 
-    async def _insert(self, rows: Sequence[LedgerRow]) -> int:
-        return await self._write(_INSERT, columns(rows))
-
-    async def _write(self, statement: str, values: Sequence[Sequence[object]]) -> int:
+    async def _write(self, statement: str, values: Columns) -> int:
         async def insert(connection: asyncpg.Connection) -> int:
             async with connection.transaction():
                 await connection.execute(_BEGIN)

@@ -23,16 +23,18 @@ from proxy.core.model import Closing, LedgerRow, Lines
 from proxy.core.pricing import PriceBook
 from proxy.core.repeats import Repeats
 from proxy.core.settling import Noted, noted, settled
+from proxy.core.storing import columns
 from proxy.deferring import Due
 from proxy.errors import DatabaseError, MeterError, RowsRefusedError
 from proxy.heartbeat import State, publish
-from proxy.ledger import InsertResult, Ledger
+from proxy.ledger import Columns, InsertResult, Ledger
 from proxy.pricefile import PriceFile
 from proxy.refusals import Refusals
 from proxy.tailing import Batch, Tail
 from proxy.waiting import Patience, StoppedError, pause
 
 BATCH_RECORDS = 2000
+BACKLOG_RECORDS = 8000  # of a batch while there is a backlog
 POLL_SECONDS = 0.1
 SAVE_SECONDS = 1.0
 BEAT_SECONDS = 1.0
@@ -42,6 +44,17 @@ LEAVE_SECONDS = 10.0  # after it was told to stop
 
 _FAULT = "metering_fault"
 _log = structlog.get_logger()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Portion:
+    """A batch of the journal on its way: its rows, their columns, and what priced them."""
+
+    batch: Batch
+    rows: list[LedgerRow]
+    values: Columns | None  # None: they cannot be made of all rows at once
+    notes: list[Noted]
+    book: PriceBook
 
 
 class Recorder:
@@ -64,7 +77,10 @@ class Recorder:
         self._prices = prices
         self._clock = clock
         self._begin = begin
-        self._batch_records = batch_records
+        self._batch_records = self._limit = batch_records
+        self._ahead: asyncio.Task[_Portion] | None = None  # the next batch, while one is inserted
+        self._is_behind = False  # there is more in the journal than fits in a batch
+        self._tasks: asyncio.TaskGroup | None = None
         self._tail = Tail(directory / "journal")
         self._repeats = Repeats()
         self._turn = asyncio.Lock()  # the tail is for one thread at a time
@@ -82,6 +98,7 @@ class Recorder:
         failure: DatabaseError | None = None
         try:
             async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
                 beside = [tasks.create_task(self._beat()), tasks.create_task(self._hurry(limit))]
                 try:
                     await self._work()
@@ -102,35 +119,53 @@ class Recorder:
         while not self._stop.is_set():
             if not (await self._step()).records:
                 await pause(self._stop, POLL_SECONDS)
-        while not (await self._step()).room(self._batch_records):
-            pass
+        await self._step()
+        while self._is_behind:
+            await self._step()
         await self._save()
 
     async def _step(self) -> Batch:
-        """Bring the next batch into the ledger."""
-        async with self._turn:
-            batch, rows, notes = await asyncio.to_thread(self._next)
-        self._pending_bytes = batch.size
-        await self._keep_ready()
-        if rows:
-            await self._count(await self._patience.insist(partial(self._insert, rows)))
-        if notes or batch.lines:
-            await self._patience.insist(partial(self._settle, notes, batch.lines))
-        self._pending_bytes = 0
-        if batch.abandoned:
-            self.state.interrupted += len(batch.abandoned)
-            _log.warning("calls of a dead worker recorded", calls=len(batch.abandoned))
-        if batch.room(self._batch_records):
+        """Bring the next batch into the ledger, and read the one after it meanwhile."""
+        ahead, self._ahead = self._ahead, None
+        portion = await (ahead or self._read())
+        batch = portion.batch
+        self._is_behind = not batch.room(self._limit)
+        saving = time.monotonic() - self._saved >= SAVE_SECONDS  # of what is in the ledger, only
+        if self._is_behind and self._tasks and not (saving or self._stop.is_set()):
+            self._limit = max(self._batch_records, min(2 * self._limit, BACKLOG_RECORDS))
+            self._ahead = self._tasks.create_task(self._read())
+        await self._keep_ready(portion.book)
+        await self._bring(portion)
+        if not self._is_behind:
+            self._limit = self._batch_records
             self._caught_up = time.monotonic()
             await self._fold()
-        if time.monotonic() - self._saved >= SAVE_SECONDS:
+        if saving:
             await self._save()
         return batch
 
-    def _next(self) -> tuple[Batch, list[LedgerRow], list[Noted]]:
-        """Read and price, in a thread."""
+    async def _read(self) -> _Portion:
+        async with self._turn:
+            portion = await asyncio.to_thread(self._next)
+        self._pending_bytes += portion.batch.size
+        return portion
+
+    async def _bring(self, portion: _Portion) -> None:
+        batch = portion.batch
+        if portion.rows:
+            insert = partial(self._insert, portion.rows, portion.values)
+            await self._count(await self._patience.insist(insert))
+        if portion.notes or batch.lines:
+            await self._patience.insist(partial(self._settle, portion.notes, batch.lines))
+        self._pending_bytes -= batch.size
+        if batch.abandoned:
+            self.state.interrupted += len(batch.abandoned)
+            _log.warning("calls of a dead worker recorded", calls=len(batch.abandoned))
+
+    def _next(self) -> _Portion:
+        """Read and price, in a thread: most of the work is done while Postgres does its own."""
         self._look_at_prices()
-        batch = self._tail.read(self._batch_records)
+        batch = self._tail.read(self._limit)
         lost = [Closing(opening=opening, outcome="interrupted") for opening in batch.abandoned]
         book = self._prices.book
         rows: list[LedgerRow] = []
@@ -140,7 +175,10 @@ class Recorder:
             if row is not None and not self._repeats.has(row):
                 rows.append(row)
                 notes += noted(closing, row) if closing.sightings else ()
-        return batch, rows, notes
+        values = None
+        with contextlib.suppress(Exception):  # `_insert` finds the row that is to blame
+            values = columns(rows)
+        return _Portion(batch=batch, rows=rows, values=values, notes=notes, book=book)
 
     def _charged(self, closing: Closing, book: PriceBook) -> LedgerRow | None:
         """Return the row; a fault of ours costs its usage, or (None) sends it to the refusals."""
@@ -168,13 +206,12 @@ class Recorder:
             _log.error("pricing file unusable, prices kept", problem=self._prices.problem)
         self.state.prices_problem = self._prices.problem
 
-    async def _keep_ready(self) -> None:
+    async def _keep_ready(self, book: PriceBook) -> None:
         """Have partitions for the months to come, and in the database the prices that are used."""
         if self._partitions_on != (today := self._clock().date()):
             await self._patience.insist(self._ledger.ensure_partitions)
             await self._patience.insist(self._ledger.forget)
             self._partitions_on = today
-        book = self._prices.book
         if self.state.catalog_version != book.catalog_version:
             rates = list(book.rates())
             store = partial(self._ledger.store_prices, book.catalog_version, rates)
@@ -190,10 +227,12 @@ class Recorder:
             folded = await self._ledger.fold_span()
         self._fold_at = time.monotonic() + (FOLD_SECONDS if folded is None else 0)
 
-    async def _insert(self, rows: Sequence[LedgerRow]) -> InsertResult:
+    async def _insert(
+        self, rows: Sequence[LedgerRow], values: Columns | None = None
+    ) -> InsertResult:
         """Insert; where that fails for a fault of ours, find the rows that are to blame."""
         try:
-            return await self._ledger.insert(rows)
+            return await self._ledger.insert(rows, values)
         except MeterError:
             raise
         except Exception as exc:  # noqa: BLE001  one row must not hold up all others

@@ -29,6 +29,7 @@ TOOLS_PRICE_ID = "tools"
 FREE_PRICE_ID = "free"
 _DATE = re.compile(r"-[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DATE_LENGTH = len("-2026-11-22")
+_MOST_KNOWN = 4096
 
 Rates = Mapping[str, Decimal | None]
 """USD per million tokens by component; None: known not to be published, so nothing replaces it."""
@@ -133,7 +134,7 @@ class Catalog:
 class Names:
     """Finds the entry of a model name: alias, listed name, listed name with a date, prefix."""
 
-    __slots__ = ("_aliases", "_dated", "_listed", "_prefixes")
+    __slots__ = ("_aliases", "_dated", "_known", "_listed", "_prefixes")
 
     def __init__(self, entries: Iterable[Entry], aliases: Mapping[str, str]) -> None:
         entries = tuple(entries)
@@ -143,12 +144,17 @@ class Names:
         self._prefixes = sorted(by_prefix, key=lambda pair: len(pair[0]), reverse=True)
         found = {alias: self._find(target) for alias, target in aliases.items()}
         self._aliases = {alias: entry for alias, entry in found.items() if entry}
+        self._known: dict[str, Entry | None] = {}  # names come again, millions of times
 
     def find(self, name: str | None) -> Entry | None:
         """Return the entry that prices this name, None when there is none."""
         if not name:
             return None
-        return self._aliases.get(name) or self._find(name)
+        if name not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[name] = self._aliases.get(name) or self._find(name)
+        return self._known[name]
 
     def _find(self, name: str) -> Entry | None:
         return self._listed.get(name) or self._find_dated(name) or self._find_prefixed(name)

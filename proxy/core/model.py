@@ -167,7 +167,7 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=Tr
 Record = Opening | Closing | Lines
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, for the same reason as LedgerRow
 class Usage:
     """Token counts of one answer; totals include parts (cached in input, reasoning in output).
 
@@ -192,8 +192,7 @@ class Usage:
     unknown_members: tuple[str, ...] = ()  # numeric members with a count that no rule covers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriceLine:
+class PriceLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One factor of a sum: component × unit price = amount."""
 
     component: str  # input, cached_input, output, audio_second, image/standard/1024x1024, …
@@ -220,8 +219,7 @@ class ToolCost:
     units: tuple[BilledUnit, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The list cost of one answer and how it was made."""
 
     cost_usd: Decimal
@@ -230,9 +228,9 @@ class Cost:
     lines: tuple[PriceLine, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: making one would take 15 µs instead of 3
 class LedgerRow:
-    """One row of `user_api_usage`; field names are its columns."""
+    """One row of `user_api_usage`; field names are its columns. Nobody changes it."""
 
     event_id: UUID
     created_at: datetime

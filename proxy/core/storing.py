@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -27,20 +28,25 @@ _MAX_SMALLINT = 2**15 - 1
 _MAX_NUMBER_CHARACTERS = 40
 
 # What msgspec reads and jsonb does not: U+0000, surrogates, numbers out of numeric's range.
-_SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[eE][+-]?[0-9]{3}|[0-9]{40}")
+_SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[0-9][eE][+-]?[0-9]{3}|[0-9]{40}")
+# Looking for that takes long; where there is nothing of these, there is nothing to look for.
+_ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
+_FORTY = b"0" * 40
 _LONG_EXPONENT = re.compile(r"[eE][+-]?[0-9]{3}")
 
 
 def columns(rows: Sequence[LedgerRow]) -> list[list[object]]:
     """Return the values of each column, in the order of COLUMNS."""
-    return [[_stored(row, name, clean) for row in rows] for name, clean in COLUMNS.items()]
-
-
-def _stored(row: LedgerRow, name: str, clean: Callable[[Any], object]) -> object:
-    value = getattr(row, name)
-    if row.corrects is not None and isinstance(value, int | Decimal):
-        return value  # of a correction, made from a row that is stored: it may be negative
-    return clean(value)
+    corrections = [index for index, row in enumerate(rows) if row.corrects is not None]
+    found = []
+    for values, clean in zip(zip(*map(_values, rows), strict=True), COLUMNS.values(), strict=True):
+        stored = clean(values)
+        for index in corrections:
+            if isinstance(values[index], int | Decimal):
+                value = values[index]  # made from a row that is stored; may be negative
+                stored[index] = str(value) if isinstance(value, Decimal) else value
+        found.append(stored)
+    return found
 
 
 def correction_columns(corrections: Sequence[Correction]) -> list[list[object]]:
@@ -65,7 +71,7 @@ def clean_text(text: str, max_bytes: int) -> str:
 
 def clean_json(raw: bytes) -> str:
     """Return JSON that a jsonb column takes: as it came, if it can be."""
-    if _SUSPICIOUS.search(raw) is None:
+    if not _is_suspicious(raw):
         try:
             msgspec.json.decode(raw)
             return raw.decode()
@@ -77,9 +83,17 @@ def clean_json(raw: bytes) -> str:
 def clean_object(value: Mapping[str, Any]) -> str:
     """Return a JSON object as text that a jsonb column takes."""
     try:
-        return clean_json(msgspec.json.encode(value))
+        raw = msgspec.json.encode(value)
     except UnicodeEncodeError:  # a lone surrogate
         return clean_json(json.dumps(value).encode())
+    return clean_json(raw) if b"\\u" in raw else raw.decode()  # its numbers fit in a float
+
+
+def _is_suspicious(raw: bytes) -> bool:
+    alike = raw.translate(_ALIKE)
+    if b"\\u" in raw or b"0e" in alike or _FORTY in alike:
+        return _SUSPICIOUS.search(raw) is not None
+    return False
 
 
 def _written_anew(text: str) -> str:
@@ -108,39 +122,56 @@ def _cleaned(value: Any) -> Any:  # noqa: ANN401 (the JSON edge)
     return value
 
 
-def _as_it_is(value: object) -> object:
-    return value
+Column = Sequence[Any]  # the values of one column, None where there is none
 
 
-def _text(max_bytes: int = MAX_TEXT_BYTES) -> Callable[[str | None], str | None]:
-    def clean(text: str | None) -> str | None:
-        return None if text is None else clean_text(text, max_bytes)
+def _as_it_is(column: Column) -> list[object]:
+    return list(column)
+
+
+def _text(max_bytes: int = MAX_TEXT_BYTES) -> Callable[[Column], list[object]]:
+    """Return what cleans texts; of most columns there are few that differ."""
+
+    def clean(column: Column) -> list[object]:
+        texts = set(column)
+        texts.discard(None)
+        changed = {
+            text: stored for text in texts if (stored := clean_text(text, max_bytes)) is not text
+        }
+        return [changed.get(text, text) for text in column] if changed else list(column)
 
     return clean
 
 
-def _count(maximum: int) -> Callable[[int | None], int | None]:
-    def clean(number: int | None) -> int | None:
-        return None if number is None or not 0 <= number <= maximum else number
+def _count(maximum: int) -> Callable[[Column], list[object]]:
+    def clean(column: Column) -> list[object]:
+        known = [number for number in column if number is not None]
+        if not known or (min(known) >= 0 and max(known) <= maximum):
+            return list(column)
+        return [n if n is not None and 0 <= n <= maximum else None for n in column]
 
     return clean
 
 
-def _cost(cost: Decimal | None) -> Decimal | None:
-    known = cost is not None and cost.is_finite() and 0 <= cost < _MAX_COST_USD
-    return cost if known else None
+def _costs(column: Column) -> list[object]:
+    """Return sums as text, which the driver passes on three times as fast as a Decimal."""
+    return [None if cost is None else _cost(cost) for cost in column]
 
 
-def _object(value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else clean_object(value)
+def _cost(cost: Decimal) -> str | None:
+    return str(cost) if cost.is_finite() and 0 <= cost < _MAX_COST_USD else None
 
 
-def _json(raw: bytes | None) -> str | None:
-    return None if raw is None else clean_json(raw)
+def _objects(column: Column) -> list[object]:
+    return [None if value is None else clean_object(value) for value in column]
+
+
+def _json(column: Column) -> list[object]:
+    return [None if raw is None else clean_json(raw) for raw in column]
 
 
 # Sizes of keys: as the check keys_fit_an_index in schema.sql says.
-COLUMNS: Mapping[str, Callable[[Any], object]] = {
+COLUMNS: Mapping[str, Callable[[Column], list[object]]] = {
     "event_id": _as_it_is,
     "created_at": _as_it_is,
     "user_id": _text(1024),
@@ -159,7 +190,7 @@ COLUMNS: Mapping[str, Callable[[Any], object]] = {
     "reasoning_tokens": _count(MAX_TOKENS),
     "audio_prompt_tokens": _count(MAX_TOKENS),
     "audio_completion_tokens": _count(MAX_TOKENS),
-    "cost_usd": _cost,
+    "cost_usd": _costs,
     "price_id": _text(),
     "catalog_version": _text(),
     "unpriced_reason": _text(),
@@ -173,16 +204,18 @@ COLUMNS: Mapping[str, Callable[[Any], object]] = {
     "time_to_first_byte_ms": _count(_MAX_INTEGER),
     "upstream_request_id": _text(),
     "response_id": _text(512),
-    "metadata": _object,
+    "metadata": _objects,
     "attribution_problem": _text(),
     "raw_usage": _json,
     "retry_count": _count(_MAX_INTEGER),
     "request_bytes": _count(_MAX_BIGINT),
     "response_bytes": _count(_MAX_BIGINT),
-    "tool_cost_usd": _cost,
-    "list_cost_usd": _cost,
+    "tool_cost_usd": _costs,
+    "list_cost_usd": _costs,
     "billed_units": _json,
     "corrects": _as_it_is,
     "settles": _as_it_is,
     "upstream_name": _text(64),
 }
+
+_values = attrgetter(*COLUMNS)

@@ -20,6 +20,7 @@ from proxy.errors import UsageError
 COUNT_LIMIT = 2**53  # what every JSON reader can hold exactly
 SECONDS_LIMIT = 10**9
 
+_UNKNOWN = ""
 INSIDE = None  # a part of its total that has no price of its own
 Rules = Mapping[str, "str | Rules | None"]  # the field that a member fills, or rules for its parts
 
@@ -97,19 +98,17 @@ def _read(
     members: Mapping[str, Any], rules: Rules, path: str, counts: dict[str, int], unknown: list[str]
 ) -> None:
     for name, value in members.items():
-        where = path + name
-        if name not in rules:
-            _note_unknown(where, value, unknown)
+        rule = rules.get(name, _UNKNOWN)
+        if rule is _UNKNOWN:
+            _note_unknown(path + name, value, unknown)
+        elif value is None:
             continue
-        rule = rules[name]
-        if value is None:
-            continue
-        if isinstance(rule, Mapping):
-            _read(_object(where, value), rule, f"{where}.", counts, unknown)
-            continue
-        count = _count(where, value)
-        if rule is not INSIDE and counts.setdefault(rule, count) != count:
-            raise UsageError(f"{where} is {count}, but {rule} was already {counts[rule]}.")
+        elif isinstance(rule, dict):  # quicker than to ask for a Mapping
+            _read(_object(path + name, value), rule, f"{path}{name}.", counts, unknown)
+        else:
+            count = _count(path, name, value)
+            if isinstance(rule, str) and counts.setdefault(rule, count) != count:
+                raise UsageError(f"{path}{name} is {count}, but {rule} was already {counts[rule]}.")
 
 
 def _seconds(members: Mapping[str, Any]) -> Decimal | None:
@@ -128,9 +127,9 @@ def _object(where: str, value: object) -> Mapping[str, Any]:
     return value
 
 
-def _count(where: str, value: object) -> int:
+def _count(path: str, name: str, value: object) -> int:
     if type(value) is not int or not 0 <= value < COUNT_LIMIT:
-        raise UsageError(f"{where} is {value!r:.40}, expected a count of tokens.")
+        raise UsageError(f"{path}{name} is {value!r:.40}, expected a count of tokens.")
     return value
 
 

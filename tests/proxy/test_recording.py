@@ -23,7 +23,7 @@ from proxy.database import prepare
 from proxy.errors import DatabaseError
 from proxy.heartbeat import FILE_NAME
 from proxy.journal import JournalWriter
-from proxy.ledger import InsertResult, Ledger
+from proxy.ledger import Columns, InsertResult, Ledger
 from proxy.pricefile import PriceFile, read_document
 from proxy.recording import Recorder
 from proxy.resources import resource
@@ -254,11 +254,13 @@ class OddLedger(Ledger):
     """A ledger with a fault of ours in it: it cannot stand the endpoint `odd`."""
 
     @override
-    async def insert(self, rows: Sequence[LedgerRow]) -> InsertResult:
+    async def insert(
+        self, rows: Sequence[LedgerRow], values: Columns | None = None
+    ) -> InsertResult:
         """Fail in a way that nobody has thought of."""
         if any(row.endpoint == "odd" for row in rows):
             raise ZeroDivisionError
-        return await super().insert(rows)
+        return await super().insert(rows, values)
 
 
 async def test_a_fault_at_the_ledger_costs_one_row(
