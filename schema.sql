@@ -1097,7 +1097,10 @@ SELECT
     outcome,
     status,
     latency_ms,
-    time_to_first_byte_ms
+    time_to_first_byte_ms,
+    metadata,
+    response_id,
+    upstream_request_id
 FROM user_api_usage;
 
 -- The same of what counts in [since, past): what was admitted then, and what came late.
@@ -2600,6 +2603,126 @@ SELECT
     list_unit_price
 FROM price_rate;
 
+-- A row for each component of each cost: quantity × unit price, as docs/ledger.md makes a sum again. The
+-- costs of a row's lines are exactly its cost_usd: what rounding leaves over goes to the largest. A cost
+-- that cannot be taken apart, such as that of a correction, is one line without a component.
+CREATE OR REPLACE VIEW charge_lines AS
+SELECT
+    usage.event_id,
+    usage.created_at,
+    usage.accounted_at,
+    usage.user_id,
+    usage.endpoint,
+    usage.upstream,
+    usage.model,
+    usage.service_tier,
+    usage.usage_source,
+    usage.outcome,
+    usage.corrects,
+    usage.settles,
+    usage.catalog_version,
+    coalesce(line.price_id, usage.price_id) AS price_id,
+    line.component,
+    line.quantity,
+    line.list_unit_price,
+    CASE WHEN line.component IS NULL THEN usage.list_cost_usd ELSE line.list_cost_usd END
+        AS list_cost_usd,
+    CASE
+        WHEN line.component IS NULL THEN usage.cost_usd
+        WHEN line.place = 1
+            THEN coalesce(line.cost_usd, 0) + usage.cost_usd - coalesce(line.all_costs, 0)
+        ELSE line.cost_usd
+    END AS cost_usd,
+    usage.metadata
+FROM user_api_usage AS usage
+CROSS JOIN LATERAL (
+    SELECT
+        coalesce(
+            usage.raw_usage -> 'prompt_tokens_details',
+            usage.raw_usage -> 'input_tokens_details',
+            usage.raw_usage -> 'prompt_token_details',
+            usage.raw_usage -> 'input_token_details'
+        ) AS input,
+        coalesce(
+            usage.raw_usage -> 'completion_tokens_details',
+            usage.raw_usage -> 'output_tokens_details',
+            usage.raw_usage -> 'completion_token_details',
+            usage.raw_usage -> 'output_token_details'
+        ) AS output
+) AS detail
+CROSS JOIN LATERAL (
+    SELECT
+        coalesce(usage.cached_tokens, 0) AS cached,
+        coalesce(usage.cache_write_tokens, 0) AS written,
+        coalesce((input -> 'cache_write_tokens_details' ->> 'ttl_12h_tokens')::numeric, 0)
+            AS written_12h,
+        coalesce(usage.audio_prompt_tokens, 0) AS audio,
+        coalesce((input -> 'cached_tokens_details' ->> 'audio_tokens')::numeric, 0) AS cached_audio,
+        coalesce((input ->> 'image_tokens')::numeric, 0) AS image,
+        coalesce((input -> 'cached_tokens_details' ->> 'image_tokens')::numeric, 0) AS cached_image,
+        coalesce(usage.audio_completion_tokens, 0) AS audio_made,
+        coalesce(
+            (output ->> 'image_tokens')::numeric,
+            -- Where the images API gives no details, all that it made is images.
+            CASE WHEN usage.operation_name LIKE 'images.%' THEN usage.completion_tokens END,
+            0
+        ) AS image_made
+) AS part
+LEFT JOIN LATERAL (
+    SELECT
+        piece.*,
+        sum(piece.cost_usd) OVER () AS all_costs,
+        row_number() OVER (ORDER BY piece.cost_usd DESC NULLS LAST, piece.component) AS place
+    FROM (
+        SELECT
+            split.price_id,
+            split.component,
+            split.quantity,
+            price_rate.list_unit_price,
+            round(split.quantity * price_rate.list_unit_price, 12) AS list_cost_usd,
+            round(
+                split.quantity * price_rate.list_unit_price
+                -- A negotiated price is a factor at the end of price_id, such as /contract-x0.93.
+                * coalesce(substring(split.price_id FROM '/contract-x([0-9.]+)$')::numeric, 1),
+                12
+            ) AS cost_usd
+        FROM (
+            SELECT usage.price_id, tokens.component, tokens.quantity::numeric
+            FROM (
+                VALUES
+                    (
+                        'input',
+                        usage.prompt_tokens - cached - written - (audio - cached_audio)
+                        - (image - cached_image)
+                    ),
+                    ('cached_input', cached - cached_audio - cached_image),
+                    ('cache_write', written - written_12h),
+                    ('cache_write_12h', written_12h),
+                    ('audio_input', audio - cached_audio),
+                    ('cached_audio_input', cached_audio),
+                    ('image_input', image - cached_image),
+                    ('cached_image_input', cached_image),
+                    ('output', coalesce(usage.completion_tokens, 0) - audio_made - image_made),
+                    ('audio_output', audio_made),
+                    ('image_output', image_made)
+            ) AS tokens (component, quantity)
+            WHERE usage.corrects IS NULL
+            UNION ALL
+            -- Images, seconds, characters, and what the hosted tools did.
+            SELECT unit.price_id, unit.component, unit.quantity
+            FROM jsonb_to_recordset(usage.billed_units)
+                AS unit (price_id text, component text, quantity numeric)
+            WHERE usage.corrects IS NULL
+        ) AS split
+        LEFT JOIN price_rate
+            ON price_rate.catalog_version = usage.catalog_version
+            AND price_rate.price_id = split.price_id
+            AND price_rate.component = split.component
+        WHERE split.quantity <> 0
+    ) AS piece
+) AS line ON true
+WHERE usage.cost_usd IS NOT NULL;
+
 
 -- 11. Roles --------------------------------------------------------------------------------------
 
@@ -2638,9 +2761,10 @@ BEGIN
     END;
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO meter_dashboard', current_schema());
     GRANT SELECT ON
-        calls, corrected_calls, quarter_hours, days, user_days, answer_days, duration_days,
-        spans, user_spans, feature_spans, user_usage_summary, monthly_usage_summary,
-        endpoint_usage_summary, daily_usage_summary, ledger_status, open_objects, prices
+        calls, corrected_calls, counted_usage, charge_lines, quarter_hours, days, user_days,
+        answer_days, duration_days, spans, user_spans, feature_spans, user_usage_summary,
+        monthly_usage_summary, endpoint_usage_summary, daily_usage_summary, ledger_status,
+        open_objects, prices
     TO meter_dashboard;
 END
 $do$;

@@ -221,13 +221,20 @@ class Snapshot:
 
     async def call(self, event_id: UUID) -> Row | None:
         """Return one call; its id tells when it was."""
-        moment = EPOCH + timedelta(milliseconds=int.from_bytes(event_id.bytes[:6], "big"))
-        rows = await self._fetch(selects.CALL, moment, event_id)
+        rows = await self._fetch(selects.CALL, _moment(event_id), event_id)
         return rows[0] if rows else None
 
-    async def outcomes(self, wanted: Filter) -> Sequence[Row]:
-        """Return calls and latency by outcome and status."""
-        return await self._fetch(selects.OUTCOMES, *_places(wanted, "any"))
+    async def lines(self, event_id: UUID) -> Sequence[Row]:
+        """Return what a call cost, component by component."""
+        return await self._fetch(selects.LINES, _moment(event_id), event_id)
+
+    async def answers(self, wanted: Filter) -> Sequence[Row]:
+        """Return how the calls of endpoints ended; days are those of the report time zone."""
+        return await self._fetch(selects.ANSWERS, *_of_endpoint(wanted))
+
+    async def durations(self, wanted: Filter) -> Sequence[Row]:
+        """Return how long their answers took, to within a class of durations."""
+        return await self._fetch(selects.DURATIONS, *_of_endpoint(wanted))
 
     async def prices(self) -> Sequence[Row]:
         """Return every unit price of every catalogue that a row was priced with."""
@@ -241,12 +248,20 @@ def _source(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> Source:
     """Return the coarsest rows that can answer."""
     if wanted.by_call:
         return "calls"
-    named = "user_id" in keys or "user" in wanted.without or bool(wanted.users)
-    if not named and not (wanted.search and search_in == "user"):
-        return "hours"
-    if wanted.tiers or "service_tier" in keys or not wanted.in_report_zone:
+    searched = wanted.search is not None and search_in == "user"
+    if "user_id" in keys or "user" in wanted.without or wanted.users or searched:
+        return _source_of_users(wanted, keys)
+    return "days" if wanted.in_report_zone and wanted.until is None else "hours"
+
+
+def _source_of_users(wanted: Filter, keys: tuple[Key, ...]) -> Source:
+    part_of_a_day = wanted.until is not None and wanted.first == wanted.last
+    if wanted.tiers or "service_tier" in keys or not wanted.in_report_zone or part_of_a_day:
         return "calls"
-    return "days"
+    if "day" in keys or wanted.users:
+        return "users"
+    by_feature = {"endpoint", "model"} & {*keys, *wanted.without}
+    return "features" if by_feature or wanted.endpoints or wanted.models else "spans"
 
 
 def _places(wanted: Filter, search_in: str) -> tuple[object, ...]:
@@ -269,6 +284,16 @@ def _places(wanted: Filter, search_in: str) -> tuple[object, ...]:
         wanted.search,
         search_in,
     )
+
+
+def _of_endpoint(wanted: Filter) -> tuple[object, ...]:
+    without = "endpoint" in wanted.without
+    return wanted.first, wanted.last, list(wanted.endpoints) or None, without
+
+
+def _moment(event_id: UUID) -> datetime:
+    """Return when a call was admitted, as its id tells."""
+    return EPOCH + timedelta(milliseconds=int.from_bytes(event_id.bytes[:6], "big"))
 
 
 def _order(wanted: Filter, default: str) -> tuple[str, int]:

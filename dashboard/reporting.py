@@ -79,7 +79,8 @@ class Reporter:
             raise ParameterError("endpoint", "expected one endpoint, or without=endpoint")
         name = wanted.endpoints[0] if wanted.endpoints else "calls without an endpoint"
         most = USERS_OF_ENDPOINT
-        outcomes = await self._snapshot.outcomes(wanted)
+        answers = await self._snapshot.answers(wanted)
+        durations = await self._snapshot.durations(wanted)
         return self._report(
             "endpoint",
             f"Endpoint {name}",
@@ -87,7 +88,8 @@ class Reporter:
             await self._sums("days", "By day", wanted, ("day",), users=True),
             await self._sums("models", "Models", wanted, ("model",)),
             await self._sums("users", "Top users", wanted, ("user_id",), limit=most),
-            tables.plain("outcomes", "How calls ended", tables.OUTCOMES, outcomes),
+            tables.plain("outcomes", "How calls ended", tables.OUTCOMES, answers),
+            tables.plain("durations", "How long answers took", tables.DURATIONS, durations),
         )
 
     async def models(self, wanted: Filter) -> Report:
@@ -115,8 +117,15 @@ class Reporter:
         row = await self._snapshot.call(event_id)
         if row is None:
             raise NotFoundError(f"There is no call {event_id}.")
-        table = tables.plain("call", "Call", tables.CALL, [row])
-        return self._report("call", f"Call {event_id}", wanted, table)
+        lines = await self._snapshot.lines(event_id)
+        money = ("list_cost_usd", "cost_usd")
+        return self._report(
+            "call",
+            f"Call {event_id}",
+            wanted,
+            tables.plain("call", "Call", tables.CALL, [row]),
+            tables.plain("components", "How it is made", tables.LINES, lines, totalled=money),
+        )
 
     async def pricing(self, wanted: Filter) -> Report:
         """Return every unit price of every catalogue that a call was priced with."""

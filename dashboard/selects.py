@@ -1,16 +1,17 @@
 """The SELECTs: from the views of schema.sql alone, put together from constants at import.
 
 All questions about sums are one question: which cells, grouped by what, in which order, from where
-on. The cells come from the coarsest rows that can answer (`hours` know no users, `days` know only
-the days of the report time zone, `calls` know everything), so there is one statement for each
-source and each set of keys, and every page, JSON, CSV and export reads through it. Values are
+on. The cells come from the coarsest rows that can answer: `hours` know every zone and no user,
+`days` only the report time zone, `users` and the longer `spans` and `features` know users, and the
+rows of the ledger themselves know everything. So there is one statement for each source and each
+set of keys, and every page, JSON, CSV and export reads through it. Values are
 parameters, always the same ones in the same places (see `PLACES`); nothing that a client sent is
 ever a part of a statement.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
-Source = Literal["hours", "days", "calls"]
+Source = Literal["hours", "days", "users", "spans", "features", "calls"]
 Key = Literal["user_id", "endpoint", "model", "service_tier", "day"]
 
 SUMS = (
@@ -99,7 +100,7 @@ _WHERE = """
 """
 _WHERE_USER = """
     AND ($6::text[] IS NULL OR user_id = ANY ($6))
-    AND NOT ('user' = ANY ($11) AND user_id IS NOT NULL)
+    AND NOT ('user' = ANY ($11::text[]) AND user_id IS NOT NULL)
 """
 _OF_USER = "WHEN 'user' THEN user_id"
 _OF_CALL = (
@@ -112,10 +113,16 @@ _UNUSED_TIME = "AND ($1::timestamptz IS NULL OR $2::timestamptz IS NOT NULL OR $
 _UNUSED_DAYS = "AND ($4::date IS NULL OR $5::date IS NOT NULL)"
 _UNUSED_CALLS = "AND $10::text[] IS NULL AND $12::text[] IS NULL AND $13::text[] IS NULL"
 
-_CALLS_WHERE = f"""
-    created_at >= coalesce($1::timestamptz, '-infinity')
-    AND created_at < $2::timestamptz
-    AND $3::text IS NOT NULL {_UNUSED_DAYS}
+# What was admitted in the range, and what came late for a closed month and counts now: one OR
+# could use no index.
+IN_TIME = """
+    created_at >= coalesce($1::timestamptz, '-infinity') AND created_at < $2::timestamptz
+    AND accounted_at IS NULL
+"""
+LATE = "accounted_at >= coalesce($1::timestamptz, '-infinity') AND accounted_at < $2::timestamptz"
+
+_ROWS_WHERE = f"""
+    $3::text IS NOT NULL {_UNUSED_DAYS}
     AND ($9::text[] IS NULL OR service_tier = ANY ($9))
     AND ($10::text[] IS NULL OR outcome = ANY ($10))
     AND (
@@ -129,12 +136,25 @@ _CALLS_WHERE = f"""
     AND {_WHERE.format(user=_OF_CALL)} {_WHERE_USER}
 """
 
+_COUNTED = f"""
+    calls, errors, unpriced_calls, estimated_calls, unavailable_calls, {_SUMMED}
+"""
+_ROW_CELL = f"""
+SELECT
+    (counted_at AT TIME ZONE $3::text)::date AS day, user_id, endpoint, model, service_tier,
+    {_COUNTED}, created_at AS first_call, created_at AS last_call
+FROM counted_usage
+"""
+_FOLDED = f"""
+    AND $9::text[] IS NULL {_UNUSED_TIME} {_UNUSED_CALLS}
+    AND {_WHERE.format(user=_OF_USER)} {_WHERE_USER}
+"""
+
 _CELLS: dict[Source, str] = {
     "hours": f"""
 SELECT
     (bucket AT TIME ZONE $3::text)::date AS day, NULL::text AS user_id, endpoint, model,
-    service_tier, calls, errors, unpriced_calls, estimated_calls, unavailable_calls, {_SUMMED},
-    first_call, last_call
+    service_tier, {_COUNTED}, first_call, last_call
 FROM quarter_hours
 WHERE bucket >= coalesce($1::timestamptz, '-infinity')
     AND bucket < $2::timestamptz
@@ -144,37 +164,43 @@ WHERE bucket >= coalesce($1::timestamptz, '-infinity')
 """,
     "days": f"""
 SELECT
-    day, user_id, endpoint, model, NULL::text AS service_tier, calls, errors, unpriced_calls,
-    estimated_calls, unavailable_calls, {_SUMMED}, first_call, last_call
-FROM user_days
+    day, NULL::text AS user_id, endpoint, model, service_tier, {_COUNTED}, first_call, last_call
+FROM days
 WHERE {_IN_DAYS}
-    AND $9::text[] IS NULL {_UNUSED_TIME} {_UNUSED_CALLS}
-    AND {_WHERE.format(user=_OF_USER)} {_WHERE_USER}
+    AND ($9::text[] IS NULL OR service_tier = ANY ($9))
+    AND $6::text[] IS NULL {_UNUSED_TIME} {_UNUSED_CALLS}
+    AND {_WHERE.format(user="")}
+""",
+    "users": f"""
+SELECT
+    day, user_id, endpoint, model, NULL::text AS service_tier, {_COUNTED}, first_call, last_call
+FROM user_days
+WHERE {_IN_DAYS} {_FOLDED}
+""",
+    "features": f"""
+SELECT
+    NULL::date AS day, user_id, endpoint, model, NULL::text AS service_tier, {_COUNTED},
+    first_call, last_call
+FROM spans_between($4::date, $5::date + 1, by_feature => true) AS part
+JOIN feature_spans USING (span, start)
+WHERE true {_FOLDED}
+""",
+    "spans": f"""
+SELECT
+    NULL::date AS day, user_id, NULL::text AS endpoint, NULL::text AS model,
+    NULL::text AS service_tier, {_COUNTED}, first_call, last_call
+FROM spans_between($4::date, $5::date + 1) AS part
+JOIN user_spans USING (span, start)
+WHERE $7::text[] IS NULL AND $8::text[] IS NULL AND $9::text[] IS NULL
+    AND ($14::text IS NULL OR strpos(lower(user_id), lower($14)) > 0)
+    AND $15::text IS NOT NULL {_UNUSED_TIME} {_UNUSED_CALLS} {_WHERE_USER}
 """,
     "calls": f"""
-SELECT
-    (created_at AT TIME ZONE $3::text)::date AS day, user_id, endpoint, model, service_tier,
-    CASE WHEN corrects IS NULL THEN 1 ELSE 0 END AS calls,
-    CASE
-        WHEN corrects IS NULL AND outcome NOT IN ('ok', 'client_disconnected') THEN 1
-        ELSE 0
-    END AS errors,
-    CASE
-        WHEN corrects IS NULL AND usage_source <> 'unavailable'
-            AND (cost_usd IS NULL OR unpriced_reason IS NOT NULL) THEN 1
-        ELSE 0
-    END AS unpriced_calls,
-    CASE
-        WHEN corrects IS NULL AND usage_source = 'estimated' THEN 1
-        ELSE 0
-    END AS estimated_calls,
-    CASE
-        WHEN corrects IS NULL AND usage_source = 'unavailable' AND cost_usd IS NULL THEN 1
-        ELSE 0
-    END AS unavailable_calls,
-    {_SUMMED}, created_at AS first_call, created_at AS last_call
-FROM calls
-WHERE {_CALLS_WHERE}
+{_ROW_CELL}
+WHERE {IN_TIME} AND {_ROWS_WHERE}
+UNION ALL
+{_ROW_CELL}
+WHERE {LATE} AND {_ROWS_WHERE}
 """,
 }
 
@@ -296,7 +322,7 @@ _GROUPS: tuple[tuple[Key, ...], ...] = (
     ("day", "endpoint"),
     ("endpoint", "model"),
 )
-_SOURCES: tuple[Source, ...] = ("hours", "days", "calls")
+_SOURCES: tuple[Source, ...] = get_args(Source)
 _SUMS = {(source, keys): _sums(source, keys) for source in _SOURCES for keys in _GROUPS}
 _TOTALS = {source: _totals(source) for source in _SOURCES}
 _ACTIVE = {
@@ -319,11 +345,14 @@ FROM calls
 WHERE created_at = $1 AND event_id = $2
 """
 
+# Calls are listed in the days in which they were made, also those that count later.
+_ADMITTED = "created_at >= coalesce($1::timestamptz, '-infinity') AND created_at < $2::timestamptz"
+
 # Beyond PLACES: created_at and event_id of the call to begin after (or NULL), and how many.
 NEWEST_CALLS = f"""
 SELECT {_CALL_COLUMNS}
 FROM calls
-WHERE {_CALLS_WHERE}
+WHERE {_ADMITTED} AND {_ROWS_WHERE}
     AND ($16::timestamptz IS NULL OR (created_at, event_id) < ($16, $17::uuid))
 ORDER BY created_at DESC, event_id DESC
 LIMIT $18
@@ -331,23 +360,61 @@ LIMIT $18
 OLDEST_CALLS = f"""
 SELECT {_CALL_COLUMNS}
 FROM calls
-WHERE {_CALLS_WHERE}
+WHERE {_ADMITTED} AND {_ROWS_WHERE}
     AND ($16::timestamptz IS NULL OR (created_at, event_id) > ($16, $17::uuid))
 ORDER BY created_at, event_id
 LIMIT $18
 """
 
-OUTCOMES = f"""
-SELECT
-    outcome,
-    status,
-    count(*) FILTER (WHERE corrects IS NULL) AS calls,
-    percentile_disc(0.5) WITHIN GROUP (ORDER BY latency_ms) AS latency_p50_ms,
-    percentile_disc(0.95) WITHIN GROUP (ORDER BY latency_ms) AS latency_p95_ms
-FROM calls
-WHERE {_CALLS_WHERE}
+_PERCENTILES = """
+    sum(calls)::bigint AS calls,
+    min(at_most_ms) FILTER (WHERE so_far >= 0.5 * all_calls) AS p50_ms,
+    min(at_most_ms) FILTER (WHERE so_far >= 0.95 * all_calls) AS p95_ms,
+    min(at_most_ms) FILTER (WHERE so_far >= 0.99 * all_calls) AS p99_ms
+"""
+
+# How calls ended and how long they took, from the rollups; they know days and endpoints.
+ANSWERS = """
+SELECT outcome, status, sum(calls)::bigint AS calls
+FROM answer_days
+WHERE day >= coalesce($1::date, '-infinity')
+    AND day <= $2::date
+    AND ($3::text[] IS NULL OR endpoint = ANY ($3))
+    AND NOT ($4::boolean AND endpoint IS NOT NULL)
 GROUP BY outcome, status
 ORDER BY calls DESC, outcome, status
+"""
+DURATIONS = f"""
+WITH class AS (
+    SELECT measure, at_most_ms, sum(calls) AS calls
+    FROM duration_days
+    WHERE day >= coalesce($1::date, '-infinity')
+        AND day <= $2::date
+        AND ($3::text[] IS NULL OR endpoint = ANY ($3))
+        AND NOT ($4::boolean AND endpoint IS NOT NULL)
+    GROUP BY measure, at_most_ms
+),
+running AS (
+    SELECT
+        measure,
+        at_most_ms,
+        calls,
+        sum(calls) OVER (PARTITION BY measure ORDER BY at_most_ms) AS so_far,
+        sum(calls) OVER (PARTITION BY measure) AS all_calls
+    FROM class
+)
+SELECT measure, {_PERCENTILES}
+FROM running
+GROUP BY measure
+ORDER BY measure DESC
+"""
+
+# What one call cost, component by component.
+LINES = """
+SELECT component, quantity, list_unit_price, list_cost_usd, cost_usd, price_id, catalog_version
+FROM charge_lines
+WHERE created_at = $1 AND event_id = $2
+ORDER BY cost_usd DESC NULLS LAST, component
 """
 
 # What each rate of the newest catalogue is, and since when there have been others.

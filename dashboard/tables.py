@@ -98,8 +98,22 @@ OUTCOMES = (
     Column(name="outcome", title="Outcome", kind="text"),
     Column(name="status", title="Status", kind="text"),
     Column(name="calls", title="Calls", kind="count"),
-    Column(name="latency_p50_ms", title="Latency, half", kind="milliseconds", unit="ms"),
-    Column(name="latency_p95_ms", title="Latency, 95 %", kind="milliseconds", unit="ms"),
+)
+DURATIONS = (
+    Column(name="measure", title="Time to", kind="text"),
+    Column(name="calls", title="Calls", kind="count"),
+    Column(name="p50_ms", title="Half within", kind="milliseconds", unit="ms"),
+    Column(name="p95_ms", title="95 % within", kind="milliseconds", unit="ms"),
+    Column(name="p99_ms", title="99 % within", kind="milliseconds", unit="ms"),
+)
+LINES = (
+    Column(name="component", title="Component", kind="text"),
+    Column(name="quantity", title="Quantity", kind="tokens"),
+    Column(name="list_unit_price", title="Unit price", kind="unit_price", unit="USD"),
+    Column(name="list_cost_usd", title="List cost", kind="money", unit="USD"),
+    Column(name="cost_usd", title="Cost", kind="money", unit="USD"),
+    Column(name="price_id", title="Price", kind="text"),
+    Column(name="catalog_version", title="Catalogue", kind="text"),
 )
 OF_PERIODS = (
     "calls", "errors", "prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens",
@@ -134,13 +148,19 @@ def plain(
     rows: Iterable[Row],
     *,
     next_after: Key | None = None,
+    totalled: tuple[str, ...] = (),
 ) -> Table:
-    """Return rows as they are."""
+    """Return rows as they are, with the totals of some columns."""
+    found = list(rows)
+    totals = tuple(
+        _sum(found, column.name) if column.name in totalled else None for column in columns
+    )
     return Table(
         name=name,
         title=title,
         columns=columns,
-        rows=tuple(tuple(_value(row[column.name]) for column in columns) for row in rows),
+        rows=tuple(tuple(_value(row[column.name]) for column in columns) for row in found),
+        totals=totals if totalled and found else None,
         next_after=next_after,
     )
 
@@ -212,6 +232,12 @@ def _whole(row: Row, total: Row, more: Row, before: Row | None) -> dict[str, Val
             "previous_cost_usd": before.get("cost_usd", Decimal(0) if not before else None),
         }
     return dict(row) | dict(more) | worked_out | compared
+
+
+def _sum(rows: Sequence[Row], name: str) -> Value:
+    """Return the sum of what is known; None: nothing is."""
+    known = [row[name] for row in rows if row[name] is not None]
+    return sum(known, Decimal(0)) if known else None
 
 
 def _value(value: Any) -> Value:  # noqa: ANN401 - whatever the driver makes of a column

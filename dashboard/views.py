@@ -33,6 +33,9 @@ _BY_CALL = dict.fromkeys(
     ("outcome", "metadata"), "sums know nothing of it; calls and their exports can be filtered"
 )
 _WHOLE = _BY_CALL | dict.fromkeys(("after", "size"), "there is but one page of this")
+_OF_ENDPOINT = dict.fromkeys(
+    ("tier", "user", "model"), "how calls of an endpoint ended is not known by it"
+)
 _OVERVIEW = _WHOLE | dict.fromkeys(("search",), "expected on the pages that list something")
 
 routes = web.RouteTableDef()
@@ -138,7 +141,9 @@ QUESTIONS = (
         refused=_WHOLE,
     ),
     Question(
-        path="/admin/endpoint", answer=lambda ask, wanted, _: ask.endpoint(wanted), refused=_WHOLE
+        path="/admin/endpoint",
+        answer=lambda ask, wanted, _: ask.endpoint(wanted),
+        refused=_WHOLE | _OF_ENDPOINT,
     ),
     Question(
         path="/admin/models",

@@ -1,4 +1,5 @@
 from itertools import product
+from typing import get_args
 
 import asyncpg
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from dashboard import selects
 from dashboard.selects import Source
 
-SOURCES: tuple[Source, ...] = ("hours", "days", "calls")
+SOURCES: tuple[Source, ...] = get_args(Source)
 GROUPS: tuple[tuple[selects.Key, ...], ...] = (
     ("user_id",),
     ("endpoint",),
@@ -50,3 +51,4 @@ def test_no_statement_reads_a_table() -> None:
     for text in [text for text in statements if isinstance(text, str)]:
         assert "user_api_usage" not in text
         assert "usage_by_" not in text
+        assert "price_rate" not in text
