@@ -2633,7 +2633,9 @@ SELECT
             THEN coalesce(line.cost_usd, 0) + usage.cost_usd - coalesce(line.all_costs, 0)
         ELSE line.cost_usd
     END AS cost_usd,
-    usage.metadata
+    usage.metadata,
+    usage.response_id,
+    usage.upstream_request_id
 FROM user_api_usage AS usage
 CROSS JOIN LATERAL (
     SELECT

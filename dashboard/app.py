@@ -12,9 +12,10 @@ from zoneinfo import ZoneInfo, available_timezones
 import structlog
 from aiohttp import web
 
-from dashboard import live, login, statics, views
+from dashboard import exporting, live, login, statics, views
 from dashboard.access import Access
 from dashboard.errors import ConfigurationError
+from dashboard.exporting import CONNECTIONS, EXPORTS
 from dashboard.guarding import ACCESS, SECURE, explained, guarded, protected
 from dashboard.login import REGISTER, SINGLE_SIGN_ON
 from dashboard.passwords import password_hash
@@ -47,14 +48,15 @@ def create_app(
         clock=monotonic,
         now=lambda: clock().timestamp(),
     )
+    app[EXPORTS] = Ledger(settings.database_url, connections=CONNECTIONS)
     app[REGISTER] = register
     app[SINGLE_SIGN_ON] = False
     app[SECURE] = False
     app[ZONES] = {name: ZoneInfo(name) for name in sorted(available_timezones())}
     app[live.WATCHER] = live.Watcher(app[LEDGER].watermark)
     app.on_shutdown.append(app[live.WATCHER].stop)
-    for more in (views.routes, login.routes, live.routes, statics.routes):
-        app.add_routes(more)
+    for more in (exporting, views, login, live, statics):
+        app.add_routes(more.routes)
     views.add_pages(app)
     app.on_cleanup.append(_close)
     return app
@@ -62,6 +64,7 @@ def create_app(
 
 async def _close(app: web.Application) -> None:
     await app[LEDGER].close()
+    await app[EXPORTS].close()
 
 
 def run_dashboard(settings: Settings, *, listen_fd: int | None, supervised: bool) -> None:

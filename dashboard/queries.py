@@ -7,7 +7,7 @@ transaction, so that pgbouncer may stand in between.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -27,11 +27,13 @@ from dashboard.selects import Key, Source
 MOST_CONNECTIONS = 4
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 10.0
+EXPORT_SECONDS = 600.0
 IDLE_SECONDS = 60.0
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 Row = Mapping[str, Any]
+Write = Callable[[bytes], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +47,10 @@ class Found:
 class Ledger:
     """Reads one database."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, connections: int = MOST_CONNECTIONS) -> None:
         self._dsn = dsn
-        self._room = asyncio.Semaphore(MOST_CONNECTIONS)
+        self._connections = connections
+        self._room = asyncio.Semaphore(connections)
         self._opening = asyncio.Lock()
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
@@ -85,6 +88,12 @@ class Ledger:
             zone = await asyncio.to_thread(ZoneInfo, status["report_timezone"])
             yield Snapshot(connection, newest_call=status["last_call"], report_zone=zone)
 
+    @contextlib.asynccontextmanager
+    async def copying(self) -> AsyncIterator["Snapshot"]:
+        """Open a snapshot that lasts as long as a large file takes."""
+        async with self.snapshot(seconds=EXPORT_SECONDS) as snapshot:
+            yield snapshot
+
     async def close(self) -> None:
         """Give all connections back."""
         pool, self._pool = self._pool, None
@@ -117,7 +126,7 @@ class Ledger:
                 self._pool = await asyncpg.create_pool(
                     self._dsn,
                     min_size=0,
-                    max_size=MOST_CONNECTIONS,
+                    max_size=self._connections,
                     max_inactive_connection_lifetime=IDLE_SECONDS,
                     timeout=CONNECT_SECONDS,
                     statement_cache_size=0,
@@ -172,19 +181,8 @@ class Snapshot:
         limit: int | None = None,
     ) -> Found:
         """Return sums by keys, in the order of the filter; all of them unless there is a limit."""
-        source = _source(wanted, keys, search_in)
-        column, direction = _order(wanted, "name" if "day" in keys else "-cost_usd")
-        place, name = _sums_key(wanted)
-        number = None if limit is None else limit + 1
-        values = (
-            *_places(wanted, search_in),
-            column,
-            direction,
-            place,
-            name,
-            number,
-            wanted.offset,
-        )
+        source = source_of(wanted, keys, search_in)
+        values = summing(wanted, keys, search_in, limit=None if limit is None else limit + 1)
         rows = await self._fetch(selects.sums(source, keys), *values)
         if limit is None or len(rows) <= limit:
             return Found(rows=rows)
@@ -194,15 +192,15 @@ class Snapshot:
     async def totals(self, wanted: Filter, *, search_in: str = "", users: bool = False) -> Row:
         """Return the sums of the whole filter."""
         keys: tuple[Key, ...] = ("user_id",) if users else ()
-        source = _source(wanted, keys, search_in)
-        return (await self._fetch(selects.totals(source), *_places(wanted, search_in)))[0]
+        source = source_of(wanted, keys, search_in)
+        return (await self._fetch(selects.totals(source), *places(wanted, search_in)))[0]
 
     async def active_users(
         self, wanted: Filter, keys: tuple[Key, ...] = (), *, search_in: str = ""
     ) -> dict[tuple[Any, ...], int]:
         """Return how many users are named, by keys."""
-        source = _source(wanted, ("user_id", *keys), search_in)
-        rows = await self._fetch(selects.active_users(source, keys), *_places(wanted, search_in))
+        source = source_of(wanted, ("user_id", *keys), search_in)
+        rows = await self._fetch(selects.active_users(source, keys), *places(wanted, search_in))
         return {tuple(row[key] for key in keys): row["users"] for row in rows}
 
     async def calls(self, wanted: Filter, *, limit: int) -> Found:
@@ -210,7 +208,7 @@ class Snapshot:
         oldest = wanted.sort == "created_at"
         statement = selects.OLDEST_CALLS if oldest else selects.NEWEST_CALLS
         moment, event = _call_key(wanted)
-        values = (*_places(wanted, "any"), moment, event, limit + 1)
+        values = (*places(wanted, "any"), moment, event, limit + 1)
         rows = await self._fetch(statement, *values)
         if len(rows) <= limit:
             return Found(rows=rows)
@@ -236,6 +234,13 @@ class Snapshot:
         """Return how long their answers took, to within a class of durations."""
         return await self._fetch(selects.DURATIONS, *_of_endpoint(wanted))
 
+    async def copy(self, statement: str, values: Sequence[object], write: Write) -> int:
+        """Write what a SELECT finds as CSV, as fast as it is taken; return how many rows."""
+        said = await self._connection.copy_from_query(
+            statement, *values, output=write, format="csv", header=True, timeout=EXPORT_SECONDS
+        )
+        return int(said.rpartition(" ")[2])
+
     async def prices(self) -> Sequence[Row]:
         """Return every unit price of every catalogue that a row was priced with."""
         return await self._fetch(selects.PRICES)
@@ -244,7 +249,7 @@ class Snapshot:
         return [dict(row) for row in await self._connection.fetch(statement, *values)]
 
 
-def _source(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> Source:
+def source_of(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> Source:
     """Return the coarsest rows that can answer."""
     if wanted.by_call:
         return "calls"
@@ -264,7 +269,7 @@ def _source_of_users(wanted: Filter, keys: tuple[Key, ...]) -> Source:
     return "features" if by_feature or wanted.endpoints or wanted.models else "spans"
 
 
-def _places(wanted: Filter, search_in: str) -> tuple[object, ...]:
+def places(wanted: Filter, search_in: str) -> tuple[object, ...]:
     """Return the parameters of every statement, in their order."""
     keys = [key for key, _ in wanted.metadata] or None
     return (
@@ -284,6 +289,15 @@ def _places(wanted: Filter, search_in: str) -> tuple[object, ...]:
         wanted.search,
         search_in,
     )
+
+
+def summing(
+    wanted: Filter, keys: tuple[Key, ...], search_in: str, *, limit: int | None
+) -> tuple[object, ...]:
+    """Return the parameters of a statement of sums."""
+    column, direction = _order(wanted, "name" if "day" in keys else "-cost_usd")
+    place, name = _sums_key(wanted)
+    return (*places(wanted, search_in), column, direction, place, name, limit, wanted.offset)
 
 
 def _of_endpoint(wanted: Filter) -> tuple[object, ...]:

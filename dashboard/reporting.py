@@ -44,9 +44,9 @@ class Reporter:
             calls,
         )
 
-    async def users(self, wanted: Filter, *, whole: bool = False) -> Report:
-        """Return the sums of each user; a page of them unless the whole is wanted."""
-        limit = None if whole else wanted.size
+    async def users(self, wanted: Filter) -> Report:
+        """Return the sums of each user, a page of them."""
+        limit = wanted.size
         table = await self._sums(
             "users", "Users", wanted, ("user_id",), search_in="user", limit=limit
         )

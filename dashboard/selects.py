@@ -121,7 +121,7 @@ IN_TIME = """
 """
 LATE = "accounted_at >= coalesce($1::timestamptz, '-infinity') AND accounted_at < $2::timestamptz"
 
-_ROWS_WHERE = f"""
+ROWS_WHERE = f"""
     $3::text IS NOT NULL {_UNUSED_DAYS}
     AND ($9::text[] IS NULL OR service_tier = ANY ($9))
     AND ($10::text[] IS NULL OR outcome = ANY ($10))
@@ -129,7 +129,7 @@ _ROWS_WHERE = f"""
         $12::text[] IS NULL
         OR NOT EXISTS (
             SELECT
-            FROM unnest($12, $13::text[]) AS wanted (name, value)
+            FROM unnest($12::text[], $13::text[]) AS wanted (name, value)
             WHERE metadata ->> wanted.name IS DISTINCT FROM wanted.value
         )
     )
@@ -197,10 +197,10 @@ WHERE $7::text[] IS NULL AND $8::text[] IS NULL AND $9::text[] IS NULL
 """,
     "calls": f"""
 {_ROW_CELL}
-WHERE {IN_TIME} AND {_ROWS_WHERE}
+WHERE {IN_TIME} AND {ROWS_WHERE}
 UNION ALL
 {_ROW_CELL}
-WHERE {LATE} AND {_ROWS_WHERE}
+WHERE {LATE} AND {ROWS_WHERE}
 """,
 }
 
@@ -352,7 +352,7 @@ _ADMITTED = "created_at >= coalesce($1::timestamptz, '-infinity') AND created_at
 NEWEST_CALLS = f"""
 SELECT {_CALL_COLUMNS}
 FROM calls
-WHERE {_ADMITTED} AND {_ROWS_WHERE}
+WHERE {_ADMITTED} AND {ROWS_WHERE}
     AND ($16::timestamptz IS NULL OR (created_at, event_id) < ($16, $17::uuid))
 ORDER BY created_at DESC, event_id DESC
 LIMIT $18
@@ -360,7 +360,7 @@ LIMIT $18
 OLDEST_CALLS = f"""
 SELECT {_CALL_COLUMNS}
 FROM calls
-WHERE {_ADMITTED} AND {_ROWS_WHERE}
+WHERE {_ADMITTED} AND {ROWS_WHERE}
     AND ($16::timestamptz IS NULL OR (created_at, event_id) > ($16, $17::uuid))
 ORDER BY created_at, event_id
 LIMIT $18

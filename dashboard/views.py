@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from dashboard import rendering, tables
-from dashboard.errors import ForbiddenError, ParameterError
+from dashboard.errors import ParameterError
 from dashboard.filters import Filter
 from dashboard.guarding import ACCESS, VIEWER
 from dashboard.hiding import demand_blind, hidden
@@ -129,7 +129,7 @@ QUESTIONS = (
     Question(path="/admin", answer=lambda ask, wanted, _: ask.overview(wanted), refused=_OVERVIEW),
     Question(
         path="/admin/users",
-        answer=lambda ask, wanted, request: ask.users(wanted, whole=_is_file(request)),
+        answer=lambda ask, wanted, _: ask.users(wanted),
         columns=tables.SORTABLE,
         refused=_BY_CALL,
     ),
@@ -195,15 +195,6 @@ def _chosen_table(request: web.Request, report: Report) -> Table:
     except KeyError:
         names = ", ".join(table.name for table in report.tables) or "none, it is no report"
         raise ParameterError("table", f"expected one of {names}") from None
-
-
-def _is_file(request: web.Request) -> bool:
-    """Whether all rows go into a file; raise ForbiddenError for those who may not take them."""
-    if not request.path.endswith(".csv"):
-        return False
-    if not request[VIEWER].may_export:
-        raise ForbiddenError
-    return True
 
 
 def _event_id(request: web.Request) -> UUID:
