@@ -99,7 +99,7 @@ def _lines(report: Report) -> list[dict[str, str | None]]:
 
 
 def _line(row: dict[str, Any]) -> dict[str, str | None]:
-    component, price, amount = str(row["component"]), row["list_unit_price"], row["amount"]
+    component, price, amount = row["component"] or "cost", row["list_unit_price"], row["cost_usd"]
     return {
         "component": component.replace("_", " "),
         "words": _WORDS.get(component),

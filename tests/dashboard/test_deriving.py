@@ -11,7 +11,7 @@ _COLUMNS = (
     Column(name="component", title="Component", kind="text"),
     Column(name="quantity", title="Quantity", kind="count"),
     Column(name="list_unit_price", title="Unit price", kind="unit_price"),
-    Column(name="amount", title="Amount", kind="money"),
+    Column(name="cost_usd", title="Cost", kind="money"),
 )
 
 
