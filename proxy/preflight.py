@@ -14,13 +14,20 @@ from proxy.tls import listening_context, mount_context, upstream_context
 _RETRY_SECONDS = 0.05
 
 
-def check(settings: Settings) -> None:
-    """Look at the files that settings only point at."""
-    load_price_book(settings.pricing_file or resource("pricing.yaml"))
+def check(settings: Settings) -> list[str]:
+    """Look at the files that settings only point at; return what is odd and no mistake."""
+    book = load_price_book(settings.pricing_file or resource("pricing.yaml"))
     upstream_context(settings)
     for mount in settings.upstreams.upstreams:
         mount_context(settings, mount)
     listening_context(settings)
+    mounted = {mount.name for mount in settings.upstreams.upstreams}
+    return [
+        f"the pricing file has a section for the upstream {name!r}, which METER_UPSTREAMS does not "
+        "have: its prices are used for nothing"
+        for name in book.upstreams
+        if name not in mounted
+    ]
 
 
 def claim(directory: Path, *, patience_seconds: float) -> int:

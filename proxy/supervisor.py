@@ -45,7 +45,8 @@ class StoppedError(SystemExit):
 
 def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; raise ConfigurationError if that cannot even begin."""
-    preflight.check(settings)
+    for remark in preflight.check(settings):
+        _log.warning("odd settings", remark=remark)
     supervisor = Supervisor(settings)
     with supervisor.signals():
         try:

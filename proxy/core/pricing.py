@@ -122,6 +122,11 @@ class PriceBook:
             name: PriceBook(own, catalog_version) for name, own in catalog.upstreams.items()
         }
 
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        """The mounted upstreams that have prices of their own."""
+        return tuple(self._mounted)
+
     def of(self, upstream_name: str | None) -> "PriceBook":
         """Return the book for a mounted upstream: its own, where the file has a section for it."""
         return self._mounted.get(upstream_name or "", self)

@@ -58,6 +58,34 @@ async def test_a_client_that_does_not_wait_pays_what_it_used(
     assert (row["upstream_name"], row["user_id"]) == ("azure", "ada")
 
 
+@pytest.mark.parametrize(
+    ("settings", "error_type"),
+    [
+        ({"on_disconnect": "cancel"}, None),
+        ({"on_disconnect_max_seconds": 0.2}, "drain_seconds_exceeded"),
+    ],
+    ids=["cancelled", "beyond a bound"],
+)
+async def test_what_is_not_read_to_its_end_is_estimated(
+    tmp_path: Path, database: str, settings: dict[str, Any], error_type: str | None
+) -> None:
+    """Nobody reports what was used; the row says that it was counted."""
+    async with (
+        imitating(pause=6.0) as imitation,
+        metering(tmp_path, imitation.url, database, **settings) as running,
+        AsyncOpenAI(base_url=f"{running.url}/v1", api_key=KEY, max_retries=0) as client,
+    ):
+        answer = await client.chat.completions.create(**CHAT, stream=True)
+        async for _ in answer:
+            break
+        await answer.close()
+        (row,) = await running.rows(1)
+    assert (row["outcome"], row["error_type"]) == ("client_disconnected", error_type)
+    assert (row["usage_source"], row["raw_usage"]) == ("estimated", None)
+    assert row["prompt_tokens"] > 0
+    assert 0 < row["cost_usd"] <= COST
+
+
 async def _silent(call: Call) -> None:
     await call.gone()
 

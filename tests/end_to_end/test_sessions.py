@@ -199,7 +199,7 @@ async def through(
     """Run a platform and everything in front of it."""
     async with (
         Platform.running(**options) as platform,
-        metering(directory, platform.url, dsn) as running,
+        metering(directory, platform.url, dsn, upstreams={"azure": platform.url}) as running,
     ):
         yield platform, running
 
@@ -207,9 +207,9 @@ async def through(
 HEADERS = {"X-Meter-User": "ada", "X-Meter-Endpoint": "tutor"}
 
 
-@pytest.mark.parametrize("compression", [None, "deflate"])
+@pytest.mark.parametrize(("compression", "below"), [(None, ""), ("deflate", ""), (None, "/azure")])
 async def test_the_official_client_speaks_in_a_realtime_session(
-    tmp_path: Path, database: str, compression: str | None
+    tmp_path: Path, database: str, compression: str | None, below: str
 ) -> None:
     """Text, audio, images and what was cached of each; every event arrives, large ones too."""
     kinds = []
@@ -217,7 +217,7 @@ async def test_the_official_client_speaks_in_a_realtime_session(
         asyncio.timeout(60),
         through(tmp_path, database, compression="deflate") as (platform, running),
     ):
-        client = AsyncOpenAI(api_key="sk-none", base_url=f"{running.url}/v1")
+        client = AsyncOpenAI(api_key="sk-none", base_url=f"{running.url}{below}/v1")
         async with client.realtime.connect(
             model="gpt-realtime",
             extra_headers=HEADERS,
@@ -243,6 +243,7 @@ async def test_the_official_client_speaks_in_a_realtime_session(
     assert {(row["user_id"], row["endpoint"], row["outcome"]) for row in rows} == {
         ("ada", "tutor", "ok")
     }
+    assert {row["upstream_name"] for row in rows} == {below.strip("/") or None}
     by_kind: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_kind.setdefault(row["operation_name"], []).append(row)

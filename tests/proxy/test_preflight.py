@@ -9,6 +9,7 @@ import trustme
 
 from proxy import preflight
 from proxy.errors import ConfigurationError, DirectoryInUseError, PriceFileError
+from proxy.resources import resource
 from proxy.settings import read_settings
 
 HOLD = (
@@ -31,7 +32,18 @@ def test_good_settings_pass(tmp_path: Path) -> None:
             "upstream_ca_file": str(tmp_path / "ca.pem"),
         }
     )
-    preflight.check(settings)
+    assert preflight.check(settings) == []
+
+
+def test_prices_for_an_upstream_that_is_not_there_are_odd(tmp_path: Path) -> None:
+    """Its name may be misspelt, and then it would be priced by OpenAI's list."""
+    prices = tmp_path / "pricing.yaml"
+    shipped = resource("pricing.yaml").read_text()
+    prices.write_text(shipped.replace("upstreams: {}", "upstreams: {azur: {}, vllm: {}}"))
+    upstreams = '{"azure": "https://a.example", "vllm": "http://10.0.0.7"}'
+    settings = read_settings({"pricing_file": str(prices), "upstreams": upstreams})
+    (remark,) = preflight.check(settings)
+    assert "'azur', which METER_UPSTREAMS does not have" in remark
 
 
 @pytest.mark.parametrize(

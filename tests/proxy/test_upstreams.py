@@ -142,6 +142,33 @@ async def test_a_stream_is_asked_for_its_usage(tmp_path: Path) -> None:
         assert other.calls[0].header("accept-encoding") is None
 
 
+async def test_a_stream_of_openrouter_passes_untouched_and_is_read(tmp_path: Path) -> None:
+    """Comments while it waits, a last chunk with usage and what it took, unasked."""
+    usage = (
+        b'{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12,"cost":0.00014,'
+        b'"cost_details":{"upstream_inference_cost":null}}'
+    )
+    events = (
+        b": OPENROUTER PROCESSING\n\n" * 2
+        + b'data: {"id":"gen-1","model":"openai/gpt-4o-mini","choices":[{"delta":{"content":"a"}}]}'
+        + b'\n\ndata: {"id":"gen-1","model":"openai/gpt-4o-mini","choices":[],"usage":'
+        + usage
+        + b"}\n\ndata: [DONE]\n\n"
+    )
+    answer = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(events), events)
+    )
+    async with mounted(tmp_path, "openrouter", ask_usage=False, base="/api/v1") as (worker, _, up):
+        up.script = answering(answer)
+        got = await roundtrip(worker.port, post(b"/openrouter/chat/completions"))
+        closing = await worker.closing()
+    assert got == answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+    assert up.calls[0].first_line == b"POST /api/v1/chat/completions HTTP/1.1"
+    assert (closing.usage, closing.response_model) == (usage, "openai/gpt-4o-mini")
+    assert closing.opening.operation_name == "chat"
+
+
 async def test_the_owner_may_set_fields_for_one_upstream(tmp_path: Path) -> None:
     """What the client sent under these names stays behind, in trailers too; others see nothing."""
     fields = {"api-key": KEY, "Authorization": None, "HTTP-Referer": "https://a.example"}

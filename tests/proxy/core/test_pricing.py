@@ -449,3 +449,4 @@ def test_prices_of_mounted_upstreams_are_among_the_rates_once() -> None:
         at=TODAY,
     ).cost_usd == Decimal("0.5")
     assert book.of("other") is book.of(None) is book
+    assert book.upstreams == ("vllm",)
