@@ -25,7 +25,7 @@ from proxy.replies import error_answer
 LINGER_SECONDS = 5.0  # how long the rest of a refused request may pause
 INVALID_FRAMING = "invalid_request_framing"
 MAX_LINGER_SECONDS = 30.0  # and how long it may go on
-_BLANK_LINES = re.compile(rb"(?:\r\n)+")
+_BLANK_LINES = re.compile(rb"\A(?:\r\n)+")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -327,9 +327,8 @@ class ClientLink(asyncio.Protocol):
 
     def _take_head(self, data: bytes) -> bytes:
         """Take a request's head, with what is here of its body; return what follows."""
-        blank = _BLANK_LINES.match(data)  # RFC 9112 section 2.2
-        if blank is not None:
-            data = data[blank.end() :]
+        if data.startswith(b"\r\n"):  # RFC 9112 section 2.2
+            data = _BLANK_LINES.sub(b"", data, 1)
         end = framing.head_end(data, self._searched, self._limits.max_head_bytes)
         if end < 0:
             if not self._searched:
@@ -339,10 +338,14 @@ class ClientLink(asyncio.Protocol):
             return b""
         self._searched = 0
         request = framing.judged_request(data[:end], self._plans)
-        self._length = request.length
-        if request.length == framing.CHUNKED:
-            self._chunks = framing.ChunkedReader()
-        body, rest = self._cut(data[end:])
+        length, body = request.length, data[end:]
+        if length == len(body):
+            rest = b""
+        else:
+            self._length = length
+            if length == framing.CHUNKED:
+                self._chunks = framing.ChunkedReader()
+            body, rest = self._cut(body)
         exchange = self.exchange = self._begin(self, request)
         trailers, self._trailers = self._trailers, []
         exchange.start(body, complete=self._length is None, trailers=trailers)

@@ -44,13 +44,12 @@ class Request:
     __slots__ = ("_source", "length", "lines", "plan", "raw")
 
     def __init__(self, raw: bytes, lines: Lines, plan: RequestPlan, source: RequestPlans) -> None:
+        length = plan.length
         self.raw = raw
         self.lines = lines
         self.plan = plan
-        self.length = plan.length  # of the body, or CHUNKED
+        self.length = _declared(lines[plan.length_at]) if length == plans.DECLARED else length
         self._source = source
-        if plan.length == plans.DECLARED:
-            self.length = _declared(lines[plan.length_at])
 
     @property
     def head(self) -> headers.Head:
@@ -104,7 +103,7 @@ def head_end(buffer: bytes, searched: int, max_head_bytes: int) -> int:
     `searched` bytes were looked at before. Raises FramingError on a stray CR or LF, which would
     never become a head, and when the head exceeds its bound.
     """
-    end = buffer.find(_END_OF_HEAD, max(0, searched - 3)) + 4
+    end = buffer.find(_END_OF_HEAD, searched - 3 if searched > 3 else 0) + 4  # noqa: PLR2004
     if end >= 4:  # noqa: PLR2004 (four is the length of the blank line)
         if end > max_head_bytes:
             raise FramingError(f"the head is longer than {max_head_bytes} bytes", status=431)
