@@ -6,6 +6,7 @@ so the client knows how long each one was under way.
 
 import argparse
 import asyncio
+import itertools
 import json
 import re
 import statistics
@@ -35,6 +36,7 @@ REQUEST = (
     b"Authorization: Bearer sk-not-a-key\r\nX-Meter-User: u\r\nX-Meter-Endpoint: chat_response\r\n"
     b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 )
+_NUMBERS = itertools.count()
 _SENT = re.compile(rb'"content":"(\d+)"')
 
 
@@ -50,6 +52,7 @@ class Paced(asyncio.Protocol):
         self._streams = streams
         self._count = count
         self._received = b""
+        self.number = next(_NUMBERS)
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -78,8 +81,8 @@ async def serve(port: int, count: int, interval_seconds: float) -> None:
     number = 0
     while True:
         started = loop.time()
-        for position, (stream, left) in enumerate(tuple(streams.items())):
-            if position % slices == number % slices:
+        for stream, left in tuple(streams.items()):
+            if stream.number % slices == number % slices:
                 _beat(streams, stream, left)
         number += 1
         await asyncio.sleep(max(0.0, interval_seconds / slices - (loop.time() - started)))
