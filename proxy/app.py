@@ -107,6 +107,7 @@ class Worker:
         self._spawned: set[asyncio.Task[None]] = set()
         self._counts = Counts(by_outcome={})
         self._draining = False
+        self._ending = asyncio.Event()
         self._stop = asyncio.Event()
         self._stopped_at = 0.0
         self._hurry = asyncio.Event()
@@ -122,6 +123,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGUSR1, self.retire)
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             self._put_together()
@@ -133,8 +135,10 @@ class Worker:
             structlog.get_logger().info(
                 "worker listens", worker=self._name, address=str(self._settings.listen)
             )
-            await self._stop.wait()
+            await self._ending.wait()
             server.close()
+            if not self._stop.is_set():
+                await self._wind_up()
             await self._drain()
             await self._finish_estimates()
             for chore in (*chores, *self._spawned):
@@ -152,8 +156,13 @@ class Worker:
         if not self._stop.is_set():
             self._stopped_at = now
             self._stop.set()
+            self._ending.set()
         elif now - self._stopped_at > SAME_STOP_SECONDS:
             self._hurry.set()
+
+    def retire(self) -> None:
+        """Go on with the links that are there and no others: a successor listens already."""
+        self._ending.set()
 
     def _put_together(self) -> None:
         settings = self._settings
@@ -307,6 +316,18 @@ class Worker:
             journal_waiting=journal.held,
             journal_problem=journal.problem,
         )
+
+    async def _wind_up(self) -> None:
+        """Let each link end with its answer, for a while or until told to stop."""
+        self._draining = True
+        for link in tuple(self._links):
+            link.retire()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.retire_seconds
+        while (self._links or len(self._abandoned)) and loop.time() < deadline:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), 0.05)
+                break
 
     async def _drain(self) -> None:
         """Let calls in flight end, for a while; then break them off."""

@@ -47,6 +47,7 @@ class Child:
     descriptors: tuple[int, ...] = ()
     backoff: Backoff = field(default_factory=Backoff)
     process: subprocess.Popen[bytes] | None = None
+    is_replaced: bool = False  # it was asked to end, so that a new one takes its place
 
     def start(self, now: float, *, lifeline: int) -> str | None:
         """Start the process; return what is in the way: it is then due again after a delay.

@@ -100,6 +100,7 @@ class ClientLink(asyncio.Protocol):
         self.half_closed = False  # the client has said all that it will
         self.writing_paused = False
         self.reading_paused = False
+        self._retires = False
         self._lingering = False
         self._tunnel = False
         self._buffer = b""
@@ -178,6 +179,12 @@ class ClientLink(asyncio.Protocol):
         self.exchange = None
         self._end_with_reset()
         self.transport.abort()
+
+    def retire(self) -> None:
+        """End the link with the next answer whose head can say so."""
+        self._retires = True
+        if self.exchange is not None and not self.exchange.answering:
+            self.closing = True
 
     def stop(self) -> None:
         """End the link as soon as nothing is under way."""
@@ -347,6 +354,7 @@ class ClientLink(asyncio.Protocol):
                 self._chunks = framing.ChunkedReader()
             body, rest = self._cut(body)
         exchange = self.exchange = self._begin(self, request)
+        self.closing = self.closing or self._retires
         trailers, self._trailers = self._trailers, []
         exchange.start(body, complete=self._length is None, trailers=trailers)
         return rest

@@ -23,9 +23,9 @@ class Parts:
         self._environment = environment(settings, dsn=dsn)
         self._held = held
 
-    def worker(self, number: int, *, listener: int) -> Child:
+    def worker(self, number: int, generation: int = 1, *, listener: int) -> Child:
         """Return a worker: it needs no database, so it does not know one."""
-        name = f"worker-{number}"
+        name = f"worker-{number}" if generation == 1 else f"worker-{number}-{generation}"
         command = ("proxy", "proxy", "--name", name)
         return self._child(name, command, hidden=("database_url", *_ADMIN), listener=listener)
 

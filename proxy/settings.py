@@ -296,6 +296,10 @@ class Settings(BaseSettings):
     drain_seconds: SecondsOrNone = Field(
         default=30.0, description="how long a stopping worker waits for calls in flight"
     )
+    retire_seconds: SecondsOrNone = Field(
+        default=600.0,
+        description="how long a replaced worker goes on with the links it has (SIGHUP)",
+    )
 
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:

@@ -3,7 +3,8 @@
 First everything that can be wrong is looked at, so that a mistake ends the start and nothing else.
 Then come Postgres (unless there is one already), its schema, the recorder, the dashboard and the
 workers; each is started again when it dies, after a pause that grows. Stopping goes the other way:
-workers finish their calls, the recorder records them, and Postgres is the last to go. The code is
+workers finish their calls, the recorder records them, and Postgres is the last to go. SIGHUP
+replaces everything but Postgres and the sockets by what is installed now. The code is
 plain and synchronous: one thread, one `poll`, because a process that forks should have no threads
 and because only the main thread may start a Postgres that is to die with us.
 """
@@ -29,12 +30,14 @@ from proxy.errors import DatabaseUnreachableError, MeterError
 from proxy.listening import bound_port, open_sockets
 from proxy.parts import Parts
 from proxy.settings import Address, Settings, variable
+from proxy.succession import Succession
 
 WORKER_MARGIN_SECONDS = 5.0  # beyond their own drain
 RECORDER_SECONDS = 20.0
 DASHBOARD_SECONDS = 5.0
 HURRY_SECONDS = 2.0  # what is left after a second signal
 LOOK_SECONDS = 5.0  # how often to look without being woken
+STEP_SECONDS = 0.1  # and while workers are being replaced
 
 _log = structlog.get_logger()
 
@@ -66,10 +69,12 @@ class Supervisor:
         self._postgres: EmbeddedPostgres | None = None
         self._postgres_backoff = Backoff()
         self._workers: list[Child] = []
+        self._succession: Succession | None = None
         self._recorder: Child | None = None
         self._dashboard: Child | None = None
         self._sockets: list[socket.socket] = []
         self._received: list[int] = []
+        self._hung_up = False
         self._interruptible = False
         self._waker, self._wake = _pipe()
         self._lifeline, self._life = _pipe()
@@ -82,8 +87,8 @@ class Supervisor:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Take SIGTERM, SIGINT and SIGCHLD for ourselves."""
-        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+        """Take SIGTERM, SIGINT, SIGHUP and SIGCHLD for ourselves."""
+        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
         before = [signal.signal(number, self._on_signal) for number in wanted]
         woken = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         try:
@@ -107,10 +112,18 @@ class Supervisor:
             password = parts.make_password()
         self._recorder = parts.recorder()
         self._dashboard = parts.dashboard(listener=page.fileno())
-        self._workers = [
-            parts.worker(number, listener=listener.fileno())
-            for number, listener in enumerate(listeners)
-        ]
+
+        def worker(number: int, generation: int) -> Child:
+            return parts.worker(number, generation, listener=listeners[number].fileno())
+
+        self._workers = [worker(number, 1) for number in range(len(listeners))]
+        self._succession = Succession(
+            self._workers,
+            worker,
+            lifeline=self._lifeline,
+            status_directory=settings.data_dir / "workers",
+            patience_seconds=settings.retire_seconds + patience,
+        )
         self._revive(time.monotonic())
         sys.stderr.write(
             banner(
@@ -128,9 +141,12 @@ class Supervisor:
         while not self._received:
             now = time.monotonic()
             self._revive(now)
+            self._replace()
             waiting = [child.backoff.due - now for child in self._children if not child.running]
             if self._postgres_down():
                 waiting.append(self._postgres_backoff.due - now)
+            if self._succession is not None and self._succession.under_way:
+                waiting.append(STEP_SECONDS)
             self._sleep(min([LOOK_SECONDS, *waiting]))
 
     def stop(self) -> None:
@@ -142,7 +158,9 @@ class Supervisor:
             )
         for listener in self._sockets:
             listener.close()
-        self._end(self._workers, self._settings.drain_seconds + WORKER_MARGIN_SECONDS)
+        retired = self._succession.retired if self._succession is not None else []
+        workers = [*self._workers, *(one.child for one in retired)]
+        self._end(workers, self._settings.drain_seconds + WORKER_MARGIN_SECONDS)
         self._end([child for child in (self._recorder,) if child], RECORDER_SECONDS)
         self._end([child for child in (self._dashboard,) if child], DASHBOARD_SECONDS)
         if self._postgres is not None:
@@ -180,7 +198,10 @@ class Supervisor:
         self._revive_postgres(now)
         for child in self._children:
             status = child.poll()
-            if status is not None:
+            if status is not None and child.is_replaced:
+                child.is_replaced = False
+                _log.info("process replaced", name=child.name)
+            elif status is not None:
                 child.backoff.ended(now)
                 _log.error(
                     "process ended, it is started again",
@@ -193,6 +214,20 @@ class Supervisor:
                 if problem is not None:
                     _log.error("process does not start", name=child.name, problem=problem)
         self._reap_strangers()
+
+    def _replace(self) -> None:
+        """Replace what SIGHUP asks for: workers one by one, then recorder and dashboard."""
+        succession = self._succession
+        if succession is None:
+            return
+        if self._hung_up and not succession.under_way:
+            self._hung_up = False
+            succession.begin()
+            for child in (self._recorder, self._dashboard):
+                if child is not None:
+                    child.is_replaced = True
+                    child.signal(signal.SIGTERM)
+        succession.go_on()
 
     def _reap_strangers(self) -> None:
         """As the first process of a container, bury the orphans that fall to us."""
@@ -260,6 +295,9 @@ class Supervisor:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGCHLD:
             return
+        if number == signal.SIGHUP and not sys.stdin.isatty():
+            self._hung_up = True
+            return  # on a terminal it says that this one has gone
         self._received.append(number)
         if self._interruptible:
             self._interruptible = False
