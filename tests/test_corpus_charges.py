@@ -10,12 +10,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from proxy.core import evidence
 from proxy.core.charging import charge
+from proxy.core.estimates import estimate
 from proxy.core.metering import AnswerMeter, RequestMeter
 from proxy.core.model import Closing, LedgerRow, Opening
 from proxy.core.operations import operation_of
+from proxy.estimating import count
 from proxy.pricefile import load_price_book
 from proxy.resources import resource
 
@@ -66,6 +70,7 @@ def row_of(exchange: dict[str, Any]) -> LedgerRow:
         content_type=exchange["response_headers"].get("content-type") or "",
         content_encoding="",
         max_event_bytes=1 << 24,
+        keep_bytes=1 << 18,
     )
     for piece in pieces(base64.b64decode(exchange["response_body_b64"])):
         answer.feed(piece)
@@ -77,6 +82,8 @@ def row_of(exchange: dict[str, Any]) -> LedgerRow:
         api_path=exchange["path"],
         upstream="api.openai.com",
         request_model=asked.model,
+        request_service_tier=asked.service_tier,
+        deployment=operation.deployment,
     )
     closing = Closing(
         opening=opening,
@@ -87,9 +94,14 @@ def row_of(exchange: dict[str, Any]) -> LedgerRow:
         usage=seen.usage,
         usage_problem=seen.usage_problem,
         error_type=seen.error_type,
+        time_to_first_byte_us=1,
         request_units=asked.units,
         answer_units=seen.units,
     )
+    if closing.usage is None:
+        question = evidence.question(closing, operation, seen, request.body)
+        found = estimate(question, count) if question else None
+        closing = msgspec.structs.replace(closing, estimate=found)
     return charge(closing, BOOK)
 
 
@@ -137,9 +149,10 @@ def test_every_kind_is_estimated_free_or_unknown_as_decided(corpus_path: Path) -
         "images.variations": {estimated},
         "audio.transcriptions": {estimated},
         "audio.translations": {estimated, unknown},  # one upload was not recorded
-        "audio.speech": {unknown},  # the sound of a model that bills tokens
-        "chat.completions": {unknown},
-        "responses": {unknown},  # in the background, and a stream that says nothing
+        "audio.speech": {estimated},
+        "chat.completions": {estimated},
+        "completions": {estimated},
+        "responses": {unknown, estimated},  # in the background, and a stream that failed
         "responses.retrieve": {free},
         "files.content": {free},
         "chat.completions.list": {free},

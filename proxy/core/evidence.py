@@ -56,8 +56,10 @@ def question(
 
 def _is_charged(closing: Closing, seen: Observation) -> bool:
     """Tell whether the upstream has probably counted tokens for this call."""
-    if seen.failed or closing.usage_problem == DEFERRED:
+    if closing.usage_problem == DEFERRED:
         return False
+    if seen.failed and not (seen.response_id and seen.kept and seen.kept.kind == "stream"):
+        return False  # an error; a stream with an id had begun to be made before it failed
     if closing.time_to_first_byte_us is None:  # no answer has begun
         return closing.outcome in UNANSWERED
     return closing.status in CHARGED_STATUS

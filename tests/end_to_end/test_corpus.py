@@ -103,7 +103,7 @@ async def test_bytes_and_sums_are_as_recorded(
     ]
     _report(differences)
     sources = Counter(row["usage_source"] for row in rows)
-    assert sources == Counter(map(_expected_source, exchanges))
+    assert sources == Counter(map(_source, exchanges))
 
 
 @pytest.mark.parametrize("way", [Way.PLAIN, Way.CUT])
@@ -213,6 +213,13 @@ async def test_every_recorded_call_has_its_row_and_every_charge_stands_once(
     assert (await fetch(database, "SELECT calls FROM ledger_status"))[0]["calls"] == len(exchanges)
 
 
+def _source(one: Exchange) -> str:
+    """Return how the usage of a charged call is known."""
+    if one.tells_usage:
+        return "reported"
+    return "estimated" if one.facts["metering"] == "usage_missing" else "unavailable"
+
+
 def _rows_by_exchange(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the rows by the exchange that their metadata names: exactly one each."""
     found = {json.loads(row["metadata"])["exchange"]: row for row in rows}
@@ -285,14 +292,9 @@ def _differing_facts(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
 
 def _differing_usage(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
     """Yield which counts or which cost the row has otherwise than the recording."""
-    if _expected_source(one) == "estimated":
-        if row["raw_usage"] is not None or (row["cost_usd"] is None) != bool(
-            row["unpriced_reason"]
-        ):
-            yield f"cost is {row['cost_usd']} ({row['unpriced_reason']}), {row['raw_usage']}"
-        return
     if not one.tells_usage:
-        if (row["usage_source"], row["cost_usd"], row["raw_usage"]) != ("unavailable", None, None):
+        is_priced, is_estimated = row["cost_usd"] is not None, _source(one) == "estimated"
+        if (row["usage_source"], is_priced) != (_source(one), is_estimated) or row["raw_usage"]:
             yield f"usage is {row['usage_source']}, {row['cost_usd']}, {row['raw_usage']}"
         return
     raw = json.loads(row["raw_usage"]) if row["raw_usage"] else None
@@ -302,15 +304,6 @@ def _differing_usage(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
         if row[name] != value:
             yield f"{name} is {row[name]!r}, recorded {value!r}"
     yield from _differing_cost(one, row)
-
-
-def _expected_source(one: Exchange) -> str:
-    """Return how the usage of a call is known; one that failed owes none."""
-    if one.tells_usage:
-        return "reported"
-    is_billed = one.facts["metering"] == "usage_missing"
-    is_billed = is_billed and one.facts["response_status"] != "failed"
-    return "estimated" if is_billed else "unavailable"
 
 
 def _differing_cost(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
@@ -325,8 +318,6 @@ def _differing_cost(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
 def _differing_charge(one: Exchange, row: dict[str, Any]) -> Iterator[str]:
     """Yield what is charged otherwise than the core does it, or than it was recorded."""
     made = row_of(one.facts)
-    if made.usage_source == "unavailable" and row["usage_source"] == "estimated":
-        return  # counted by a tokenizer, which the core has not; see test_estimates.py
     for name in CHARGED:
         if row[name] != getattr(made, name):
             yield f"{name} is {row[name]!r}, of the same bytes {getattr(made, name)!r}"

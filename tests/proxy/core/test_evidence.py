@@ -76,13 +76,20 @@ def test_a_request_that_was_left_alone_is_asked_about(outcome: str) -> None:
         (changed(SILENT, outcome="upstream_error"), NOTHING),
         (changed(CUT, status=429), SEEN),
         (changed(CUT, usage_problem="usage_deferred"), SEEN),
-        (CUT, Observation(failed=True)),
+        (CUT, Observation(failed=True, response_id="c", kept=Kept("json", b"{}", 2))),
+        (CUT, Observation(failed=True, response_id="c")),
+        (CUT, Observation(failed=True, kept=SEEN.kept)),
     ],
-    ids=["no-answer", "refused", "deferred", "failed"],
+    ids=["no-answer", "refused", "deferred", "error", "condensed", "never-begun"],
 )
 def test_nothing_is_asked_where_nothing_is_billed(closing: Closing, seen: Observation) -> None:
     """Or where that is not known at all."""
     assert asked(closing, seen) is None
+
+
+def test_a_stream_that_failed_after_it_had_begun_is_asked_about() -> None:
+    """Its prompt was read, and what it said was made."""
+    assert asked(CUT, Observation(failed=True, response_id="resp_1", kept=SEEN.kept)) is not None
 
 
 def test_nothing_is_asked_about_what_nobody_can_estimate() -> None:
