@@ -13,10 +13,11 @@ import msgspec
 
 from proxy.accounting import Account, tell
 from proxy.core import attribution
+from proxy.core.dialects import DIALECTS
 from proxy.core.inflating import extensions_of
 from proxy.core.metering import FAULT, Observation
 from proxy.core.model import Attribution, Closing, Opening, Outcome
-from proxy.core.sessions import DIALECTS, Begun, Billed, SessionMeter
+from proxy.core.sessions import Begun, Billed, SessionMeter
 from proxy.framing import AnswerHead
 
 ENDED_FIRST = "session_ended_first"

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from proxy.core.charging import charge
+from proxy.core.dialects import DIALECTS
 from proxy.core.inflating import extensions_of
 from proxy.core.model import Closing, LedgerRow, Opening
-from proxy.core.sessions import DIALECTS, Billed, SessionMeter
+from proxy.core.sessions import Billed, SessionMeter
 from proxy.pricefile import load_price_book
 from proxy.resources import resource
 from tests.fakes import sessions

@@ -8,6 +8,7 @@ billed by images, characters or seconds, these are counted from the call and mar
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from math import ceil
 from typing import NamedTuple
 from uuid import UUID
 
@@ -29,8 +30,8 @@ from proxy.core.model import (
     UsageSource,
     created_at,
 )
-from proxy.core.operations import MEDIA_ELSEWHERE, SESSIONS, operation_of
-from proxy.core.pricing import NOTHING, PriceBook
+from proxy.core.operations import MEDIA_ELSEWHERE, SESSIONS, TIMED_SESSIONS, operation_of
+from proxy.core.pricing import NOTHING, PriceBook, Quantities
 from proxy.core.units import estimated_units, tokens_by_size
 from proxy.core.usage import itemised, read_usage
 from proxy.errors import UnknownRateError, UnknownToolFeeError, UnpricedError, UsageError
@@ -40,6 +41,7 @@ _ELSEWHERE = "media_passes_elsewhere"
 _SESSION_LOST = "session_lost"  # with its worker: what was being made in it is not known
 _FIRST_ERROR_STATUS = 400
 _SUCCESS = range(200, 300)
+_SWITCHED = 101
 _SESSIONS = {name for _, name in SESSIONS}
 _ANSWERED = {Outcome.OK, Outcome.CLIENT_DISCONNECTED, Outcome.TIMEOUT}
 _UNPRICED_TOOLS = ToolCost(cost_usd=None, list_cost_usd=None)
@@ -88,7 +90,7 @@ def charge_units(
 def _by_units(
     reading: _Reading,
     record: Closing,
-    quantities: Mapping[str, int],
+    quantities: Quantities,
     book: PriceBook,
     *,
     model: str | None,
@@ -114,8 +116,8 @@ def _reading(record: Closing, book: PriceBook) -> _Reading:
     if name in MEDIA_ELSEWHERE and record.status in _SUCCESS:
         free = _free(book) if book.is_free(name) else _Reading()
         return free._replace(problem=_ELSEWHERE)
-    if name in _SESSIONS and (problem := _missed(record)):
-        return _Reading(problem=problem)
+    if name in _SESSIONS and (reading := _session(record, book)) is not None:
+        return reading
     if book.is_free(name):
         return _free(book)
     if record.usage is None:
@@ -125,11 +127,38 @@ def _reading(record: Closing, book: PriceBook) -> _Reading:
     return _reported(record, record.usage, book)
 
 
-def _missed(record: Closing) -> str | None:
-    """Say why something may have been billed in a session that has no row of its own."""
+def _session(record: Closing, book: PriceBook) -> _Reading | None:
+    """Return what a session costs; None: nothing by itself, for what is billed in it has rows."""
     if record.status is None and record.outcome == Outcome.INTERRUPTED:
-        return _SESSION_LOST
-    return record.usage_problem
+        return _Reading(problem=_SESSION_LOST)
+    if record.opening.operation_name in TIMED_SESSIONS and record.status == _SWITCHED:
+        return _timed(record, book)
+    return _Reading(problem=record.usage_problem) if record.usage_problem else None
+
+
+def _timed(record: Closing, book: PriceBook) -> _Reading:
+    """Return what a session costs that is billed by its time: as reported, else as it lasted."""
+    nothing = ToolCost(cost_usd=NOTHING, list_cost_usd=NOTHING)
+    model = record.response_model or record.opening.request_model or _deployment(record.opening)
+    reading = _Reading(tools=nothing, problem=record.usage_problem)
+    lasted = (record.latency_us or 0) - (record.time_to_first_byte_us or 0)
+    quantities: Quantities = {"session_second": max(0, ceil(Decimal(lasted) / 1_000_000))}
+    try:
+        if record.usage is None:
+            reading = reading._replace(source=UsageSource.ESTIMATED)
+        else:
+            quantities = {"session_second": _seconds_told(record.usage)}
+            reading = reading._replace(source=UsageSource.REPORTED)
+        return _by_units(reading, record, quantities, book, model=model)
+    except UsageError as exc:
+        return _Reading(unpriced_reason=_CONTRADICTORY, problem=str(exc))
+
+
+def _seconds_told(raw: bytes) -> Decimal:
+    usage = read_usage(raw)
+    if usage.audio_seconds is None:
+        raise UsageError("The usage of a session counts no seconds.")
+    return usage.audio_seconds
 
 
 def _reported(record: Closing, raw: bytes, book: PriceBook) -> _Reading:

@@ -85,6 +85,9 @@ SESSIONS: tuple[tuple[str, str], ...] = (
     ("live/sessions/*/fork", "live.fork"),
 )
 
+# Those that are billed by the time they last.
+TIMED_SESSIONS = frozenset(("realtime.translations.connect", "live.connect", "live.fork"))
+
 # Calls that set up what is then spoken over WebRTC or a telephone line, past this proxy.
 MEDIA_ELSEWHERE = frozenset(
     (

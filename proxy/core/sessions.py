@@ -6,30 +6,24 @@ direction is read. Prompts, transcripts and answers are passed over. Nothing her
 relay: what cannot be read becomes the session's problem, because something may have been missed.
 """
 
-import re
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from proxy.core.counting import tools_used
-from proxy.core.findings import Findings, name_of, read_members, text_of
+from proxy.core.counting import NONE, UNREAD, tools_used
+from proxy.core.dialects import TOOL_EVENTS, Dialect
+from proxy.core.findings import Findings, Members, name_of, read_members, text_of
 from proxy.core.frames import FrameReader
 from proxy.core.inflating import Extensions
 from proxy.core.mending import UNREADABLE, read
 from proxy.core.messages import MessageReader
 from proxy.core.metering import FAULT, NO_USAGE, Observation
+from proxy.core.model import AnswerUnits
 from proxy.core.streams import NOT_JSON
 
 MAX_REMEMBERED = 1024  # responses that are over; a second end of one of them is no second charge
 CLEAN_CLOSES = (1000, 1001, 1005)  # RFC 6455 section 7.4.1
-TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
-# The kind of an event, where only scalars stand before it.
-_KIND = re.compile(
-    rb'\s*\{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.\w]+)\s*,\s*)*?"type"\s*:\s*"([^"\\]*)"'
-)
 
 
 class Begun(msgspec.Struct, frozen=True, gc=False):
@@ -48,41 +42,6 @@ class Billed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     metadata: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
-    """What the events of one API mean."""
-
-    operation_name: str  # of a response
-    ends: frozenset[bytes]
-    begins: bytes = b"response.created"
-    transcribes: bytes = b""
-    tells_session: frozenset[bytes] = frozenset()
-
-    @property
-    def kinds(self) -> frozenset[bytes]:
-        """Return the kinds of events that matter."""
-        return self.ends | self.tells_session | {self.begins, self.transcribes, b"error"}
-
-
-DIALECTS: Mapping[str, Dialect] = {  # by the operation that opens the session
-    "realtime.connect": Dialect(
-        operation_name="realtime.response",
-        ends=frozenset((b"response.done",)),
-        transcribes=TRANSCRIBED.encode(),
-        tells_session=frozenset(
-            (
-                b"session.created",
-                b"session.updated",
-                b"transcription_session.created",
-                b"transcription_session.updated",
-            )
-        ),
-    ),
-    "responses.connect": Dialect(
-        operation_name="responses",
-        ends=frozenset((b"response.completed", b"response.incomplete", b"response.failed")),
-    ),
-}
 TRANSCRIPTION = "realtime.transcription"
 
 
@@ -93,6 +52,8 @@ class _Event(msgspec.Struct, gc=False):
     item_id: msgspec.Raw = msgspec.Raw()
     content_index: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
+    event: msgspec.Raw = msgspec.Raw()
+    decision: msgspec.Raw = msgspec.Raw()
 
 
 class _Response(msgspec.Struct, gc=False):
@@ -130,18 +91,20 @@ class SessionMeter:
         "_dialect",
         "_error_type",
         "_id",
-        "_kinds",
         "_messages",
         "_model",
         "_over",
         "_problem",
+        "_tools_ran",
         "_transcriber",
+        "_usage",
     )
 
     def __init__(self, dialect: Dialect, extensions: Extensions, *, max_event_bytes: int) -> None:
         self._dialect = dialect
-        self._kinds = dialect.kinds
-        self._messages = MessageReader(extensions, max_bytes=max_event_bytes, matters=self._matters)
+        self._messages = MessageReader(
+            extensions, max_bytes=max_event_bytes, matters=dialect.matters
+        )
         self._client = FrameReader(may_compress=extensions.deflates, is_masked=True)
         self._client_closed = False  # before the upstream did
         self._id: str | None = None
@@ -149,6 +112,8 @@ class SessionMeter:
         self._transcriber: str | None = None
         self._error_type: str | None = None
         self._problem: str | None = None
+        self._tools_ran = False  # hosted ones, in something delegated
+        self._usage: bytes | None = None  # of the session itself, so far
         self._over: deque[str] = deque(maxlen=MAX_REMEMBERED)
 
     def feed(self, chunk: bytes) -> list[Begun | Billed]:
@@ -178,20 +143,22 @@ class SessionMeter:
         return Observation(
             response_model=self._model or self._transcriber,
             response_id=self._id,
+            usage=self._usage,
             usage_problem=self._problem or messages.problem,
             error_type=f"websocket_close_{code}" if failed else self._error_type,
             failed=failed,
         )
 
-    def _matters(self, start: bytes) -> bool:
-        """Say no only where the first bytes of an event show that nothing is to be found in it."""
-        kind = _KIND.match(start)
-        return kind is None or kind[1] in self._kinds
-
     def _read(self, message: bytes, found: list[Begun | Billed]) -> None:
         try:
             event = read(_read_event, message)
-            self._note((text_of(event.type) or "").encode(), event, message, found)
+            kind = _kind(event)
+            if kind in self._dialect.wraps:
+                message = _object(event.event)
+                event = read(_read_event, message)
+                kind = _kind(event)
+                self._tools_ran = self._tools_ran or kind.startswith(TOOL_EVENTS)
+            self._note(kind, event, message, found)
         except UNREADABLE:
             self._problem = NOT_JSON
 
@@ -205,14 +172,18 @@ class SessionMeter:
             self._error_type = errors.error_type
         elif kind in dialect.tells_session:
             self._note_session(_read_session(_object(event.session)))
-        elif kind == dialect.begins:
+            if bytes(event.usage).startswith(b"{"):
+                self._usage = bytes(event.usage)
+        elif kind and kind == dialect.begins:
             begun = read_members(_object(event.response))
             if (response_id := name_of(begun.id)) is not None:
-                found.append(Begun(response_id, name_of(begun.model) or self._model))
+                found.append(Begun(response_id, name_of(begun.model) or self._default_model))
         elif kind in dialect.ends:
             self._note_response(_object(event.response), found)
         elif kind and kind == dialect.transcribes:
             found.append(self._transcription(event))
+        elif kind and kind == dialect.decides:
+            found.append(_decision(_object(event.decision)))
 
     def _note_session(self, session: _Session) -> None:
         self._id = text_of(session.id) or self._id
@@ -225,7 +196,7 @@ class SessionMeter:
 
     def _note_response(self, response: bytes, found: list[Begun | Billed]) -> None:
         answer, echo = read_members(response), read(_read_response, response)
-        findings = Findings(model=self._model)
+        findings = Findings(model=self._default_model)
         findings.note(answer)
         details = _object(echo.status_details)
         if findings.failed and b'"error"' in details:
@@ -248,12 +219,23 @@ class SessionMeter:
                     error_type=findings.error_type,
                     failed=findings.failed,
                     complete=True,
-                    units=tools_used(response, answer, is_condensed=False),
+                    units=self._units(response, answer),
                 ),
                 user=text_of(echo.safety_identifier) or text_of(echo.user),
                 metadata=read(_read_object, metadata) if metadata != _NO_OBJECT else None,
             )
         )
+
+    def _units(self, response: bytes, answer: Members) -> AnswerUnits:
+        """Count hosted tools; what is delegated is told without its output, and so without them."""
+        if not self._dialect.wraps:
+            return tools_used(response, answer, is_condensed=False)
+        return UNREAD if self._tools_ran else NONE
+
+    @property
+    def _default_model(self) -> str | None:
+        """Return the model of a response that does not name its own: never that of a delegate."""
+        return None if self._dialect.wraps else self._model
 
     def _transcription(self, event: _Event) -> Billed:
         usage, part = bytes(event.usage), bytes(event.content_index)
@@ -272,6 +254,24 @@ class SessionMeter:
 
 
 _NO_OBJECT = b"{}"
+
+
+def _kind(event: _Event) -> bytes:
+    return (text_of(event.type) or "").encode()
+
+
+def _decision(decision: bytes) -> Billed:
+    findings = Findings()
+    findings.note(read_members(decision))
+    seen = Observation(
+        response_model=findings.model,
+        response_service_tier=findings.service_tier,
+        response_id=findings.response_id,
+        usage=findings.usage,
+        usage_problem=None if findings.usage else NO_USAGE,
+        complete=True,
+    )
+    return Billed(operation_name="decisions", seen=seen)
 
 
 def _object(raw: msgspec.Raw) -> bytes:

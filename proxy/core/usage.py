@@ -112,8 +112,11 @@ def _read(
 
 
 def _seconds(members: Mapping[str, Any]) -> Decimal | None:
-    """Return the length of the audio in a usage that counts no tokens: {"type": "duration", …}."""
-    if members.get("type") != "duration":
+    """Return the length of the audio in a usage that counts no tokens: {"type": "duration", …}.
+
+    A live session says nothing but its seconds.
+    """
+    if members.get("type") != "duration" and members.keys() != {"seconds"}:
         return None
     seconds: Any = members.get("seconds")
     if type(seconds) not in {int, float} or not 0 <= seconds < SECONDS_LIMIT:

@@ -23,7 +23,7 @@ from tests.fakes.running import Metering, ledger_rows, metering, until_rows
 from tests.fakes.serving import serving
 from tests.fakes.sessions import Recorded, Way
 from tests.fakes.upstream import Call, Upstream
-from tests.fakes.websocket import event, switched, upgrade
+from tests.fakes.websocket import close, event, switched, upgrade
 
 COLUMNS = {  # of the usage that a realtime response reports
     "prompt_tokens": ("input_tokens",),
@@ -319,6 +319,43 @@ async def test_the_synchronous_client_and_a_subprotocol_with_a_key(
 
 def _journal(directory: Path) -> bytes:
     return b"".join(path.read_bytes() for path in (directory / "journal").iterdir())
+
+
+async def test_sessions_that_are_billed_by_time(tmp_path: Path, database: str) -> None:
+    """A live one by the seconds that it reports, beside what it delegates; others as they last."""
+    response = {"id": "resp_1", "model": "gpt-5.4-mini", "usage": TEXT_USAGE}
+    live = (
+        event(type="session.started", session={"id": "sess_1", "model": "gpt-live-1"}),
+        event(type="session.usage.updated", usage={"seconds": 30}),
+        event(type="response.event", event={"type": "response.completed", "response": response}),
+        event(type="session.closed", usage={"seconds": 90}),
+    )
+    translated = event(
+        type="session.created", session={"id": "sess_2", "model": "gpt-realtime-translate"}
+    )
+
+    async def script(call: Call) -> None:
+        is_live = b"/live/" in call.first_line
+        await call.send(switched() + (b"".join(live) if is_live else translated) + close())
+        call.close()
+
+    async with (
+        asyncio.timeout(60),
+        Upstream(script) as upstream,
+        metering(tmp_path, upstream.url, database) as running,
+    ):
+        for target in (b"/v1/live/sessions", b"/v1/realtime/translations?model=x"):
+            wire = await Wire.to(running.port)
+            await wire.send(upgrade(target))
+            await wire.rest()
+            await wire.close()
+        rows = {row["operation_name"]: row for row in await running.rows(3)}
+    spoken, delegated = rows["live.connect"], rows["responses"]
+    assert (spoken["usage_source"], spoken["cost_usd"]) == ("reported", Decimal("0.075"))
+    assert (delegated["cost_usd"], delegated["tool_cost_usd"]) == (Decimal("0.0012"), 0)
+    other = rows["realtime.translations.connect"]
+    assert (other["model"], other["usage_source"]) == ("gpt-realtime-translate", "estimated")
+    assert other["cost_usd"] > 0
 
 
 async def test_sockets_that_attend_one_call_count_its_responses_once(

@@ -21,6 +21,7 @@ PERIOD = Period(
     tiers={"priority": Decimal(2)},
 )
 HEARD = Period(units={"audio_minute": Decimal("0.006")})
+TALKED = Period(units={"session_minute": Decimal("0.06")})
 PAINTED = Period(units={"image/standard/1024x1024": Decimal("0.02")})
 BOOK = PriceBook(
     Catalog(
@@ -28,6 +29,7 @@ BOOK = PriceBook(
         entries=(
             Entry(model_id="m", names=("m", "m-1"), periods=(PERIOD,)),
             Entry(model_id="hears", names=("hears",), periods=(HEARD,)),
+            Entry(model_id="talks", names=("talks",), periods=(TALKED,)),
             Entry(model_id="paints", names=("paints",), periods=(PAINTED,)),
         ),
         contracts=(
@@ -396,6 +398,50 @@ def test_fees_are_known_where_the_model_is_not() -> None:
     row = row_as("responses", "nobody", usage=USAGE, answer_units=units)
     assert (row.cost_usd, row.unpriced_reason) == (None, "unknown_model")
     assert row.tool_cost_usd == Decimal("0.01")
+
+
+@pytest.mark.parametrize("name", ["live.connect", "live.fork", "realtime.translations.connect"])
+@pytest.mark.parametrize(
+    ("usage", "source", "cost", "seconds"),
+    [
+        (b'{"seconds": 12.5}', "reported", "0.0125", 12.5),
+        (None, "estimated", "0.062", 62),
+    ],
+)
+def test_a_session_may_be_billed_by_its_time(
+    name: str, usage: bytes | None, source: str, cost: str, seconds: float
+) -> None:
+    """As it is reported, or else as it has lasted since the upgrade."""
+    row = row_as(
+        name,
+        "talks",
+        usage=usage,
+        status=101,
+        latency_us=61_600_000,
+        time_to_first_byte_us=100_000,
+        usage_problem="event_too_large",
+    )
+    assert (row.usage_source, row.cost_usd) == (source, Decimal(cost))
+    assert (row.usage_problem, row.prompt_tokens) == ("event_too_large", None)
+    price_id = "talks@start/default/short"
+    assert billed(row) == [
+        {"component": "session_second", "quantity": seconds, "price_id": price_id}
+    ]
+
+
+@pytest.mark.parametrize("usage", [b'{"input_tokens": 1, "output_tokens": 1}', b'{"seconds": -1}'])
+def test_a_session_whose_time_is_no_time_has_no_cost(usage: bytes) -> None:
+    """Nothing is guessed where something else is said."""
+    row = row_as("live.connect", "talks", usage=usage, status=101)
+    assert (row.cost_usd, row.unpriced_reason) == (None, "contradictory_usage")
+
+
+def test_a_session_by_time_of_a_model_without_such_a_price_is_flagged() -> None:
+    """And one that was refused costs nothing that is known."""
+    row = row_as("live.connect", "m", usage=b'{"seconds": 5}', status=101)
+    assert (row.cost_usd, row.unpriced_reason) == (None, "unknown_rate")
+    refused = row_as("live.connect", "talks", status=401, outcome="upstream_error")
+    assert (refused.cost_usd, refused.usage_source) == (None, "unavailable")
 
 
 def test_a_session_costs_nothing_itself() -> None:

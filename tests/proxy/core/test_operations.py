@@ -8,6 +8,7 @@ from proxy.core.operations import (
     MEDIA_ELSEWHERE,
     REGISTRY,
     SHOWN,
+    TIMED_SESSIONS,
     UNKNOWN,
     operation_of,
 )
@@ -131,9 +132,10 @@ def test_a_session_is_known(path: str, name: str) -> None:
 
 
 def test_what_sets_up_media_is_no_session() -> None:
-    """Each of those calls is in the registry."""
+    """Each of those calls is in the registry, and so are sessions that are billed by time."""
     names = {o.name: o for entries in REGISTRY.values() for o in entries.values()}
     assert not any(names[name].is_session for name in MEDIA_ELSEWHERE)
+    assert all(names[name].is_session for name in TIMED_SESSIONS)
 
 
 @pytest.mark.parametrize(("method", "path"), STRANGE)

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.core.dialects import DIALECTS
 from proxy.core.inflating import UNKNOWN_EXTENSION, Extensions
 from proxy.core.messages import TOO_LARGE
 from proxy.core.metering import FAULT, NO_USAGE, Observation
 from proxy.core.model import AnswerUnits
-from proxy.core.sessions import DIALECTS, MAX_REMEMBERED, Begun, Billed, SessionMeter
+from proxy.core.sessions import MAX_REMEMBERED, Begun, Billed, SessionMeter
 from proxy.core.streams import NOT_JSON
 from tests.fakes.websocket import Deflater, close, event, frame
 
@@ -263,6 +264,69 @@ def test_other_events_and_odd_ones_are_passed_over() -> None:
     ]
     found, session = read(*(event(**members) for members in odd), name=RESPONSES)
     assert (found, session) == ([], Observation())
+
+
+def test_a_live_session_tells_its_seconds_and_what_it_delegates() -> None:
+    """The last total is the sum. What is delegated has its own models; its tools are not told."""
+    response = {"id": "resp_1", "model": "gpt-5.4-mini-2026-03-17", "status": "completed"}
+    done = {"type": "response.completed", "response": response | {"usage": USAGE, "tools": []}}
+    nameless = {"type": "response.incomplete", "response": {"usage": USAGE}}
+    decision = {"id": "dec_1", "model": "gpt-6-luna", "usage": USAGE}
+    events = (
+        {"type": "session.started", "session": {"id": "sess_1", "model": "gpt-live-1"}},
+        {"type": "response.event", "event": {"type": "response.created", "response": response}},
+        {"type": "session.usage.updated", "usage": {"seconds": 3.5}},
+        {"type": "response.event", "event": {"type": "response.output_text.delta"}},
+        {"type": "response.event", "event": done},
+        {"type": "response.event", "event": {"type": "response.web_search_call.completed"}},
+        {"type": "response.event", "event": nameless},
+        {"type": "response.event", "event": {"type": "error", "error": {"code": "odd"}}},
+        {"type": "response.event", "event": 7},
+        {
+            "type": "decision.event",
+            "event": {"type": "decision.completed", "decision": decision},
+        },
+        {"type": "decision.event", "event": {"type": "decision.completed"}},
+        {"type": "session.closed", "usage": {"seconds": 8}, "session": {}},
+    )
+    found, session = read(*(event(**members) for members in events), name="live.connect")
+    begun, made, other, decided, empty = found
+    assert begun == Begun("resp_1", "gpt-5.4-mini-2026-03-17")
+    assert isinstance(made, Billed)
+    assert (made.operation_name, made.seen.usage, made.seen.units) == (
+        "responses",
+        RAW,
+        AnswerUnits(),
+    )
+    assert made.seen.response_model == "gpt-5.4-mini-2026-03-17"
+    assert isinstance(other, Billed)
+    assert (other.seen.response_model, other.seen.usage) == (None, RAW)
+    assert other.seen.units == AnswerUnits(is_partial=True)
+    assert isinstance(decided, Billed)
+    assert (decided.operation_name, decided.seen.response_id) == ("decisions", "dec_1")
+    assert (decided.seen.response_model, decided.seen.usage) == ("gpt-6-luna", RAW)
+    assert isinstance(empty, Billed)
+    assert (empty.seen.usage, empty.seen.usage_problem) == (None, NO_USAGE)
+    assert session == Observation(
+        response_model="gpt-live-1",
+        response_id="sess_1",
+        usage=b'{"seconds": 8}',
+        error_type="odd",
+    )
+
+
+def test_a_translation_is_a_session_with_a_model() -> None:
+    """Nothing in it is billed by itself."""
+    told = {"id": "sess_1", "model": "gpt-realtime-translate", "type": "translation"}
+    found, session = read(
+        event(type="session.created", session=told),
+        event(type="session.output_audio.delta", delta="AAAA"),
+        event(type="response.done", response={"usage": USAGE}),
+        event(),
+        name="realtime.translations.connect",
+    )
+    assert found == []
+    assert (session.response_model, session.usage) == ("gpt-realtime-translate", None)
 
 
 @pytest.mark.parametrize(
