@@ -41,6 +41,8 @@ run: install ## start everything; Ctrl-C stops it
 	@exec $(BIN)/openai-meter serve $(ARGS)
 
 test: dev ## run the tests
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	echo "Chromium is not installed (apt-get install chromium): the tests in a browser are skipped, all others run"
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: dev ## ruff: rules and format

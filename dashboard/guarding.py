@@ -119,7 +119,9 @@ def error(
 def is_page(request: web.Request) -> bool:
     """Whether a person looks at the answer."""
     path = request.path
-    return path == "/" or (path.startswith("/admin") and not path.endswith((".json", ".csv")))
+    return path == "/" or (
+        path.startswith("/admin") and not path.endswith((".json", ".csv", "/live"))
+    )
 
 
 def demand_admin(request: web.Request) -> Viewer:

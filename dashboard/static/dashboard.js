@@ -20,12 +20,23 @@
       return false;
     }
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const grown = [...page.querySelectorAll("main [data-live][id]")]
+      .some((newer) => !document.getElementById(newer.id));
+    const writing = document.activeElement?.matches("main input, main select");
+    if (grown && !writing) rebuild(page);
     for (const region of document.querySelectorAll("[data-live][id]")) {
       const newer = page.getElementById(region.id);
       if (newer) replace(region, newer, fresh);
     }
     dress(document);
     return true;
+  }
+
+  // A page that has other regions now than it had, as with the first call of all, is made anew.
+  function rebuild(page) {
+    const main = document.getElementById("main");
+    main.replaceChildren(...document.importNode(page.getElementById("main"), true).childNodes);
+    begin(main);
   }
 
   function replace(region, newer, fresh) {
@@ -58,7 +69,7 @@
 
   function follow(source) {
     const stream = new EventSource(source);
-    let waiting = 0, last = 0, owed = false;
+    let waiting = 0, last = 0, owed = false, heard = false;
     const look = async () => {
       waiting = 0;
       if (document.hidden) { owed = true; return; }
@@ -66,9 +77,20 @@
       try { await renew(location.href, { fresh: true }); } catch { /* the next event asks again */ }
     };
     stream.addEventListener("open", () => root.classList.add("live"));
-    stream.addEventListener("error", () => root.classList.remove("live"));
+    stream.addEventListener("error", () => { 
+      root.classList.remove("live");
+      heard = false;
+      if (stream.readyState === EventSource.CLOSED) { // refused, and it will not come again by itself
+        look();
+        setTimeout(() => follow(source), 10_000);
+      }
+    });
     stream.addEventListener("ledger", (event) => {
-      const pause = 1000 * (JSON.parse(event.data).pause ?? 1);
+      const told = JSON.parse(event.data);
+      const pause = 1000 * (told.pause ?? 1);
+      const known = document.querySelector("#freshness time")?.dateTime ?? null;
+      if (!heard && told.newest_call === known) { heard = true; return; } // as the page has it
+      heard = true;
       if (!waiting) waiting = setTimeout(look, Math.max(0, last + pause - Date.now()));
     });
     document.addEventListener("visibilitychange", () => {
@@ -239,10 +261,14 @@
     }
   }
 
-  document.querySelectorAll("form[data-search]").forEach(narrow);
-  document.querySelectorAll("[data-within]").forEach(within);
-  document.querySelectorAll("[data-live][id]").forEach((region) => { region.dataset.was = region.innerHTML; });
-  dress(document);
+  function begin(part) {
+    part.querySelectorAll("form[data-search]").forEach(narrow);
+    part.querySelectorAll("[data-within]").forEach(within);
+    part.querySelectorAll("[data-live][id]").forEach((region) => { region.dataset.was = region.innerHTML; });
+    dress(document);
+  }
+
+  begin(document);
   setInterval(tell, 1000);
   const redraw = () => document.querySelectorAll("[data-chart]").forEach((figure) => { figure.drawnKey = null; draw(figure); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
