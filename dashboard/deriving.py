@@ -15,7 +15,7 @@ _GROUPS = (
         "What was called",
         (
             *("created_at", "user_id", "endpoint", "operation_name", "api_path", "upstream"),
-            *("request_model", "model", "service_tier", "stream"),
+            *("upstream_name", "request_model", "model", "service_tier", "stream"),
         ),
     ),
     (

@@ -77,7 +77,7 @@ _CALL = (
     "tool_cost_usd", "list_cost_usd", "cost_usd", "price_id", "catalog_version",
     "unpriced_reason", "usage_source", "latency_ms", "time_to_first_byte_ms",
     "upstream_request_id", "response_id", "corrects", "settles", "accounted_at",
-    "attribution_problem", "metadata",
+    "attribution_problem", "metadata", "upstream_name",
 )  # fmt: skip
 
 

@@ -330,9 +330,9 @@ _ACTIVE = {
 }
 
 _CALL_COLUMNS = """
-    event_id, created_at, user_id, endpoint, api_path, operation_name, upstream, model,
-    request_model, service_tier, stream, status, outcome, error_type, prompt_tokens, cached_tokens,
-    cache_write_tokens, completion_tokens, reasoning_tokens, audio_prompt_tokens,
+    event_id, created_at, user_id, endpoint, api_path, operation_name, upstream, upstream_name,
+    model, request_model, service_tier, stream, status, outcome, error_type, prompt_tokens,
+    cached_tokens, cache_write_tokens, completion_tokens, reasoning_tokens, audio_prompt_tokens,
     audio_completion_tokens, total_tokens, cost_usd, tool_cost_usd, list_cost_usd, price_id,
     catalog_version, unpriced_reason, usage_source, usage_problem, latency_ms,
     time_to_first_byte_ms, request_bytes, response_bytes, retry_count, upstream_request_id,

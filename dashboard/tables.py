@@ -58,6 +58,7 @@ CALL = (
     Column(name="api_path", title="Path", kind="text"),
     Column(name="operation_name", title="Operation", kind="text"),
     Column(name="upstream", title="Upstream", kind="text"),
+    Column(name="upstream_name", title="… by name", kind="text"),
     Column(name="model", title="Model", kind="text"),
     Column(name="request_model", title="Model asked for", kind="text"),
     Column(name="service_tier", title="Tier", kind="text"),

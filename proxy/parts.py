@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from proxy.children import Child
@@ -42,7 +42,7 @@ class Parts:
         try:
             made = subprocess.run(  # noqa: S603 - our own command
                 (*PYTHON, "dashboard", "--make-password"),
-                env=self._environment,
+                env=_without(self._environment, _UPSTREAM),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=PASSWORD_SECONDS,
@@ -63,14 +63,18 @@ class Parts:
         hidden: Sequence[str] = (),
         listener: int | None = None,
     ) -> Child:
-        secret = {variable(setting) for setting in hidden}
         listening = () if listener is None else ("--listen-fd", str(listener))
         return Child(
             name=name,
             command=(*PYTHON, *command, "--supervised", *listening),
-            environment={k: v for k, v in self._environment.items() if k not in secret},
+            environment=_without(self._environment, hidden),
             descriptors=(self._held,) if listener is None else (self._held, listener),
         )
+
+
+def _without(variables: Mapping[str, str], hidden: Sequence[str]) -> dict[str, str]:
+    secret = {variable(setting) for setting in hidden}
+    return {name: value for name, value in variables.items() if name not in secret}
 
 
 def environment(settings: Settings, *, dsn: str) -> dict[str, str]:
