@@ -2088,7 +2088,7 @@ FROM user_api_usage AS call
 CROSS JOIN LATERAL (
     SELECT
         count(*) AS corrections,
-        count(*) FILTER (WHERE correction_number IS NULL) AS reversals,  -- it was taken back
+        count(*) FILTER (WHERE usage_problem = 'charged_by_its_lines') AS reversals,
         sum(prompt_tokens) AS prompt_tokens,
         sum(completion_tokens) AS completion_tokens,
         sum(total_tokens) AS total_tokens,

@@ -36,7 +36,6 @@ WHERE
     AND ($3::text IS NULL OR $3 IN (model, request_model, split_part(price_id, '@', 1)))
 """
 
-# A call that was taken back has a correction without a number.
 _PAGE = """
 SELECT
     call.event_id,

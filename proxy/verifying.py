@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from proxy import rollups
+from proxy import rollups, seals
 from proxy.database import connect
 from proxy.rollups import Period
 
@@ -32,6 +32,11 @@ CHECKS: tuple[Check, ...] = (
         name="sums",
         promise="every rollup holds the sums of its rows",
         findings=rollups.findings,
+    ),
+    Check(
+        name="seals",
+        promise="every row is as it was recorded, none is missing, none was put in",
+        findings=seals.findings,
     ),
 )
 

@@ -17,12 +17,13 @@ from proxy.core.charging import charge
 from proxy.core.identity import uuid7
 from proxy.core.model import Closing
 from proxy.core.pricing import PriceBook
+from proxy.core.settling import taken_back
 from proxy.correcting import Calls, Found, Span
 from proxy.errors import OvertakenError
 from proxy.ledger import Ledger
 from proxy.repricing import Tally, report, reprice
 from tests.fakes.records import closing
-from tests.fakes.rows import MOMENT, correction, event_id, ledger_row
+from tests.fakes.rows import MOMENT, correction
 
 SPAN = Span(first=date(2026, 9, 1), until=date(2027, 1, 1))
 ROLLUPS = ("usage_by_quarter_hour", "usage_by_user_day", "usage_by_month")
@@ -193,16 +194,8 @@ async def test_a_call_that_was_taken_back_gets_no_price(
 ) -> None:
     """Its rows make nothing, whatever it would cost now."""
     row = charge(call(1, "m", 1_000_000), book("1", m="1"))
-    taken_back = ledger_row(
-        9,
-        event_id=event_id(9, row.created_at),
-        created_at=row.created_at,
-        model="m",
-        corrects=row.event_id,
-        cost_usd=Decimal(-1),
-    )
     await ledger.insert([row])
-    await ledger.insert([taken_back])
+    await ledger.correct([taken_back(row)])
     assert (await repriced(database, ledger, book("2", m="5"))).total.changed == 0
     assert (await sums(reader))[3] == (1, 0, Decimal(0))
 

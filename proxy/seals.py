@@ -1,0 +1,178 @@
+"""Check the seals: whether a row was changed, removed or put in since it was recorded.
+
+Each seal holds the digests of a batch of rows, and hashes chain the seals (section 7 of
+schema.sql). First the chains are followed, then each seal is compared with its rows, then rows are
+looked for that no seal knows. What is found is named. Rows of months that were let go of are not
+missed.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, date, datetime
+from uuid import UUID
+
+import asyncpg
+
+from proxy.core.model import created_at
+from proxy.database import connect, translated
+from proxy.rollups import Period
+
+_STATEMENT_SECONDS = 3600.0
+_SEALS_AT_ONCE = 50
+_DIGEST_BYTES = 16
+
+_CHAINS = """
+WITH link AS (
+    SELECT
+        chain,
+        number,
+        lag(number, 1, 0::bigint) OVER (PARTITION BY chain ORDER BY number) AS before,
+        hash = seal_hash(
+            lag(hash, 1, ''::bytea) OVER (PARTITION BY chain ORDER BY number),
+            chain, number, sealed_at, content_hash
+        ) AS is_linked,
+        event_ids IS NULL
+        OR content_hash = sha256(array_send(event_ids) || digests) AS is_whole
+    FROM seal
+)
+SELECT
+    chain,
+    number,
+    CASE
+        WHEN number <> before + 1
+            THEN 'the seals before it are missing, from ' || before + 1 || ' on'
+        WHEN NOT is_whole THEN 'its list of rows was changed'
+        ELSE 'it does not follow from the seal before it: one of the two was changed'
+    END AS finding
+FROM link
+WHERE number <> before + 1 OR NOT is_whole OR NOT is_linked
+UNION ALL
+SELECT
+    seal_chain.chain,
+    seal_chain.number,
+    'it is the last of its chain, and missing or another one'
+FROM seal_chain
+LEFT JOIN seal ON seal.chain = seal_chain.chain AND seal.number = seal_chain.number
+WHERE seal_chain.number > 0 AND seal.hash IS DISTINCT FROM seal_chain.hash
+UNION ALL
+SELECT seal.chain, seal.number, 'it stands behind the last of its chain'
+FROM seal
+LEFT JOIN seal_chain ON seal_chain.chain = seal.chain
+WHERE seal.number > coalesce(seal_chain.number, 0)
+ORDER BY 1, 2
+"""
+
+_SEALS = """
+SELECT chain, number, event_ids, digests, first_created_at, last_created_at
+FROM seal
+WHERE (chain, number) > ($1::smallint, $2::bigint)
+    AND event_ids IS NOT NULL
+    AND last_created_at >= day_begins($3)
+    AND first_created_at < day_begins($4)
+ORDER BY chain, number
+LIMIT $5
+"""
+
+_DIGESTS = """
+SELECT usage.event_id, row_digest(usage) AS digest
+FROM user_api_usage AS usage
+WHERE created_at >= $1 AND created_at <= $2 AND event_id = ANY($3::uuid[])
+"""
+
+_GONE = """
+SELECT month
+FROM retired_month
+"""
+
+# The next month that has rows, as far as its days are asked for.
+_NEXT_MONTH = """
+SELECT
+    greatest(month AT TIME ZONE 'UTC', day_begins($2)) AS since,
+    least((month + interval '1 month') AT TIME ZONE 'UTC', day_begins($3)) AS past
+FROM (
+    SELECT date_trunc('month', min(created_at) AT TIME ZONE 'UTC') AS month
+    FROM user_api_usage
+    WHERE created_at >= greatest($1, day_begins($2)) AND created_at < day_begins($3)
+) AS next
+WHERE month IS NOT NULL
+"""
+
+_UNSEALED = """
+SELECT usage.event_id, usage.created_at, usage.recorded_at
+FROM user_api_usage AS usage
+LEFT JOIN (
+    SELECT unnest(event_ids) AS event_id
+    FROM seal
+    WHERE last_created_at >= $1 AND first_created_at < $2
+) AS sealed ON sealed.event_id = usage.event_id
+WHERE sealed.event_id IS NULL AND usage.created_at >= $1 AND usage.created_at < $2
+ORDER BY usage.created_at, usage.event_id
+"""
+
+
+async def findings(dsn: str, period: Period) -> AsyncIterator[str]:
+    """Yield a sentence for each seal or row that is not as it was recorded."""
+    connection = await connect(dsn, statement_seconds=_STATEMENT_SECONDS)
+    try:
+        for row in await connection.fetch(_CHAINS):
+            yield f"seal {row['chain']}/{row['number']}: {row['finding']}"
+        async for finding in _of_rows(connection, period):
+            yield finding
+        async for finding in _unsealed(connection, period):
+            yield finding
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
+        raise translated(exc, dsn) from exc
+    finally:
+        connection.terminate()
+
+
+async def _of_rows(connection: asyncpg.Connection, period: Period) -> AsyncIterator[str]:
+    """Compare each seal with its rows, some seals at a time."""
+    gone = {row["month"] for row in await connection.fetch(_GONE)}
+    chain, number = 0, 0
+    days = (period.first, period.past)
+    while seals := await connection.fetch(_SEALS, chain, number, *days, _SEALS_AT_ONCE):
+        chain, number = seals[-1]["chain"], seals[-1]["number"]
+        found = await connection.fetch(
+            _DIGESTS,
+            min(seal["first_created_at"] for seal in seals),
+            max(seal["last_created_at"] for seal in seals),
+            [event_id for seal in seals for event_id in seal["event_ids"]],
+        )
+        digests = {row["event_id"]: row["digest"] for row in found}
+        for seal in seals:
+            for finding in _compared(seal, digests, gone):
+                yield finding
+
+
+def _compared(seal: asyncpg.Record, digests: dict[UUID, bytes], gone: set[date]) -> Sequence[str]:
+    """Return what is wrong with the rows of a seal."""
+    findings = []
+    for place, event_id in enumerate(seal["event_ids"]):
+        at = _DIGEST_BYTES * place
+        sealed, digest = seal["digests"][at : at + _DIGEST_BYTES], digests.get(event_id)
+        if digest == sealed:
+            continue
+        moment = created_at(event_id.bytes)
+        where = f"(seal {seal['chain']}/{seal['number']})"
+        if digest is not None:
+            findings.append(f"row {event_id} of {_shown(moment)} was changed {where}")
+        elif moment.date().replace(day=1) not in gone:
+            findings.append(f"row {event_id} of {_shown(moment)} is missing {where}")
+    return findings
+
+
+async def _unsealed(connection: asyncpg.Connection, period: Period) -> AsyncIterator[str]:
+    """Look for rows that no seal knows, a month at a time."""
+    past = datetime.min.replace(tzinfo=UTC)
+    days = (period.first, period.past)
+    while month := await connection.fetchrow(_NEXT_MONTH, past, *days):
+        since, past = month
+        for row in await connection.fetch(_UNSEALED, since, past):
+            yield (
+                f"row {row['event_id']} of {_shown(row['created_at'])} was put in beside the "
+                f"recorder, it says at {_shown(row['recorded_at'])}"
+            )
+
+
+def _shown(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
