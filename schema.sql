@@ -396,6 +396,12 @@ ON user_api_usage (settles)
 WHERE settles IS NOT NULL;
 
 
+-- "Which rows of earlier months count in this one"; most rows have nothing to be found here.
+CREATE INDEX IF NOT EXISTS user_api_usage_of_accounting
+ON user_api_usage (accounted_at)
+WHERE accounted_at IS NOT NULL;
+
+
 -- 5. Closed months -------------------------------------------------------------------------------
 
 -- What was reported to finance stays as it was: a row that comes when its month is closed, a

@@ -114,6 +114,18 @@ def _reprice(options: argparse.Namespace) -> None:
     reprice_calls(settings.pricing_file, dsn, days, model=options.model, dry_run=options.dry_run)
 
 
+def _close(options: argparse.Namespace) -> None:
+    from proxy.bookkeeping import close_month, verify_months  # noqa: PLC0415 - as above
+
+    dsn = _any_database_url(_settings(options))
+    if options.verify:
+        verify_months(dsn, options.month)
+    elif options.month is None:
+        raise ConfigurationError("close: which month? openai-meter close 2026-10")
+    else:
+        close_month(dsn, options.month, export=options.export)
+
+
 def _verify(options: argparse.Namespace) -> None:
     from proxy.rollups import Period  # noqa: PLC0415 - no other command needs it
     from proxy.verifying import run_verify  # noqa: PLC0415 - no other command needs it
@@ -207,11 +219,21 @@ def _add_bookkeeping(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     )
     reprice.add_argument("--model", metavar="NAME", help="only calls of it, by any of its names")
     reprice.add_argument("--dry-run", action="store_true", help="only say what would change")
+    close = _add(commands, "close", _close, "freeze a month; what comes for it later counts later")
+    close.usage = "openai-meter close MONTH [--export FILE] | close --verify [MONTH]"
+    close.add_argument("month", nargs="?", type=month, help="2026-10, of the report time zone")
+    close.add_argument("--export", type=Path, metavar="FILE", help="write its rows there, as CSV")
+    close.add_argument("--verify", action="store_true", help="say whether it is as it was closed")
 
 
 def day(text: str) -> date:
     """Return a day; a month stands for its first one."""
     return date.fromisoformat(f"{text}-01" if text.count("-") == 1 else text)
+
+
+def month(text: str) -> date:
+    """Return the first day of a month."""
+    return date.fromisoformat(f"{text}-01")
 
 
 def _add(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from proxy.core.pricing import PriceBook
 from proxy.correcting import Calls, Span
+from proxy.errors import ClosingError
+from proxy.freezing import ClosedMonth, Months
 from proxy.ledger import Ledger
 from proxy.pricefile import load_price_book
 from proxy.repricing import report, reprice
@@ -47,3 +49,47 @@ async def _repriced(dsn: str, book: PriceBook, span: Span, *, dry_run: bool) -> 
     finally:
         await calls.close()
         await ledger.close()
+
+
+def close_month(dsn: str, month: date, *, export: Path | None) -> None:
+    """Close a month and write its export, or only that where it is closed already."""
+    months = Months(dsn)
+    known = {closed.month: closed for closed in asyncio.run(months.all())}
+    closed = known.get(month)
+    if closed is None or closed.export_sha256 is None or export is None:
+        closed = asyncio.run(months.close(month))
+    sys.stdout.write(f"{_line(closed)}\n")
+    sys.stdout.write(f"What comes for it from now on counts at {closed.ends_at:%Y-%m-%dT%H:%MZ}.\n")
+    if export is not None:
+        try:
+            with export.open("wb") as file:
+                asyncio.run(months.export(month, file.write))
+        except OSError as exc:
+            raise ClosingError(f"{export} cannot be written: {exc.strerror}") from exc
+        sys.stdout.write(f"{export} is its export.\n")
+
+
+def verify_months(dsn: str, month: date | None) -> None:
+    """Say of the closed months whether they are as they were; raise ClosingError if one is not."""
+    found = asyncio.run(_findings(dsn, month))
+    months = [closed for closed in asyncio.run(Months(dsn).all()) if month in {None, closed.month}]
+    if month is not None and not months:
+        raise ClosingError(f"{month:%Y-%m} is not closed")
+    for closed in months:
+        gone = "; its rows were let go of, only their hash is left" if closed.is_retired else ""
+        sys.stdout.write(f"{_line(closed)}{gone}\n")
+    if found:
+        raise ClosingError("; ".join(found))
+    sys.stdout.write("All are as they were closed.\n")
+
+
+async def _findings(dsn: str, month: date | None) -> list[str]:
+    return [finding async for finding in Months(dsn).findings(month)]
+
+
+def _line(closed: ClosedMonth) -> str:
+    cost = f"{closed.cost_usd or 0:f} USD"
+    return (
+        f"{closed.month:%Y-%m} ({closed.report_timezone}) is closed: {closed.export_rows} rows, "
+        f"{cost}, SHA-256 of the export {closed.export_sha256}"
+    )

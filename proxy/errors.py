@@ -96,6 +96,10 @@ class OvertakenError(DatabaseError):
     """Somebody else corrects the same calls: nothing is lost, run the same again."""
 
 
+class ClosingError(DatabaseError):
+    """The month cannot be closed, or is not as it was closed."""
+
+
 class DirectoryInUseError(ConfigurationError):
     """The data directory belongs to another running process."""
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from proxy import rollups, seals
+from proxy import freezing, rollups, seals
 from proxy.database import connect
 from proxy.rollups import Period
 
@@ -37,6 +37,11 @@ CHECKS: tuple[Check, ...] = (
         name="seals",
         promise="every row is as it was recorded, none is missing, none was put in",
         findings=seals.findings,
+    ),
+    Check(
+        name="months",
+        promise="every closed month is as it was closed",
+        findings=freezing.findings,
     ),
 )
 

@@ -1,6 +1,7 @@
 """Tests of proxy.bookkeeping: the commands as they are typed, against a real ledger."""
 
 import asyncio
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -114,3 +115,33 @@ async def test_a_day_that_is_none_is_refused(day: str) -> None:
     status, _, err = await typed("reprice", "--from", day, "--to", "2026-11")
     assert status == 2
     assert f"argument --from: invalid day value: '{day}'" in err
+
+
+async def test_a_month_is_closed_exported_and_shown_to_be_the_same(
+    database: str, tmp_path: Path
+) -> None:
+    """Finance keeps the file and the hash; whoever doubts runs --verify."""
+    await recorded(database, [closing(number) for number in range(3)])
+    status, _, err = await typed("close", "2026-08", "--export", "/nowhere/x.csv", dsn=database)
+    assert (status, "cannot be written" in err) == (2, True)
+    csv = tmp_path / "august.csv"
+    status, out, _ = await typed("close", "2026-08", "--export", str(csv), dsn=database)
+    assert status == 0
+    text = await asyncio.to_thread(csv.read_bytes)
+    digest = hashlib.sha256(text).hexdigest()
+    line = f"2026-08 (UTC) is closed: 3 rows, 0.000026550000 USD, SHA-256 of the export {digest}\n"
+    assert out == (
+        f"{line}What comes for it from now on counts at 2026-09-01T00:00Z.\n{csv} is its export.\n"
+    )
+    for arguments in (("close", "--verify"), ("close", "--verify", "2026-08")):
+        status, out, _ = await typed(*arguments, dsn=database)
+        assert (status, out) == (0, f"{line}All are as they were closed.\n")
+    status, _, err = await typed("close", "--verify", "2026-07", dsn=database)
+    assert (status, err) == (2, "openai-meter: 2026-07 is not closed\n")
+    status, _, err = await typed("close", "2026-08", dsn=database)
+    assert (status, "2026-08 is closed since" in err) == (2, True)
+    status, _, err = await typed("close", dsn=database)
+    assert (status, "which month?" in err) == (2, True)
+    await fetch(database, "UPDATE user_api_usage SET user_id = 'eve' RETURNING 1")
+    status, _, err = await typed("close", "--verify", dsn=database)
+    assert (status, "2026-08 is not as it was closed" in err) == (2, True)
