@@ -26,7 +26,7 @@ from proxy.core.plans import AnswerPlan
 from proxy.framing import AnswerHead, Request
 
 _ERROR_STATUS = 400
-WAITING_SECONDS = 2.0  # how long a client's last bytes may wait for an estimate
+WAITING_SECONDS = 5.0  # how long a client's last bytes may wait for an estimate
 LATE_SECONDS = 20.0  # how long a closing may wait for which nobody waits
 _NO_FACTS = RequestFacts()
 _NAMES = {outcome: outcome.value for outcome in Outcome}

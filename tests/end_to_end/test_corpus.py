@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from proxy.core.families import CL100K, O200K
+from proxy.estimating import count
 from tests.fakes import replay
 from tests.fakes.replay import Exchange, Received, Way
 from tests.fakes.running import fetch, metering
@@ -47,6 +49,13 @@ CHARGED = (  # columns that the core alone makes of the same bytes
     *("usage_source", "cost_usd", "tool_cost_usd", "list_cost_usd", "price_id"),
     *("unpriced_reason", "usage_problem", "catalog_version"),
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _vocabularies() -> None:
+    """Load them before a loop runs: rows are made here beside those of the proxy."""
+    for vocabulary in (O200K, CL100K):
+        count(vocabulary, "")
 
 
 async def _run(

@@ -257,7 +257,7 @@ def test_a_closing_waits_for_an_estimate_and_the_last_bytes_for_the_closing() ->
     assert (pages.counts.calls, pages.lines[0]["usage"]) == (1, "estimated")
     ((question, seconds),) = oracle.asked
     assert (question.model, question.request, question.answer) == ("m", b'{"model":"m"}', b"{}")
-    assert seconds == 2.0
+    assert seconds == 5.0
 
 
 def test_nobody_waits_for_the_estimate_of_a_call_that_was_left() -> None:
