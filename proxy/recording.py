@@ -245,18 +245,25 @@ class Recorder:
         )
 
     async def _settle(self, notes: Sequence[Noted], lines: Sequence[Lines]) -> None:
-        """Charge what came to its end; what Postgres refuses is found one by one and left."""
+        """Charge what came to its end; what is to blame for a fault is found, and left."""
         try:
             self.state.rows += await self._ledger.settle(notes, lines, self._price)
         except RowsRefusedError as exc:
-            if len(notes) + len(lines) <= 1:
-                self.state.refused += 1
-                _log.error("charge refused", problem=str(exc).partition("\n")[0])
-                return
-            for line in lines:
-                await self._settle((), (line,))
-            for note in notes:
-                await self._settle((note,), ())
+            problem = str(exc).partition("\n")[0]
+        except MeterError:
+            raise
+        except Exception as exc:  # noqa: BLE001  one object must not hold up all others
+            problem = type(exc).__name__
+        else:
+            return
+        if len(notes) + len(lines) == 1:
+            self.state.refused += 1
+            _log.error("charge refused", problem=problem)
+            return
+        for line in lines:
+            await self._settle((), (line,))
+        for note in notes:
+            await self._settle((note,), ())
 
     def _price(self, due: Due) -> list[LedgerRow]:
         """Return the rows that charge an object; a fault of ours leaves a part without a row."""

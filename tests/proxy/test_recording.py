@@ -15,11 +15,13 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from typing_extensions import override
 
-from proxy.core.model import Cost, LedgerRow
+from proxy.core.model import Closing, Cost, LedgerRow, Lines, Sighting
 from proxy.core.pricelist import read_catalog
 from proxy.core.pricing import PriceBook
 from proxy.core.records import segment_name
+from proxy.core.settling import Noted
 from proxy.database import prepare
+from proxy.deferring import Price
 from proxy.errors import DatabaseError
 from proxy.heartbeat import FILE_NAME
 from proxy.journal import JournalWriter
@@ -28,7 +30,7 @@ from proxy.pricefile import PriceFile, read_document
 from proxy.recording import Recorder
 from proxy.resources import resource
 from tests.conftest import at
-from tests.fakes.records import closing, opening
+from tests.fakes.records import USAGE, closing, opening
 
 PRICING = resource("pricing.yaml")
 COST = Decimal("0.00000885")  # 19 tokens at 0.15 and 10 at 0.60 dollars a million
@@ -276,6 +278,74 @@ async def test_a_fault_at_the_ledger_costs_one_row(
     assert b'"ZeroDivisionError"' in await asyncio.to_thread(
         (tmp_path / "journal" / "refused.jsonl").read_bytes
     )
+
+
+def _later(number: int, **facts: Any) -> Closing:
+    """Return a call that tells of a response in the background."""
+    seen = Sighting(kind="response", object_id=f"resp_{number}", model="gpt-4o-mini", **facts)
+    return replace(
+        closing(number),
+        opening=replace(opening(number), operation_name="responses"),
+        usage=None,
+        usage_problem="usage_deferred",
+        sightings=(seen,),
+    )
+
+
+async def test_what_was_made_is_charged_when_it_is_seen_done(
+    tmp_path: Path, database: str, prices: PriceFile, journal: JournalWriter
+) -> None:
+    """Within two seconds of that, whatever was in between."""
+    journal.append(_later(1, is_new=True, state="queued"))
+    async with recorder_at_work(tmp_path, database, prices):
+        await rows_when(database, 1)
+        end = _later(1, state="completed", usage=USAGE)
+        journal.append(replace(end, opening=opening(2)))
+        rows = await rows_when(database, 3, seconds=2)
+    assert [row["cost_usd"] for row in rows if row["cost_usd"]] == [COST]
+
+
+async def test_a_charge_that_the_database_refuses_holds_up_nobody(
+    tmp_path: Path, database: str, prices: PriceFile, journal: JournalWriter
+) -> None:
+    """An id that fits no index, of a journal that somebody has written into."""
+    for number in (1, 2):
+        journal.append(_later(number, is_new=True, state="queued"))
+        end = _later(number, state="completed", usage=USAGE)
+        journal.append(replace(end, opening=opening(number + 10)))
+    odd = Sighting(kind="response", object_id="x" * 600, is_new=True)
+    journal.append(replace(_later(5), sightings=(odd,)))
+    async with recorder_at_work(tmp_path, database, prices) as recorder:
+        rows = await rows_when(database, 7)
+    assert [row["cost_usd"] for row in rows if row["cost_usd"]] == [COST, COST]
+    assert recorder.state.refused == 1
+
+
+class OddObjects(Ledger):
+    """A ledger with a fault of ours in it: it cannot stand the object `resp_2`."""
+
+    @override
+    async def settle(self, notes: Sequence[Noted], lines: Sequence[Lines], price: Price) -> int:
+        """Fail in a way that nobody has thought of."""
+        if any(note.object_id == "resp_2" for note in notes):
+            raise ZeroDivisionError
+        return await super().settle(notes, lines, price)
+
+
+async def test_a_fault_in_settling_costs_one_charge(
+    tmp_path: Path, database: str, prices: PriceFile, journal: JournalWriter
+) -> None:
+    """And never the recorder; a usage that nobody can read costs one as well."""
+    for number in (1, 2, 3):
+        journal.append(_later(number, is_new=True, state="queued"))
+        end = _later(number, state="completed", usage=USAGE)
+        journal.append(replace(end, opening=opening(number + 10)))
+    odd = Sighting(kind="video", object_id="resp_3", state="completed", usage=b"{")
+    journal.append(replace(closing(20), sightings=(odd,)))
+    async with recorder_at_work(tmp_path, database, prices, ledger_type=OddObjects) as recorder:
+        rows = await rows_when(database, 9)
+    assert len([row for row in rows if row["cost_usd"] == COST]) == 3  # two, and a call of its own
+    assert recorder.state.refused == 2
 
 
 async def test_files_that_cannot_be_written_are_told_and_stop_nothing(
