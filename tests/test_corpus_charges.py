@@ -19,6 +19,7 @@ from proxy.core.estimates import estimate
 from proxy.core.metering import AnswerMeter, RequestMeter
 from proxy.core.model import Closing, LedgerRow, Opening
 from proxy.core.operations import operation_of
+from proxy.core.settling import merged, noted, settled
 from proxy.estimating import count
 from proxy.pricefile import load_price_book
 from proxy.resources import resource
@@ -52,6 +53,11 @@ def pieces(body: bytes) -> Iterator[bytes]:
 
 def row_of(exchange: dict[str, Any]) -> LedgerRow:
     """Return the row of an exchange, as a worker and the recorder would make it."""
+    return charge(record_of(exchange), BOOK)
+
+
+def record_of(exchange: dict[str, Any]) -> Closing:
+    """Return what a worker notes of an exchange."""
     operation = operation_of(exchange["method"], exchange["path"])
     sent = exchange["request_body"] or ""
     request = RequestMeter(
@@ -97,12 +103,13 @@ def row_of(exchange: dict[str, Any]) -> LedgerRow:
         time_to_first_byte_us=1,
         request_units=asked.units,
         answer_units=seen.units,
+        sightings=seen.sightings,
     )
     if closing.usage is None:
         question = evidence.question(closing, operation, seen, request.body)
         found = estimate(question, count) if question else None
         closing = msgspec.structs.replace(closing, estimate=found)
-    return charge(closing, BOOK)
+    return closing
 
 
 def differences(exchange: dict[str, Any], row: LedgerRow) -> Iterator[str]:
@@ -171,6 +178,48 @@ def test_every_kind_is_estimated_free_or_unknown_as_decided(corpus_path: Path) -
         "fine_tuning": {free, unknown},  # likewise
     }
     assert {kind: decided[kind] for kind in expected} == expected
+
+
+def test_what_is_billed_when_it_is_done_is_charged_as_recorded(corpus_path: Path) -> None:
+    """Of each object one charge, by the usage of its end; a repeat without a maker is none."""
+    notes, makers, ends = [], {}, {}
+    for exchange in recordings(corpus_path):
+        record = record_of(exchange)
+        told = noted(record, charge(record, BOOK))
+        notes += told
+        for note in told:
+            if note.maker is not None:
+                makers[note.object_id] = record.opening
+            if note.seen:
+                ends[note.object_id] = exchange
+    found = {note.object_id: note for note in merged(notes)}
+    charged = {
+        name: settled(makers[name], name, note.seen[0], BOOK)
+        for name, note in found.items()
+        if note.maker is not None and note.seen and not note.is_charged
+    }
+    assert len(charged) == 15
+    for name, row in charged.items():
+        assert json.loads(row.raw_usage or b"") == ends[name]["usage"], name
+        assert float(row.cost_usd or 0) == pytest.approx(ends[name]["cost_reference"]), name
+    unmade = {name for name, note in found.items() if note.maker is None and note.seen}
+    assert len(unmade) == 22  # made before their recordings began
+    assert {found[name].kind for name in unmade} == {"response", "run", "job"}
+
+
+def test_nothing_that_is_marked_as_a_repeat_is_charged_by_its_own_row(corpus_path: Path) -> None:
+    """And of what is billed one call alone has no cost."""
+    missing: dict[str, int] = {}
+    for exchange in recordings(corpus_path):
+        row, metering = row_of(exchange), exchange["metering"]
+        if metering in {"usage_repeated_or_async", "usage_deferred", "not_metered", "error"}:
+            assert not row.cost_usd, exchange["id"]
+            assert row.raw_usage is None, exchange["id"]
+        elif row.cost_usd is None:
+            missing[f"{metering} {exchange['endpoint']}"] = (
+                missing.get(f"{metering} {exchange['endpoint']}", 0) + 1
+            )
+    assert missing == {"usage_missing audio.translations": 1}  # whose upload was not recorded
 
 
 def test_every_hosted_tool_that_was_used_is_billed_or_flagged(corpus_path: Path) -> None:

@@ -45,6 +45,12 @@ SETTLED = {  # what tokens of an object cost whose maker and whose end are both 
     "run_Uy45lNz2P7BpJcqWzQkXl1Bu": "0.000445",
     "run_vTjp2ichhvmAcs8OfKVGjRLd": "0.000325",
 }
+UNCOSTED = Counter(  # what has no cost, neither now nor later
+    {
+        ("audio.translations", "usage_missing"): 1,  # whose upload was not recorded
+        ("realtime.calls", "not_metered"): 3,  # media pass elsewhere, and the row says so
+    }
+)
 CHARGED = (  # columns that the core alone makes of the same bytes
     *("usage_source", "cost_usd", "tool_cost_usd", "list_cost_usd", "price_id"),
     *("unpriced_reason", "usage_problem", "catalog_version"),
@@ -203,7 +209,8 @@ async def test_every_recorded_call_has_its_row_and_every_charge_stands_once(
     """All kinds at once, in any order: what is done later is charged to whoever made it, once."""
     exchanges = list(replay.load(corpus_path))
     random.Random(3).shuffle(exchanges)  # noqa: S311 - an order, not a secret
-    await _run(exchanges, Way.PLAIN, tmp_path, database, charges=len(SETTLED))
+    _, rows = await _run(exchanges, Way.PLAIN, tmp_path, database, charges=len(SETTLED))
+    assert _uncosted(exchanges, _rows_by_exchange(rows)) == UNCOSTED
     query = """
     SELECT charge.*, call.metadata AS made_by, call.cost_usd AS call_cost
     FROM user_api_usage AS charge
@@ -234,6 +241,19 @@ def _rows_by_exchange(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any
     found = {json.loads(row["metadata"])["exchange"]: row for row in rows}
     assert len(found) == len(rows)
     return found
+
+
+def _uncosted(
+    exchanges: Sequence[Exchange], rows: dict[str, dict[str, Any]]
+) -> Counter[tuple[str, str]]:
+    """Return how many calls of which kind and metering have no cost, neither now nor later."""
+    return Counter(
+        (one.kind, one.facts["metering"])
+        for one in exchanges
+        if rows[one.id]["cost_usd"] is None
+        and rows[one.id]["usage_problem"] != "usage_deferred"
+        and one.facts["metering"] != "error"
+    )
 
 
 def _kinds(

@@ -11,7 +11,7 @@ from proxy.core.attribution import AttributionFields, Attributions
 from proxy.core.estimates import Question
 from proxy.core.headers import request_pattern
 from proxy.core.metering import Observation
-from proxy.core.model import Closing, Estimate, Opening, Outcome, Record
+from proxy.core.model import Closing, Estimate, Lines, Opening, Outcome, Record
 from proxy.core.passage import Destination
 from proxy.core.plans import RequestPlans
 
@@ -64,10 +64,12 @@ class Pages:
         lines: bytes = b"",
         *,
         path: bytes = b"/v1/chat/completions",
+        method: bytes = b"POST",
         estimator: Estimator | None = None,
     ) -> Account:
         """Return the account of a call."""
-        raw = b"POST %b HTTP/1.1\r\nHost: x\r\n%bContent-Length: 9\r\n\r\n" % (path, lines)
+        head = b"%b %b HTTP/1.1\r\nHost: x\r\n%bContent-Length: 9\r\n\r\n"
+        raw = head % (method, path, lines)
         books = Books(
             journal=self,
             fields=NAMES,
@@ -292,3 +294,26 @@ def test_a_large_request_is_kept_while_there_are_few() -> None:
         account.sent = True
         account.close(Outcome.TIMEOUT)
     assert [question.request for question, _ in oracle.asked] == [body, None]
+
+
+def test_lines_of_an_output_are_noted_as_they_pass_by() -> None:
+    """In records of their own, before the closing that says whether all of them did."""
+    line = (
+        b'{"id":"batch_req_%d","custom_id":"c","response":'
+        b'{"status_code":200,"body":{"id":"x","usage":{"prompt_tokens":1}}}}'
+    )
+    pages = Pages()
+    account = pages.account(path=b"/v1/files/file-1/content", method=b"GET")
+    account.open(lambda: None)
+    account.answer_begins(OK)
+    second_line = line % 2
+    account.answer_part(line % 1 + b"\n" + second_line[:20])
+    account.answer_part(second_line[20:])
+    account.close(Outcome.OK)
+    _, first, second, closing = pages.records
+    assert isinstance(first, Lines)
+    assert isinstance(second, Lines)
+    assert isinstance(closing, Closing)
+    assert [one.part for one in (*first.lines, *second.lines)] == ["batch_req_1", "batch_req_2"]
+    assert {record.file_id for record in (first, second)} == {"file-1"}
+    assert [(one.kind, one.requests) for one in closing.sightings] == [("output", 2)]

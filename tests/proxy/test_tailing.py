@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from proxy.core.model import Closing, Opening
+from proxy.core.model import Closing, Lines, Opening
 from proxy.core.records import lock_name, pack, segment_name
 from proxy.journal import JournalWriter
 from proxy.tailing import BATCH_BYTES, SHRINK_BYTES, Batch, Tail
@@ -329,3 +329,17 @@ def test_room_counts_records_and_bytes() -> None:
     room: Callable[[Batch], int] = lambda batch: batch.room(10)  # noqa: E731
     assert room(Batch(records=3)) == 7
     assert room(Batch(records=3, size=BATCH_BYTES)) == 0
+
+
+def test_lines_of_an_output_are_handed_out_before_the_end_of_their_call(tmp_path: Path) -> None:
+    """They keep no call open, and no segment."""
+    journal = JournalWriter(tmp_path)
+    lines = Lines(event_id=opening(1).event_id, upstream="u", file_id="f", lines=())
+    journal.append_many([opening(1), lines, closing(1)])
+    tail = Tail(tmp_path)
+    batch = tail.read(2)
+    assert (batch.lines, batch.closings, batch.records) == ([lines], [], 2)
+    assert tail.open_calls == 1
+    assert tail.read(9).closings == [closing(1)]
+    assert tail.open_calls == 0
+    journal.close()
