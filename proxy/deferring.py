@@ -124,8 +124,16 @@ SELECT
     error_type, stream, latency_ms, time_to_first_byte_ms, upstream_request_id, response_id,
     metadata, attribution_problem, raw_usage, retry_count, request_bytes, response_bytes,
     tool_cost_usd, list_cost_usd, billed_units, corrects, settles, upstream_name
-FROM user_api_usage
-WHERE created_at = $1 AND settles = $2 AND corrects IS NULL
+FROM corrected_calls  -- what it costs now, should it have been priced anew
+JOIN (
+    SELECT
+        created_at, event_id, error_type, latency_ms, time_to_first_byte_ms, upstream_request_id,
+        attribution_problem, raw_usage, retry_count, request_bytes, response_bytes, corrects,
+        settles
+    FROM user_api_usage
+    WHERE created_at = $1 AND settles = $2 AND corrects IS NULL
+) AS charge USING (created_at, event_id)
+WHERE NOT is_reversed
 """
 
 _MARK = """

@@ -22,7 +22,7 @@ from proxy.deferring import Due
 from proxy.ledger import Ledger
 from proxy.pricefile import load_price_book
 from proxy.resources import resource
-from tests.fakes.rows import MOMENT, event_id, unavailable_row
+from tests.fakes.rows import MOMENT, correction, event_id, ledger_row, unavailable_row
 
 BOOK = load_price_book(resource("pricing.yaml"))
 HOST = "api.openai.com"
@@ -253,6 +253,23 @@ async def test_a_batch_is_charged_by_its_lines_where_these_pass_by(
     before = await reader.fetch("SELECT * FROM usage_by_user_day ORDER BY model")
     await reader.execute("SELECT rebuild_rollups()")
     assert await reader.fetch("SELECT * FROM usage_by_user_day ORDER BY model") == before
+
+
+async def test_a_sum_that_was_corrected_is_taken_back_whole(
+    ledger: Ledger, reader: asyncpg.Connection
+) -> None:
+    """What it has come to cost by now, not what it was charged at first."""
+    await ledger.insert([made()])
+    await settle(ledger, new(), done())
+    charged = ledger_row(
+        1,
+        event_id=await reader.fetchval("SELECT event_id FROM calls WHERE settles IS NOT NULL"),
+        created_at=await reader.fetchval("SELECT created_at FROM calls WHERE settles IS NOT NULL"),
+    )
+    await ledger.correct([correction(charged, cost_usd=Decimal(3))])
+    assert await total(reader) == (1, SUM + 3)
+    await settle(ledger, FILE, lines=[output(1, 10)])
+    assert await total(reader) == (1, LINES_COST)
 
 
 async def test_a_file_of_which_a_part_was_read_changes_nothing(
