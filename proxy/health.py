@@ -152,6 +152,12 @@ def _told_by(recorder: State) -> Iterator[Metric]:
             yield _of_recorder(name, value is not None)
         elif isinstance(value, int | float):
             yield _of_recorder(name, value)
+    failures = GaugeMetricFamily(
+        "openai_meter_recorder_insert_failures", "Inserts that failed, by kind.", labels=["kind"]
+    )
+    for kind, count in sorted(recorder.insert_failures.items()):
+        failures.add_metric([kind], count)
+    yield failures
 
 
 def _of_recorder(name: str, value: float) -> Metric:
@@ -159,6 +165,12 @@ def _of_recorder(name: str, value: float) -> Metric:
 
 
 _RECORDER = {
+    "backlog_seconds": "Age of the oldest call on its way to the ledger.",
+    "estimated": "Rows whose usage is estimated, since the recorder's start.",
+    "journal_bytes": "Bytes of journal on disk.",
+    "rows_per_second": "Rows inserted per second, of late.",
+    "sums_problem": "1 while a sum of the last days is not that of its rows.",
+    "unpriced": "Rows without their cost, or not all of it, since the recorder's start.",
     "heartbeat_timestamp_seconds": "When the recorder last said anything.",
     "database_problem": "1 while the database cannot be written to.",
     "database_reachable": "1 while Postgres answers.",

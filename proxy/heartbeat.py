@@ -22,8 +22,14 @@ class State(msgspec.Struct):
     last_commit: datetime | None = None
     lag_bytes: int = 0  # of journal not yet in the ledger
     lag_seconds: float = 0.0  # since everything was in the ledger
+    backlog_seconds: float = 0.0  # age of the oldest call on its way to the ledger
+    journal_bytes: int = 0  # on disk, what is in the ledger and not cleared away included
     open_calls: int = 0
     rows: int = 0
+    rows_per_second: float = 0.0  # since the last time
+    unpriced: int = 0  # rows whose usage is known and whose cost is not, or not all of it
+    estimated: int = 0  # rows whose usage is estimated
+    insert_failures: dict[str, int] = {}  # by kind: unreachable, refused
     interrupted: int = 0
     faults: int = 0  # rows without usage and cost because of a fault of ours
     refused: int = 0
@@ -31,6 +37,8 @@ class State(msgspec.Struct):
     journal_problem: str | None = None
     prices_problem: str | None = None
     catalog_version: str | None = None
+    sums_checked: datetime | None = None  # the sums of the last days against their rows
+    sums_problem: str | None = None
 
 
 def publish(state: State, directory: Path) -> None:

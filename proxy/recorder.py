@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -21,6 +22,7 @@ from proxy.ledger import Ledger
 from proxy.pricefile import PriceFile
 from proxy.recording import Recorder
 from proxy.resources import resource
+from proxy.rollups import findings
 from proxy.settings import Settings
 from proxy.waiting import claim
 
@@ -76,7 +78,8 @@ async def _record(settings: Settings, stop: asyncio.Event) -> None:
 
     def make() -> Recorder:
         prices = PriceFile(settings.pricing_file or resource("pricing.yaml"))
-        return Recorder(settings.data_dir, ledger, prices, _now, stop, begin=begin)
+        check = partial(findings, dsn)
+        return Recorder(settings.data_dir, ledger, prices, _now, stop, begin=begin, check=check)
 
     try:
         await (await asyncio.to_thread(make)).run()

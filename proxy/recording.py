@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import date, datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from proxy.core.charging import charge
-from proxy.core.model import Closing, LedgerRow, Lines
+from proxy.core.model import Closing, LedgerRow, Lines, UsageSource
 from proxy.core.pricing import PriceBook
 from proxy.core.repeats import Repeats
 from proxy.core.settling import Noted, noted, settled
@@ -30,6 +30,7 @@ from proxy.heartbeat import State, publish
 from proxy.ledger import Columns, InsertResult, Ledger
 from proxy.pricefile import PriceFile
 from proxy.refusals import Refusals
+from proxy.rollups import Period
 from proxy.tailing import Batch, Tail
 from proxy.waiting import Patience, StoppedError, pause
 
@@ -40,10 +41,21 @@ SAVE_SECONDS = 1.0
 BEAT_SECONDS = 1.0
 LOOK_SECONDS = 1.0  # at the pricing file
 FOLD_SECONDS = 60.0  # between two looks for days that are over
+CHECK_SECONDS = 86_400.0  # between two checks of the sums
+FIRST_CHECK_SECONDS = 300.0  # after the start
+CHECKED_DAYS = 2  # before today
+MOST_TOLD = 10  # findings, in the log
 LEAVE_SECONDS = 10.0  # after it was told to stop
 
 _FAULT = "metering_fault"
 _log = structlog.get_logger()
+
+Check = Callable[[Period], AsyncIterator[str]]
+
+
+async def _nothing_to_check(_period: Period) -> AsyncIterator[str]:
+    return
+    yield
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +81,8 @@ class Recorder:
         stop: asyncio.Event,
         *,
         begin: Callable[[], Awaitable[object]],  # brings the database into shape
+        check: Check = _nothing_to_check,
+        first_check_seconds: float = FIRST_CHECK_SECONDS,
         batch_records: int = BATCH_RECORDS,
     ) -> None:
         self.state = State(time=clock())
@@ -77,6 +91,8 @@ class Recorder:
         self._prices = prices
         self._clock = clock
         self._begin = begin
+        self._check = check
+        self._check_seconds = first_check_seconds
         self._batch_records = self._limit = batch_records
         self._ahead: asyncio.Task[_Portion] | None = None  # the next batch, while one is inserted
         self._is_behind = False  # there is more in the journal than fits in a batch
@@ -87,7 +103,9 @@ class Recorder:
         self._refusals = Refusals(directory / "journal" / "refused.jsonl")
         self._stop = stop
         self._patience = Patience(stop)
+        self._told_rows = 0  # in the state that others know
         self._pending_bytes = 0  # of records on their way to the ledger
+        self._oldest: datetime | None = None  # call on its way to the ledger, in a backlog
         self._partitions_on: date | None = None
         self._save_problem: str | None = None
         self._caught_up = self._saved = self._looked = time.monotonic()
@@ -99,7 +117,8 @@ class Recorder:
         try:
             async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                beside = [tasks.create_task(self._beat()), tasks.create_task(self._hurry(limit))]
+                work = (self._beat(), self._hurry(limit), self._check_sums())
+                beside = [tasks.create_task(each) for each in work]
                 try:
                     await self._work()
                 except StoppedError:
@@ -139,6 +158,7 @@ class Recorder:
         if not self._is_behind:
             self._limit = self._batch_records
             self._caught_up = time.monotonic()
+            self._oldest = None
             await self._fold()
         if saving:
             await self._save()
@@ -153,8 +173,10 @@ class Recorder:
     async def _bring(self, portion: _Portion) -> None:
         batch = portion.batch
         if portion.rows:
+            self._oldest = min(row.created_at for row in portion.rows)
             insert = partial(self._insert, portion.rows, portion.values)
             await self._count(await self._patience.insist(insert))
+            self._tell_apart(portion.rows)
         if portion.notes or batch.lines:
             await self._patience.insist(partial(self._settle, portion.notes, batch.lines))
         self._pending_bytes -= batch.size
@@ -277,6 +299,16 @@ class Recorder:
                 _log.error("metering fault", error_type=type(exc).__name__, event_id=maker)
         return rows
 
+    def _tell_apart(self, rows: Sequence[LedgerRow]) -> None:
+        """Count what is not simply known of rows that are in the ledger."""
+        for row in rows:
+            if row.usage_source == UsageSource.ESTIMATED:
+                self.state.estimated += 1
+            if row.usage_source != UsageSource.UNAVAILABLE and (
+                row.cost_usd is None or row.unpriced_reason is not None
+            ):
+                self.state.unpriced += 1
+
     async def _count(self, result: InsertResult) -> None:
         self.state.rows += result.inserted
         self.state.last_commit = self._clock()
@@ -307,6 +339,26 @@ class Recorder:
         await self._stop.wait()
         limit.reschedule(asyncio.get_running_loop().time() + LEAVE_SECONDS)
 
+    async def _check_sums(self) -> None:
+        """Hold the sums of the last days against their rows, once a day."""
+        while True:
+            await asyncio.sleep(self._check_seconds)
+            self._check_seconds = CHECK_SECONDS
+            today = self._clock().date()
+            period = Period(first=today - timedelta(days=CHECKED_DAYS), past=today)
+            found = []
+            try:
+                async for finding in self._check(period):
+                    found.append(finding)
+                    if len(found) <= MOST_TOLD:
+                        _log.error("sum is wrong", problem=finding)
+            except DatabaseError as exc:
+                _log.warning("sums not checked", problem=str(exc))
+                continue
+            self.state.sums_checked = self._clock()
+            self.state.sums_problem = found[0] if found else None
+            _log.info("sums checked", first_day=str(period.first), findings=len(found))
+
     async def _beat(self) -> None:
         """Tell other processes how things are, about once a second."""
         while True:
@@ -317,7 +369,14 @@ class Recorder:
         state = self.state
         async with self._turn:
             unread = await asyncio.to_thread(self._tail.lag_bytes)
-        state.time = self._clock()
+            state.journal_bytes = await asyncio.to_thread(self._tail.disk_bytes)
+        before, state.time = state.time, self._clock()
+        passed = (state.time - before).total_seconds()
+        state.rows_per_second = round((state.rows - self._told_rows) / passed, 1) if passed else 0.0
+        self._told_rows = state.rows
+        oldest = self._oldest or state.time
+        state.backlog_seconds = max(0.0, round((state.time - oldest).total_seconds(), 3))
+        state.insert_failures = self._patience.failures
         state.database_reachable = self._patience.reachable
         state.database_problem = self._patience.problem
         state.lag_bytes = unread + self._pending_bytes

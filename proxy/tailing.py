@@ -124,6 +124,15 @@ class Tail:
                     lag -= place.offset if number == place.number else 0
         return max(0, lag)
 
+    def disk_bytes(self) -> int:
+        """Return how much room the journals take."""
+        total = 0
+        for writer, numbers in self._segments().items():
+            for number in numbers:
+                with contextlib.suppress(FileNotFoundError):
+                    total += (self._directory / segment_name(writer, number)).stat().st_size
+        return total
+
     def _load(self) -> dict[str, Place]:
         """Return the saved places; none where they cannot be read, then all is read again."""
         try:

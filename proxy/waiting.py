@@ -29,6 +29,7 @@ class Patience:
     def __init__(self, stop: asyncio.Event) -> None:
         self.reachable: bool | None = None  # None: not tried yet
         self.problem: str | None = None
+        self.failures: dict[str, int] = {}  # how often something failed, by kind
         self._stop = stop
 
     async def insist(self, action: Callable[[], Awaitable[_T]], *, refusable: bool = False) -> _T:
@@ -53,6 +54,8 @@ class Patience:
             retry_seconds = min(LAST_RETRY_SECONDS, 2 * retry_seconds)
 
     def _lost(self, exc: DatabaseError) -> None:
+        kind = "unreachable" if isinstance(exc, DatabaseUnreachableError) else "refused"
+        self.failures[kind] = self.failures.get(kind, 0) + 1
         self.problem = str(exc)
         if self.reachable is not False:
             _log.warning("database unreachable, calls wait in the journal", problem=self.problem)

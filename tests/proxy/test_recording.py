@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from proxy.ledger import Columns, InsertResult, Ledger
 from proxy.pricefile import PriceFile, read_document
 from proxy.recording import Recorder
 from proxy.resources import resource
+from proxy.rollups import findings
 from tests.conftest import at
 from tests.fakes.records import USAGE, closing, opening
 
@@ -64,6 +66,7 @@ async def recorder_at_work(
     clock: Callable[[], datetime] = now,
     batch_records: int = 2000,
     ledger_type: type[Ledger] = Ledger,
+    **options: Any,
 ) -> AsyncIterator[Recorder]:
     """Run a recorder; at the end tell it to stop and wait until it has."""
     stop = asyncio.Event()
@@ -74,7 +77,14 @@ async def recorder_at_work(
 
     def make() -> Recorder:
         return Recorder(
-            directory, ledger, prices, clock, stop, begin=begin, batch_records=batch_records
+            directory,
+            ledger,
+            prices,
+            clock,
+            stop,
+            begin=begin,
+            batch_records=batch_records,
+            **options,
         )
 
     recorder = await asyncio.to_thread(make)
@@ -430,6 +440,53 @@ async def test_days_that_are_over_are_folded(
         ("dekad", 1),
         ("month", 1),
     }
+
+
+async def test_wrong_sums_of_the_last_days_are_told(
+    tmp_path: Path, database: str, prices: PriceFile, journal: JournalWriter
+) -> None:
+    """The recorder looks at them by itself, once a day."""
+
+    def tomorrow() -> datetime:
+        return datetime(2026, 8, 30, tzinfo=UTC)  # the calls are of the 29th
+
+    journal.append(closing(1))
+    async with recorder_at_work(tmp_path, database, prices):
+        await rows_when(database, 1)
+    connection = await asyncpg.connect(database)
+    await connection.execute("UPDATE usage_by_user_day SET calls = 2")
+    await connection.close()
+    check = partial(findings, database)
+    with capture_logs() as logs:
+        async with recorder_at_work(
+            tmp_path, database, prices, clock=tomorrow, check=check, first_check_seconds=0.1
+        ) as recorder:
+            await until(lambda: recorder.state.sums_checked is not None)
+    assert "calls is 2 and should be 1" in str(recorder.state.sums_problem)
+    told = {entry["event"] for entry in logs if entry["log_level"] == "error"}
+    assert told == {"sum is wrong"}
+
+
+async def test_what_is_known_of_rows_and_failures_is_counted(
+    tmp_path: Path, database: str, prices: PriceFile, journal: JournalWriter
+) -> None:
+    """For metrics: what has no price, and why nothing could be inserted."""
+    odd = b'{"prompt_tokens":1,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":5}}'
+    unknown = replace(closing(2), usage=odd)
+    journal.append_many([closing(1), unknown])
+    connection = await asyncpg.connect(database)
+    async with recorder_at_work(tmp_path, database, prices) as recorder:
+        await rows_when(database, 2)
+        await until(lambda: recorder.state.unpriced == 1)
+        await connection.execute("ALTER TABLE usage_by_day RENAME TO usage_by_night")
+        journal.append(closing(3))
+        await until(lambda: recorder.state.insert_failures.get("refused", 0) > 0)
+        await until(lambda: recorder.state.backlog_seconds > 1)
+        assert recorder.state.journal_bytes > 0
+        await connection.execute("ALTER TABLE usage_by_night RENAME TO usage_by_day")
+        await rows_when(database, 3)
+        await until(lambda: recorder.state.backlog_seconds == 0)
+    await connection.close()
 
 
 async def test_the_state_is_there_for_others(
