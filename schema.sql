@@ -1280,6 +1280,52 @@ CREATE TABLE IF NOT EXISTS retired_month (
 COMMENT ON TABLE retired_month IS
     'Months (UTC) whose rows are no longer in the ledger.';
 
+-- The steps of openai-meter retain, which is one transaction. Writers of the month wait meanwhile.
+CREATE OR REPLACE FUNCTION lock_partition(partition_name text)
+RETURNS void
+LANGUAGE plpgsql
+AS $function$
+BEGIN
+    EXECUTE format('LOCK TABLE %I IN SHARE ROW EXCLUSIVE MODE', partition_name);
+END
+$function$;
+
+-- Note which days the rows of a partition count for; return how many rows there are.
+CREATE OR REPLACE FUNCTION note_retired_month(partition_name text, month date)
+RETURNS bigint
+LANGUAGE plpgsql
+AS $function$
+DECLARE
+    noted bigint;
+BEGIN
+    EXECUTE format(
+        'INSERT INTO retired_month (month, rows, counted_since, counted_past) '
+        'SELECT $1, count(*), '
+        '    least($2, min(coalesce(accounted_at, created_at))), '
+        '    greatest($3, max(coalesce(accounted_at, created_at)) + interval ''1 microsecond'') '
+        'FROM %I '
+        'RETURNING rows',
+        partition_name
+    )
+    INTO noted
+    USING
+        month,
+        month::timestamp AT TIME ZONE 'UTC',
+        (month + interval '1 month') AT TIME ZONE 'UTC';
+    RETURN noted;
+END
+$function$;
+
+CREATE OR REPLACE FUNCTION drop_partition(partition_name text)
+RETURNS void
+LANGUAGE plpgsql
+AS $function$
+BEGIN
+    EXECUTE format('ALTER TABLE user_api_usage DETACH PARTITION %I', partition_name);
+    EXECUTE format('DROP TABLE %I', partition_name);
+END
+$function$;
+
 -- When a day of the report time zone begins.
 CREATE OR REPLACE FUNCTION day_begins(day date)
 RETURNS timestamptz

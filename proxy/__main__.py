@@ -136,6 +136,26 @@ def _verify(options: argparse.Namespace) -> None:
         raise MeterError(f"{found} found that {'is' if found == 1 else 'are'} not as it should be")
 
 
+def _retain(options: argparse.Namespace) -> None:
+    from proxy.retaining import (  # noqa: PLC0415 - no other command needs it
+        Retired,
+        oldest_kept,
+        run_retain,
+        today,
+    )
+
+    def tell(retired: Retired) -> None:
+        where = f"its rows are in {retired.path}" if retired.path else "they were not exported"
+        sys.stdout.write(f"{retired.month:%Y-%m}: let go of {retired.rows} rows, {where}\n")
+
+    dsn = _any_database_url(_settings(options))
+    if options.export is None and not options.no_export:
+        raise ConfigurationError("--export DIR says where the rows go first; --no-export: nowhere")
+    before = oldest_kept(options.months, today())
+    run_retain(dsn, before, options.export, tell)
+    sys.stdout.write(f"all months before {before:%Y-%m} are let go of; their sums are kept\n")
+
+
 def _version(_options: argparse.Namespace) -> None:
     sys.stdout.write(f"openai-meter {release()}\n")
 
@@ -162,6 +182,10 @@ def _parser() -> argparse.ArgumentParser:
     for child in (worker, recorder):
         child.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     _add_demo(commands)
+    retain = _add(commands, "retain", _retain, "let go of the rows of old months")
+    retain.add_argument("--months", type=int, required=True, help="how many months are kept")
+    retain.add_argument("--export", type=Path, metavar="DIR", help="where the rows go first")
+    retain.add_argument("--no-export", action="store_true", help="let the rows go for ever")
     verify = _add(commands, "verify", _verify, "check the ledger against itself")
     verify.add_argument(
         "--from",
