@@ -42,7 +42,7 @@ class Outage:
         self._directory = directory
         self._options = options
         self._calls = self._failed = self._asked = 0
-        self._slowest = 0.0
+        self._latencies: list[float] = []
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     async def run(self, postgres: EmbeddedPostgres, dsn: str) -> None:
@@ -54,7 +54,9 @@ class Outage:
         minutes = self._options.minutes
         async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
             calling = tasks.create_task(self._call(session))
-            await asyncio.sleep(10)
+            await asyncio.sleep(5)
+            self._latencies.clear()
+            await asyncio.sleep(15)
             print(f"before: {self._told()}")
             postgres.stop()
             for minute in range(minutes):
@@ -132,7 +134,7 @@ class Outage:
             good = False
         self._calls += 1
         self._failed += not good
-        self._slowest = max(self._slowest, time.monotonic() - began)
+        self._latencies.append(time.monotonic() - began)
 
     async def _until_rows(self, dsn: str, count: int) -> None:
         async with asyncio.timeout(300):
@@ -149,9 +151,12 @@ class Outage:
 
     def _told(self) -> str:
         state = json.loads((self._directory / "recorder.json").read_text())
+        latencies, self._latencies = sorted(self._latencies), []
+        p50, p99 = (latencies[int(len(latencies) * q)] * 1000 for q in (0.5, 0.99))
         worker, recorder = (memory_of(self._processes[n].pid) for n in ("proxy", "recorder"))
         return (
-            f"{self._calls} calls, {self._failed} failed, slowest {self._slowest * 1000:.0f} ms; "
+            f"{self._calls} calls, {self._failed} failed; p50 {p50:.1f} ms, p99 {p99:.1f} ms, "
+            f"slowest {latencies[-1] * 1000:.0f} ms; "
             f"worker {worker:.1f} MB, recorder {recorder:.1f} MB, "
             f"backlog {state['lag_bytes'] / 1e6:.1f} MB, {state['backlog_seconds']:.0f} s"
         )
