@@ -33,16 +33,15 @@ class Dialect:
     wraps: frozenset[bytes] = frozenset()  # events that hold an event of something delegated
     decides: bytes = b""  # one of those
 
-    @property
-    def kinds(self) -> frozenset[bytes]:
-        """Return the kinds of events that matter."""
-        named = {self.begins, self.transcribes, self.decides, b"error"}
-        return self.ends | self.tells_session | self.wraps | named
-
     def matters(self, start: bytes) -> bool:
         """Say no only where the first bytes of an event show that nothing is to be found in it."""
-        kind = KIND.match(start)
-        return kind is None or kind[1] in self.kinds
+        found = KIND.match(start)
+        if found is None:
+            return True
+        kind = found[1]
+        if kind in self.ends or kind in self.tells_session or kind in self.wraps:
+            return True
+        return kind in {self.begins, self.transcribes, self.decides, b"error"}
 
 
 _TERMINAL = frozenset((b"response.completed", b"response.incomplete", b"response.failed"))
