@@ -100,9 +100,12 @@ def _lines(report: Report) -> list[dict[str, str | None]]:
 
 def _line(row: dict[str, Any]) -> dict[str, str | None]:
     component, price, amount = row["component"] or "cost", row["list_unit_price"], row["cost_usd"]
+    listed, words = row["list_cost_usd"], _WORDS.get(component, "")
+    if listed is not None and listed != amount:  # a negotiated price
+        words = f"{words}; {formatting.exact(listed)} by the list".removeprefix("; ")
     return {
-        "component": component.replace("_", " "),
-        "words": _WORDS.get(component),
+        "component": re.sub("[_/]", " ", component),
+        "words": words or None,
         "quantity": _quantity(row["quantity"]),
         "price": None if price is None else formatting.unit_price(price, component),
         "exact_price": None if price is None else f"{formatting.exact(price)} for one",

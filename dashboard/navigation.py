@@ -25,8 +25,8 @@ PAGES = (
 )
 PARENTS = {"user": "users", "endpoint": "endpoints", "call": "calls"}
 BY_CALL = frozenset({"calls", "exports"})  # pages that know of outcomes and metadata
+STREAMED = frozenset({"users", "calls"})
 UNRANGED = frozenset({"call", "pricing"})
-SEARCHED = {"users": "user", "endpoints": "endpoint", "models": "model", "calls": "call"}
 
 _PRESETS = (
     ("today", "Today"),
@@ -165,7 +165,10 @@ def downloads(report: Report) -> list[dict[str, str]]:
     """Return the files that hold what this page shows."""
     if report.name in {"exports", "call"} or not report.tables:
         return []
-    query = report.filter.with_(after=None).query()
+    wanted = report.filter.with_(after=None)
+    if report.name in STREAMED:  # a file of these has one range
+        wanted = wanted.with_(compare="none")
+    query = wanted.query()
     page = "/admin.csv" if report.name == "overview" else f"/admin/{report.name}.csv"
     offers = [("CSV for Excel", "what this page lists", page, query)]
     if report.name == "overview":
@@ -211,6 +214,11 @@ def offers(report: Report) -> list[dict[str, Any]]:
                 (("For Excel", "/api/usage/export", query), ("Raw", "/api/usage/export", raw)),
             ),
             (
+                "FOCUS 1.2",
+                "For FinOps tools: a line for each UTC day, user, endpoint, model and component.",
+                (("For machines", "/api/usage/export", _of_focus(report)),),
+            ),
+            (
                 "By day",
                 "One line for each day.",
                 (
@@ -220,6 +228,13 @@ def offers(report: Report) -> list[dict[str, Any]]:
             ),
         )
     ]
+
+
+def _of_focus(report: Report) -> str:
+    """Return the query for FOCUS, whose days are those of UTC."""
+    wanted = carried(report, "exports")
+    plain = urlencode([pair for pair in wanted.pairs() if pair[0] != "tz"])
+    return _joined(plain, ("format", "focus-1.2"), ("dialect", "raw"))
 
 
 def _of_sums(report: Report) -> str:

@@ -88,7 +88,7 @@ def _frame(report: Report, viewer: Viewer) -> dict[str, Any]:
         "presets": navigation.presets(report),
         "steps": navigation.steps(report),
         "chips": navigation.chips(report),
-        "downloads": navigation.downloads(report),
+        "downloads": navigation.downloads(report) if viewer.may_export else [],
         "json": navigation.json_twin(report),
         "newest": newest
         and {"machine": newest.isoformat(), "text": formatting.moment(newest, wanted.zone)},
@@ -165,7 +165,7 @@ def _of_pricing(report: Report) -> dict[str, Any]:
 
 
 def _of_exports(report: Report) -> dict[str, Any]:
-    return {"offers": navigation.offers(report)}
+    return {"offers": navigation.offers(report)}  # whoever may not export is told so when asking
 
 
 _OWN = frozenset({"overview", "models", "pricing", "call", "exports"})

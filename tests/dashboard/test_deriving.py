@@ -4,27 +4,21 @@ from typing import Any
 import pytest
 
 from dashboard.deriving import story
-from dashboard.report import Column, Table
+from dashboard.report import Table
+from dashboard.tables import LINES
 from tests.fakes.reports import calls, report
-
-_COLUMNS = (
-    Column(name="component", title="Component", kind="text"),
-    Column(name="quantity", title="Quantity", kind="count"),
-    Column(name="list_unit_price", title="Unit price", kind="unit_price"),
-    Column(name="cost_usd", title="Cost", kind="money"),
-)
 
 
 def _story(*lines: tuple[Any, ...], **call: object) -> dict[str, Any]:
-    components = Table(name="components", title="Components", columns=_COLUMNS, rows=lines)
+    components = Table(name="components", title="Components", columns=LINES[:5], rows=lines)
     return story(report("call", calls("call", call), components))
 
 
 def test_each_component_is_quantity_times_price() -> None:
     """With every digit of the amount, and the price as price lists have it."""
     told = _story(
-        ("input", 1100, Decimal("0.00000075"), Decimal("0.000825")),
-        ("web_search", 2, Decimal("0.01"), Decimal("0.02")),
+        ("input", 1100, Decimal("0.00000075"), Decimal("0.000825"), Decimal("0.000825")),
+        ("web_search", 2, Decimal("0.01"), Decimal("0.02"), Decimal("0.019")),
     )
     tokens, fee = told["lines"]
     assert (tokens["quantity"], tokens["price"], tokens["amount"]) == (
@@ -33,14 +27,17 @@ def test_each_component_is_quantity_times_price() -> None:
         "$0.000825",
     )
     assert tokens["exact_price"] == "$0.00000075 for one"
-    assert (fee["component"], fee["price"], fee["amount"]) == ("web search", "$0.01", "$0.02")
+    assert (fee["component"], fee["price"], fee["amount"]) == ("web search", "$0.01", "$0.019")
+    assert fee["words"] == "$0.02 by the list"
     assert told["cost"].hint == "$0.001575"
     assert told["source"] == "Prices of gpt-5.4-mini@start/default/short, catalogue 2026-11-22.2."
 
 
 def test_a_price_that_is_unknown_stays_unknown() -> None:
     """And the page says why."""
-    told = _story(("session_1g", Decimal("0.5"), None, None), unpriced_reason="unknown_tool_fee")
+    told = _story(
+        ("session_1g", Decimal("0.5"), None, None, None), unpriced_reason="unknown_tool_fee"
+    )
     (line,) = told["lines"]
     assert (line["quantity"], line["price"], line["amount"]) == ("0.5", None, None)
     assert "fee is not known" in told["why_not"]
