@@ -171,7 +171,7 @@ def openai_meter(upstream: int, run: Path, **settings: str) -> Iterator[tuple[in
 
 def _worker_of(supervisor: int, port: int) -> int:
     """Return the pid of the one relay process: the child that says so in its command line."""
-    for _ in range(200):
+    for _ in range(1200):
         children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
         for child in children:
             line = Path(f"/proc/{child}/cmdline").read_bytes()
