@@ -36,6 +36,7 @@ from proxy.health import PREFIX, Health, Snapshot
 from proxy.inquiring import Inquiries
 from proxy.journal import JournalWriter
 from proxy.listening import BACKLOG, open_sockets
+from proxy.memory import Tide, trim
 from proxy.settings import Settings
 from proxy.tls import listening_context
 from proxy.upstreams import Contexts, Shared, Upstreams, request_plans
@@ -107,6 +108,7 @@ class Worker:
         self._spawned: set[asyncio.Task[None]] = set()
         self._counts = Counts(by_outcome={})
         self._draining = False
+        self._tide = Tide()
         self._ending = asyncio.Event()
         self._stop = asyncio.Event()
         self._stopped_at = 0.0
@@ -282,6 +284,8 @@ class Worker:
         interval = self._settings.journal_sync_seconds or 1.0
         while True:
             await asyncio.to_thread(self._keep_house, self._snapshot())
+            if self._tide.is_out(len(self._links) + self._upstreams.kept):
+                await asyncio.to_thread(trim)
             await asyncio.sleep(interval)
 
     def _keep_house(self, snapshot: Snapshot) -> None:

@@ -325,6 +325,10 @@ class Pool:
         self._idle: deque[UpstreamLink] = deque()
         self._swept = asyncio.get_running_loop().time()  # a clock that is exact enough
 
+    def __len__(self) -> int:
+        """Return how many connections are kept."""
+        return len(self._idle)
+
     def take(self) -> UpstreamLink | None:
         """Return a kept connection, None where a new one is needed."""
         while self._idle:

@@ -72,6 +72,11 @@ class Upstreams:
         mount = request.plan.mount
         return self._mounted[mount] if mount else self.main
 
+    @property
+    def kept(self) -> int:
+        """How many connections are kept for the next calls."""
+        return sum(len(relay.pool) for relay in self._relays())
+
     def sweep(self, now: float) -> None:
         """Close connections that have been idle for too long."""
         for relay in self._relays():
