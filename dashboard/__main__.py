@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dashboard import logs
 from dashboard.app import run_dashboard
+from dashboard.commanding import COMMANDS, command
 from dashboard.errors import DashboardError
 from dashboard.passwords import make_password
 from dashboard.settings import read_settings
@@ -14,15 +15,19 @@ REFUSED = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the dashboard, or only make its password; return the exit status."""
+    """Run the dashboard, a command, or only make the password; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m dashboard", allow_abbrev=False)
     parser.add_argument("--listen-fd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(
         "--make-password", action="store_true", help="make it, print it if it is new, and end"
     )
-    options = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given and given[0] in COMMANDS:
+            command(read_settings(), given)
+            return 0
+        options = parser.parse_args(given)
         settings = read_settings()
         password = make_password(settings)
         if options.make_password:

@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo, available_timezones
 import structlog
 from aiohttp import web
 
-from dashboard import exporting, live, login, statics, views
+from dashboard import administering, exporting, live, login, sharing, statics, views
 from dashboard.access import Access
+from dashboard.administering import OWNER_DSN
 from dashboard.errors import ConfigurationError
 from dashboard.exporting import CONNECTIONS, EXPORTS
 from dashboard.guarding import ACCESS, SECURE, explained, guarded, protected
@@ -38,7 +39,9 @@ def create_app(
     """Return the application; it connects to the database only when asked something."""
     app = web.Application(middlewares=[guarded, explained, protected])
     register = Register(settings.data_dir)
-    app[LEDGER] = Ledger(settings.database_url)
+    reader = settings.dashboard_database_url or settings.database_url
+    app[LEDGER] = Ledger(reader)
+    app[OWNER_DSN] = settings.database_url
     app[CLOCK] = clock
     app[ACCESS] = Access(
         user=settings.admin_user,
@@ -48,14 +51,14 @@ def create_app(
         clock=monotonic,
         now=lambda: clock().timestamp(),
     )
-    app[EXPORTS] = Ledger(settings.database_url, connections=CONNECTIONS)
+    app[EXPORTS] = Ledger(reader, connections=CONNECTIONS)
     app[REGISTER] = register
     app[SINGLE_SIGN_ON] = False
-    app[SECURE] = False
+    app[SECURE] = settings.base_url.startswith("https:")
     app[ZONES] = {name: ZoneInfo(name) for name in sorted(available_timezones())}
     app[live.WATCHER] = live.Watcher(app[LEDGER].watermark)
     app.on_shutdown.append(app[live.WATCHER].stop)
-    for more in (exporting, views, login, live, statics):
+    for more in (exporting, administering, sharing, views, login, live, statics):
         app.add_routes(more.routes)
     views.add_pages(app)
     app.on_cleanup.append(_close)

@@ -43,6 +43,10 @@ class ForbiddenError(DashboardError):
     """This account may not do that; ask whoever runs the meter for another role."""
 
 
+class MigrationError(DashboardError):
+    """The schema could not be brought up to date."""
+
+
 class NotFoundError(DashboardError):
     """There is nothing of that name."""
 

@@ -40,6 +40,7 @@ async def calls(request: web.Request) -> web.StreamResponse:
 
 
 @routes.get("/api/usage/export/summary")
+@routes.get("/api/usage/summary.csv")
 @routes.get("/admin/users.csv")
 async def summary(request: web.Request) -> web.StreamResponse:
     """Hand out the sums of each user."""

@@ -18,6 +18,7 @@ from dashboard.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
     ForbiddenError,
+    MigrationError,
     NotFoundError,
     ParameterError,
     TooManyAttemptsError,
@@ -53,6 +54,8 @@ async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not answer.prepared:
         for name, value in rendering.SECURITY_HEADERS.items():
             answer.headers.setdefault(name, value)
+        if "frame-ancestors *" in answer.headers["Content-Security-Policy"]:
+            del answer.headers["X-Frame-Options"]
     return answer
 
 
@@ -68,6 +71,8 @@ async def explained(request: web.Request, handler: Handler) -> web.StreamRespons
     except ConfigurationError as exc:
         _log.error("not usable", problem=str(exc))
         answer = error(request, 503, "The data directory cannot be used.", error_type="unusable")
+    except MigrationError as exc:
+        answer = error(request, 502, str(exc), error_type="migration_failed")
     except TooSlowError as exc:
         answer = error(request, 503, str(exc), error_type="too_slow")
     except NotFoundError as exc:

@@ -16,7 +16,7 @@ from dashboard import deriving, formatting, glance, navigation, pricetable
 from dashboard.charts import HEIGHT, Chart, chart
 from dashboard.filters import OUTCOMES
 from dashboard.layout import NAMELESS, UNKNOWN, address, cell, grid
-from dashboard.report import Report
+from dashboard.report import Report, Value
 from dashboard.roles import Viewer
 from dashboard.statics import asset
 
@@ -40,6 +40,34 @@ def page(report: Report, viewer: Viewer) -> str:
         name = "one.html"
     context = _frame(report, viewer) | _CONTEXTS.get(report.name, _of_list)(report)
     return _templates.get_template(name).render(context)
+
+
+def own_page(report: Report) -> str:
+    """Return what users see of their own numbers, small enough for a frame in another page."""
+    wanted = ("day", "endpoint", "calls", "total_tokens", "cost_usd")
+    tables = []
+    for table in report.tables:
+        columns = [column for column in table.columns if column.name in wanted]
+        rows = [*table.records(), *([table.total() | {"day": "Total", "endpoint": "Total"}])]
+        shown = [[_told(row[column.name]) for column in columns] for row in rows]
+        tables.append({"title": table.title, "columns": columns, "rows": shown})
+    return _templates.get_template("own.html").render(
+        {"title": report.title, "tables": tables, "style": asset("dashboard.css")}
+        | {"zone": report.filter.zone.key, "first": report.filter.first, "last": report.filter.last}
+    )
+
+
+def _told(value: Value) -> str:
+    """Return a value of a small page: every digit of money, and a dash for what is unknown."""
+    match value:
+        case None:
+            return "–"
+        case Decimal():
+            return formatting.exact(value)
+        case int():
+            return f"{value:,}"
+        case _:
+            return formatting.text(str(value))
 
 
 def login_page(

@@ -76,6 +76,11 @@ def to_html(report: Report, viewer: Viewer) -> str:
     return pages.page(report, viewer)
 
 
+def own_page(report: Report) -> str:
+    """Return the small page on which users see their own numbers."""
+    return pages.own_page(report)
+
+
 def stats_json(stats: Stats) -> str:
     """Return the answer of `/api/usage/stats`."""
     document: dict[str, object] = {

@@ -66,6 +66,12 @@ class Reporter:
             await self._calls("calls", "Last calls", wanted, limit=CALLS_OF_USER),
         )
 
+    async def own(self, wanted: Filter) -> Report:
+        """Return what a user may see of their own numbers: by day and by endpoint."""
+        days = await self._sums("days", "By day", wanted, ("day",))
+        endpoints = await self._sums("endpoints", "By endpoint", wanted, ("endpoint",))
+        return self._report("own", "Your usage", wanted, days, endpoints)
+
     async def endpoints(self, wanted: Filter) -> Report:
         """Return the sums of each endpoint."""
         table = await self._sums(

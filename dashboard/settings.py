@@ -28,6 +28,8 @@ class Settings(BaseSettings):
 
     dashboard_listen: str = "127.0.0.1:8081"
     database_url: str = Field(repr=False)
+    dashboard_database_url: str | None = Field(default=None, repr=False)
+    dashboard_url: str | None = None
     data_dir: Path
     admin_user: str = "admin"
     admin_password: str | None = Field(default=None, repr=False)
@@ -35,6 +37,11 @@ class Settings(BaseSettings):
         default=(), repr=False
     )
     log_format: Literal["auto", "json", "console"] = "auto"
+
+    @property
+    def base_url(self) -> str:
+        """Return the address at which browsers reach the dashboard."""
+        return (self.dashboard_url or f"http://{self.dashboard_listen}").rstrip("/")
 
     @property
     def address(self) -> tuple[str | None, int]:

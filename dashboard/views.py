@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from dashboard import rendering, tables
+from dashboard import openapi, rendering, tables
 from dashboard.errors import ParameterError
 from dashboard.filters import Filter
 from dashboard.guarding import ACCESS, VIEWER
@@ -55,6 +55,12 @@ async def stats(request: web.Request) -> web.Response:
     return _json(rendering.stats_json(found))
 
 
+@routes.get("/api/openapi.json")
+async def description(_request: web.Request) -> web.Response:
+    """Describe the usage API."""
+    return _json(openapi.document(version=rendering.SCHEMA))
+
+
 @routes.get("/")
 async def front(_request: web.Request) -> web.Response:
     """Lead to the page."""
@@ -69,6 +75,8 @@ async def asking(
     now = request.app[CLOCK]()
     async with request.app[LEDGER].snapshot() as snapshot:
         pairs = [pair for pair in request.query.items() if pair[0] not in OWN_PARAMETERS]
+        if "user_id" in request.match_info:
+            pairs.append(("user", request.match_info["user_id"]))
         wanted = parse(
             pairs,
             now=now,
@@ -175,8 +183,29 @@ QUESTIONS = (
 )
 
 
+_OF_USER = Question(
+    path="/api/usage/user/{user_id}",
+    answer=lambda ask, wanted, _: ask.user(wanted),
+    refused=_WHOLE,
+)
+
+# The usage API: the same questions, in JSON by themselves.
+API = {
+    "/api/usage/summary": "/admin/users",
+    "/api/usage/endpoint": "/admin/endpoints",
+    "/api/usage/daily": "/admin/daily",
+    "/api/usage/model": "/admin/models",
+}
+
+
 def add_pages(app: web.Application) -> None:
-    """Serve each question as page, as JSON and as CSV."""
+    """Serve each question as page, as JSON and as CSV, and the usage API."""
+    by_path = {question.path: question for question in QUESTIONS}
+    for path, page in API.items():
+        app.router.add_get(path, answering(by_path[page], "json"))
+        if page != "/admin/users":  # that file is streamed
+            app.router.add_get(f"{path}.csv", answering(by_path[page], "csv"))
+    app.router.add_get("/api/usage/user/{user_id:.+}", answering(_OF_USER, "json"))
     for question in QUESTIONS:
         for suffix, form in FORMS.items():
             app.router.add_get(question.path + suffix, answering(question, form))

@@ -5,6 +5,7 @@ standard error, with exit status 2.
 """
 
 import argparse
+import asyncio
 import os
 import re
 import signal
@@ -29,7 +30,11 @@ _FLAGS = {variable(name): name for name in Settings.model_fields}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not hasattr(options, "passes"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
     command: Callable[[argparse.Namespace], None] = options.command
     try:
         command(options)
@@ -97,6 +102,25 @@ def _demo(options: argparse.Namespace) -> None:
         )
     except ValueError as exc:
         raise ConfigurationError(f"--listen, --dashboard-listen: {exc}") from None
+
+
+def _pass_on(options: argparse.Namespace) -> None:
+    """Become a command of the dashboard; only an export needs the ledger."""
+    from proxy.parts import PYTHON, environment  # noqa: PLC0415 - no other command needs it
+
+    settings = _settings(options)
+    needed = options.passes == "export" and "--help" not in options.rest
+    dsn = _any_database_url(settings) if needed else settings.database_url or "postgresql:///"
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    command = (*PYTHON, "dashboard", options.passes, *options.rest)
+    os.execve(sys.executable, command, environment(settings, dsn=dsn))  # noqa: S606 - our own command
+
+
+def _migrate(options: argparse.Namespace) -> None:
+    from proxy.database import prepare  # noqa: PLC0415 - no other command needs it
+
+    applied = asyncio.run(prepare(_any_database_url(_settings(options))))
+    sys.stdout.write("schema applied\n" if applied else "the schema is up to date\n")
 
 
 def _check_prices(options: argparse.Namespace) -> None:
@@ -204,6 +228,14 @@ def _parser() -> argparse.ArgumentParser:
         help="first day not to look at any more",
     )
     _add_bookkeeping(commands)
+    _add(commands, "migrate", _migrate, "bring the schema of the ledger up to date")
+    passed_on = {
+        "export": "write calls, sums of users or FOCUS 1.2 to a file",
+        "token": "make, list and revoke tokens; sign links for users",
+        "account": "add, list and remove people who can log in to the dashboard",
+    }
+    for name, words in passed_on.items():
+        _add(commands, name, _pass_on, words, add_help=False).set_defaults(passes=name)
     commands.add_parser("version", help="print the version").set_defaults(command=_version)
     return parser
 
@@ -265,6 +297,8 @@ def _add(
     name: str,
     command: Callable[[argparse.Namespace], None],
     words: str,
+    *,
+    add_help: bool = True,
 ) -> argparse.ArgumentParser:
     """Add a command that takes every setting as a flag."""
     parser = commands.add_parser(
@@ -273,6 +307,7 @@ def _add(
         description=words,
         usage=f"openai-meter {name} [--SETTING VALUE …]",
         allow_abbrev=False,
+        add_help=add_help,
     )
     parser.set_defaults(command=command)
     group = parser.add_argument_group("settings", "each is also an environment variable")

@@ -12,7 +12,7 @@ from proxy.settings import PREFIX, Settings, variable
 
 PASSWORD_SECONDS = 60.0
 PYTHON = (sys.executable, "-P", "-m")
-_ADMIN = ("admin_password", "api_tokens")  # for the dashboard alone
+_ADMIN = ("admin_password", "api_tokens", "dashboard_database_url")  # for the dashboard alone
 _UPSTREAM = ("upstreams",)  # may hold keys, for the workers alone
 
 

@@ -24,7 +24,9 @@ from proxy.errors import ConfigurationError
 
 PREFIX = "METER_"
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.1
-SECRETS = frozenset({"admin_password", "api_tokens", "database_url", "upstreams"})
+SECRETS = frozenset(
+    {"dashboard_database_url", "admin_password", "api_tokens", "database_url", "upstreams"}
+)
 NEEDED = (  # attribution is taken off a call; without these it would be another one
     *("Authorization", "Proxy-Authorization", "Api-Key", "Cookie", "Host", "User-Agent"),
     *("Connection", "Transfer-Encoding", "TE", "Trailer", "Upgrade", "Expect", "Idempotency-Key"),
@@ -212,6 +214,15 @@ class Settings(BaseSettings):
     )
     dashboard_listen: Listen = Field(
         default=Address("127.0.0.1", 8081), description="HOST:PORT of dashboard and usage API"
+    )
+    dashboard_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
+        default=None,
+        description="address at which browsers reach the dashboard, where that is another one",
+    )
+    dashboard_database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
+        default=None,
+        repr=False,
+        description="postgresql://… with which the dashboard reads, if not by METER_DATABASE_URL",
     )
     database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
         default=None,

@@ -1,0 +1,221 @@
+"""What the command line does with the ledger and with access: export, token, account.
+
+`openai-meter` becomes this process, because it never imports the dashboard. A file is written
+under another name first, so that half of one never looks whole.
+"""
+
+import argparse
+import asyncio
+import getpass
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from dashboard import exports
+from dashboard.errors import DashboardError, ParameterError
+from dashboard.exporting import statement_of
+from dashboard.exports import BYTE_ORDER_MARK, DIALECTS, FORMS
+from dashboard.filters import Filter
+from dashboard.links import DAYS, paths_of, span
+from dashboard.parsing import parse
+from dashboard.passwords import hash_of
+from dashboard.queries import Ledger, Snapshot
+from dashboard.register import Account, Register
+from dashboard.roles import ROLES
+from dashboard.settings import Settings
+from dashboard.tables import SORTABLE
+
+COMMANDS = ("export", "token", "account")
+DAY_SECONDS = 86_400.0
+LOOK_SECONDS = 0.2
+
+
+def command(settings: Settings, arguments: Sequence[str]) -> None:
+    """Run a command; raise DashboardError if that cannot be done."""
+    options = _parser().parse_args(arguments)
+    options.run(settings, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="openai-meter", allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    export = commands.add_parser("export", help="write calls, sums or FOCUS to a file")
+    export.add_argument("--range", help="today, yesterday, 7d, 30d, this_month, last_month, all")
+    export.add_argument("--from", metavar="DAY", help="first day")
+    export.add_argument("--to", metavar="DAY", help="last day, included")
+    export.add_argument("--tz", metavar="ZONE", help="where days begin (default: the report's)")
+    export.add_argument("--format", choices=FORMS, default="calls")
+    export.add_argument("--dialect", choices=DIALECTS, default="excel")
+    export.add_argument("--output", type=Path, help="file or directory; - is standard output")
+    export.set_defaults(run=_export)
+    token = commands.add_parser("token", help="make, list and revoke tokens; sign links for users")
+    what = token.add_mutually_exclusive_group(required=True)
+    what.add_argument("--user", help="sign a link that opens this user's numbers")
+    what.add_argument("--name", help="make a bearer token of this name")
+    what.add_argument("--list", action="store_true", help="list all tokens")
+    what.add_argument("--revoke", metavar="ID", help="let a token open nothing any more")
+    token.add_argument("--role", choices=ROLES, default="finance", help="of a bearer token")
+    token.add_argument("--days", type=int, help="how long it is good")
+    token.set_defaults(run=_token)
+    account = commands.add_parser("account", help="add, list and remove people who can log in")
+    who = account.add_mutually_exclusive_group(required=True)
+    who.add_argument("--add", metavar="NAME", help="add somebody, or give a new password")
+    who.add_argument("--list", action="store_true", help="list everybody")
+    who.add_argument("--remove", metavar="NAME", help="remove somebody and end their sessions")
+    account.add_argument("--role", choices=ROLES, default="viewer")
+    account.add_argument("--ask", action="store_true", help="ask for the password, make none")
+    account.set_defaults(run=_account)
+    return parser
+
+
+def _export(settings: Settings, options: argparse.Namespace) -> None:
+    asyncio.run(_write(settings, options))
+
+
+async def _write(settings: Settings, options: argparse.Namespace) -> None:
+    zones = {name: ZoneInfo(name) for name in available_timezones()}
+    ledger = Ledger(settings.dashboard_database_url or settings.database_url, connections=1)
+    try:
+        async with ledger.copying() as snapshot:
+            wanted = _wanted(options, snapshot, zones)
+            statement, values = statement_of(options.format, options.dialect, wanted)
+            total = int((await snapshot.totals(wanted))["calls"])
+            target = _target(options, wanted)
+            with _Progress(total if options.format == "calls" else None) as progress:
+                await _copy(snapshot, statement, values, target, options.dialect, progress)
+    finally:
+        await ledger.close()
+
+
+def _wanted(options: argparse.Namespace, snapshot: Snapshot, zones: dict[str, ZoneInfo]) -> Filter:
+    focus = options.format == "focus-1.2"
+    if focus and options.tz not in {None, "UTC"}:
+        raise ParameterError("--tz", "the days of FOCUS are those of UTC")
+    given = {name: getattr(options, name) for name in ("range", "from", "to", "tz")}
+    return parse(
+        [(name, value) for name, value in given.items() if value is not None],
+        now=datetime.fromtimestamp(time.time(), UTC),
+        report_zone=zones["UTC"] if focus else snapshot.report_zone,
+        zones=zones,
+        columns=SORTABLE,
+    )
+
+
+def _target(options: argparse.Namespace, wanted: Filter) -> Path | None:
+    """Return the file to write; None: standard output."""
+    name = exports.file_name(options.format, wanted)
+    if options.output is None:
+        return Path(name)
+    if str(options.output) == "-":
+        return None
+    chosen: Path = options.output
+    return chosen / name if chosen.is_dir() else chosen
+
+
+async def _copy(
+    snapshot: Snapshot,
+    statement: str,
+    values: tuple[object, ...],
+    target: Path | None,
+    dialect: exports.Dialect,
+    progress: "_Progress",
+) -> None:
+    change = exports.chunked(dialect)
+    fresh = None if target is None else target.with_name(f".{target.name}.part")
+    with open(fresh or sys.stdout.fileno(), "wb", closefd=fresh is not None) as file:  # noqa: ASYNC230 - nothing else runs
+
+        async def write(chunk: bytes) -> None:
+            file.write(change(chunk))
+            progress.add(chunk.count(b"\n"))
+
+        if dialect == "excel":
+            file.write(BYTE_ORDER_MARK)
+        rows = await snapshot.copy(statement, values, write)
+    if fresh is not None and target is not None:
+        fresh.replace(target)
+        progress.end(f"{target}: {rows:,} rows")
+
+
+class _Progress:
+    """A bar on standard error while a file is written, if a person is looking."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total, self._lines, self._shown_at = total, -1, 0.0
+        self._visible = sys.stderr.isatty()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._visible:
+            sys.stderr.write("\r\x1b[K")
+
+    def add(self, lines: int) -> None:
+        """Count lines, the head among them."""
+        self._lines += lines
+        now = time.monotonic()
+        if self._visible and now - self._shown_at >= LOOK_SECONDS:
+            self._shown_at = now
+            sys.stderr.write(f"\r\x1b[K{self._bar()}")
+            sys.stderr.flush()
+
+    def end(self, words: str) -> None:
+        """Say what came of it."""
+        sys.stderr.write(("\r\x1b[K" if self._visible else "") + words + "\n")
+
+    def _bar(self) -> str:
+        if not self._total:
+            return f"{self._lines:,} rows"
+        part = min(1.0, self._lines / self._total)
+        return f"{'█' * int(30 * part):<30} {part:4.0%}  {self._lines:,} of {self._total:,} rows"
+
+
+def _token(settings: Settings, options: argparse.Namespace) -> None:
+    register, now = Register(settings.data_dir), time.time()
+    if options.list:
+        for token in register.tokens():
+            state = "revoked" if token.revoked_at else _until(token.expires_at)
+            sys.stdout.write(f"{token.id}  {token.role:8} {state:22} {token.name}\n")
+    elif options.revoke is not None:
+        register.revoke_token(options.revoke, now=now)
+    elif options.user is not None:
+        expires_at = now + span(DAYS if options.days is None else options.days) * DAY_SECONDS
+        for name, path in paths_of(register.key(), options.user, expires_at):
+            sys.stdout.write(f"{name}  {settings.base_url}{path}\n")
+    else:
+        expires_at_or_never = (
+            None if options.days is None else now + span(options.days) * DAY_SECONDS
+        )
+        made = register.add_token(
+            options.name, options.role, now=now, expires_at=expires_at_or_never
+        )
+        sys.stdout.write(f"{made}\n")
+
+
+def _account(settings: Settings, options: argparse.Namespace) -> None:
+    register = Register(settings.data_dir)
+    if options.list:
+        sys.stdout.write(f"{'admin':8} {settings.admin_user}\n")
+        for account in register.accounts():
+            sys.stdout.write(f"{account.role:8} {account.name}\n")
+    elif options.remove is not None:
+        register.remove_account(options.remove)
+    else:
+        if options.add == settings.admin_user:
+            raise DashboardError("The admin's password is METER_ADMIN_PASSWORD.")
+        password = getpass.getpass() if options.ask else secrets.token_urlsafe(12)
+        made = Account(name=options.add, role=options.role, hashed=hash_of(password))
+        register.add_account(made, now=time.time())
+        if not options.ask:
+            sys.stdout.write(f"{password}\n")
+
+
+def _until(expires_at: float | None) -> str:
+    if expires_at is None:
+        return "for ever"
+    return f"until {datetime.fromtimestamp(expires_at, UTC):%Y-%m-%d %H:%M}"

@@ -1,0 +1,86 @@
+from base64 import b64encode
+
+import pytest
+
+from tests.dashboard.conftest import PASSWORD, TOKEN, Client
+
+ADMIN = {"Authorization": f"Basic {b64encode(f'admin:{PASSWORD}'.encode()).decode()}"}
+ROUTES = [
+    ("GET", "/api/admin/tokens"),
+    ("POST", "/api/admin/tokens"),
+    ("DELETE", "/api/admin/tokens/x"),
+    ("POST", "/api/admin/links"),
+    ("GET", "/api/admin/audit"),
+    ("POST", "/api/admin/migrate-usage-tracking"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_only_an_admin_changes_access(client: Client, method: str, path: str) -> None:
+    """A token that reads is told so; a stranger is asked who it is."""
+    assert (await client.request(method, path, headers=TOKEN)).status == 403
+    assert (await client.request(method, path)).status == 401
+
+
+async def test_a_token_is_made_used_and_revoked(client: Client) -> None:
+    """It is shown once, and the audit log tells of it without it."""
+    asked = {"name": "ci", "role": "viewer", "days": 7}
+    made = await client.post("/api/admin/tokens", json=asked, headers=ADMIN)
+    assert made.status == 201
+    token = (await made.json())["token"]
+    bearer = {"Authorization": f"Bearer {token}"}
+    assert (await client.get("/api/usage/daily", headers=bearer)).status == 200
+    [kept] = (await (await client.get("/api/admin/tokens", headers=ADMIN)).json())["tokens"]
+    assert (kept["name"], kept["role"], kept["revoked_at"]) == ("ci", "viewer", None)
+    gone = await client.delete(f"/api/admin/tokens/{kept['id']}", headers=ADMIN)
+    assert gone.status == 204
+    assert (await client.get("/api/usage/daily", headers=bearer)).status == 401
+    audit = await (await client.get("/api/admin/audit", headers=ADMIN)).text()
+    assert token not in audit
+    assert "token made" in audit
+    assert "token revoked" in audit
+
+
+async def test_a_viewer_sees_pseudonyms_and_takes_no_files(client: Client) -> None:
+    """On pages and in JSON; the same one for the same user."""
+    asked = {"name": "tv", "role": "viewer"}
+    made = await client.post("/api/admin/tokens", json=asked, headers=ADMIN)
+    bearer = {"Authorization": f"Bearer {(await made.json())['token']}"}
+    found = await (await client.get("/api/usage/summary", headers=bearer)).json()
+    names = [row["user_id"] for row in found["rows"]]
+    assert [name and name[:5] for name in names] == ["user-", "user-", None]
+    for path in ("/admin", "/admin/users", "/admin/calls", "/admin/calls.json"):
+        answer = await client.get(path, headers=bearer)
+        assert answer.status == 200, path
+        text = await answer.text()
+        assert ">ada<" not in text
+        assert '"ada"' not in text
+    for path in ("/api/usage/export", "/api/usage/export/summary", "/admin/users.csv"):
+        assert (await client.get(path, headers=bearer)).status == 403
+    assert (await client.get("/api/usage/user/ada", headers=bearer)).status == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("tokens", {"name": ""}, "name"),
+        ("tokens", {"name": "a", "role": "emperor"}, "role"),
+        ("tokens", {"name": "a", "days": 0}, "days"),
+        ("tokens", [], "body"),
+        ("links", {}, "user"),
+        ("links", {"user": "ada", "days": 4000}, "days"),
+    ],
+)
+async def test_what_is_wrong_is_named(client: Client, path: str, body: object, param: str) -> None:
+    """400, by the name of the member."""
+    answer = await client.post(f"/api/admin/{path}", json=body, headers=ADMIN)
+    assert answer.status == 400
+    assert (await answer.json())["error"]["param"] == param
+
+
+async def test_migrating_twice_changes_nothing(client: Client) -> None:
+    """The schema of these tests is up to date."""
+    for _ in range(2):
+        answer = await client.post("/api/admin/migrate-usage-tracking", headers=ADMIN)
+        assert answer.status == 200, await answer.text()
+        assert (await answer.json())["applied"] is False

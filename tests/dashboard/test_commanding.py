@@ -1,0 +1,81 @@
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.dashboard.conftest import ROWS, record
+
+
+def _run(directory: Path, dsn: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {name: value for name, value in os.environ.items() if name[:6] != "METER_"}
+    environment |= {"METER_DATA_DIR": str(directory), "METER_DATABASE_URL": dsn}
+    return subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "proxy", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+async def dsn(database: str) -> str:
+    """Return a ledger with a few rows."""
+    await record(database, ROWS)
+    return database
+
+
+def test_a_file_is_written_whole_and_says_so(tmp_path: Path, dsn: str) -> None:
+    """Under the name that the dashboard gives it; nothing else is left behind."""
+    days = ("--from", "2026-11-01", "--to", "2026-11-30", "--output", str(tmp_path))
+    done = _run(tmp_path / "data", dsn, "export", *days)
+    assert done.returncode == 0, done.stderr
+    [path] = tmp_path.glob("*.csv")
+    assert path.name == "usage-calls_2026-11-01_2026-11-30_UTC_v1.csv"
+    assert done.stderr == f"{path}: 4 rows\n"
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+    assert len(rows) == len(ROWS)
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["data", path.name]
+
+
+def test_a_file_may_go_to_standard_output(tmp_path: Path, dsn: str) -> None:
+    """In any format."""
+    days = ("--from", "2026-11-01", "--to", "2026-11-30", "--dialect", "raw", "--output", "-")
+    done = _run(tmp_path, dsn, "export", "--format", "summary", *days)
+    assert done.stdout.splitlines()[0].startswith("user_id,calls,")
+    done = _run(tmp_path, dsn, "export", "--format", "focus-1.2", *days)
+    assert done.stdout.startswith("AvailabilityZone,BilledCost,")
+
+
+def test_tokens_are_made_listed_and_revoked(tmp_path: Path) -> None:
+    """Without a database."""
+    made = _run(tmp_path, "", "token", "--name", "ci", "--role", "viewer", "--days", "7")
+    assert made.stdout.startswith("mtr_"), made.stderr
+    listed = _run(tmp_path, "", "token", "--list").stdout.split()
+    assert listed[1] == "viewer"
+    assert _run(tmp_path, "", "token", "--revoke", listed[0]).returncode == 0
+    assert "revoked" in _run(tmp_path, "", "token", "--list").stdout
+    wrong = _run(tmp_path, "", "token", "--revoke", "nobody")
+    assert (wrong.returncode, wrong.stderr) == (2, "openai-meter: There is no token 'nobody'.\n")
+
+
+def test_a_link_is_signed_for_a_user(tmp_path: Path) -> None:
+    """With the address at which browsers reach the dashboard."""
+    flags = ("--dashboard-url", "https://meter.example")
+    done = _run(tmp_path, "", "token", "--user", "ada", "--days", "30", *flags)
+    page, data = done.stdout.splitlines()
+    assert page.startswith("page  https://meter.example/usage/user?link=")
+    assert data.startswith("json  https://meter.example/usage/user.json?link=")
+
+
+def test_accounts_are_added_and_removed(tmp_path: Path) -> None:
+    """Their password is shown once."""
+    made = _run(tmp_path, "", "account", "--add", "flo", "--role", "finance")
+    assert len(made.stdout.strip()) == 16, made.stderr
+    assert "finance  flo" in _run(tmp_path, "", "account", "--list").stdout
+    assert _run(tmp_path, "", "account", "--remove", "flo").returncode == 0
+    assert _run(tmp_path, "", "account", "--add", "admin").returncode == 2

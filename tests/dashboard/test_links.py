@@ -1,0 +1,25 @@
+import pytest
+
+from dashboard.errors import ParameterError
+from dashboard.links import paths_of, span, user_of
+
+KEY = b"k" * 32
+
+
+def test_a_link_opens_one_user_until_it_expires() -> None:
+    """As page and as JSON, with the same signature."""
+    (page, path), (data, other) = paths_of(KEY, "a/b&c", 100)
+    assert (page, data) == ("page", "json")
+    link = path.removeprefix("/usage/user?link=")
+    assert other == f"/usage/user.json?link={link}"
+    assert user_of(KEY, link, now=99) == "a/b&c"
+    assert user_of(KEY, link, now=100) is None
+    assert user_of(KEY, link[::-1], now=99) is None
+
+
+@pytest.mark.parametrize("days", [0, 367, True, 1.5, "30", None])
+def test_a_link_is_not_for_ever(days: object) -> None:
+    """A year and a day at most."""
+    with pytest.raises(ParameterError, match="days"):
+        span(days)
+    assert span(366) == 366

@@ -1,0 +1,43 @@
+import json
+from typing import Any
+
+from dashboard.openapi import document
+from dashboard.parsing import PARAMETERS
+from tests.dashboard.conftest import TOKEN, Client
+
+
+def _paths() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(document(version="v1"))["paths"]
+    return found
+
+
+async def test_the_description_is_served(client: Client) -> None:
+    """To those who may read."""
+    assert (await client.get("/api/openapi.json")).status == 401
+    answer = await client.get("/api/openapi.json", headers=TOKEN)
+    assert (await answer.json())["openapi"] == "3.1.0"
+
+
+async def test_whatever_is_described_is_there(client: Client) -> None:
+    """And nothing under /api that is not described."""
+    routes = {
+        (route.method.lower(), route.resource.canonical)
+        for route in client.app.router.routes()
+        if route.resource is not None and route.resource.canonical.startswith("/api/")
+    }
+    described = {(method, path) for path, methods in _paths().items() for method in methods}
+    ours = {(method, path.replace(":.+", "")) for method, path in routes if method != "head"}
+    assert described == ours - {("get", "/api/openapi.json")}
+
+
+async def test_every_parameter_is_known(client: Client) -> None:
+    """A name that is described and refused would be a trap."""
+    own = {"dialect", "format", "user_id", "id"}
+    for path, methods in _paths().items():
+        for operation in methods.values():
+            names = {parameter["name"] for parameter in operation["parameters"]}
+            assert names <= {*PARAMETERS, *own}, path
+    for path in ("/api/usage/summary", "/api/usage/daily"):
+        listed = [parameter["name"] for parameter in _paths()[path]["get"]["parameters"]]
+        answer = await client.get(path, params=dict.fromkeys(listed, ""), headers=TOKEN)
+        assert answer.status == 200
