@@ -34,7 +34,7 @@ SESSION_COOKIE = "meter_session"
 CSRF_HEADER = "X-CSRF-Token"
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 OPEN_PATHS = frozenset({"/healthz", "/admin/login"})
-OPEN_FOLDERS = ("/admin/static/", "/admin/oidc", "/usage/")  # /usage/ looks at its link itself
+OPEN_FOLDERS = ("/admin/static/", "/usage/")  # /usage/ looks at its link itself
 
 _WHAT_TO_SEND = (
     "send Authorization: Bearer with a token (METER_API_TOKENS, or one made by `openai-meter "

@@ -28,9 +28,9 @@ ROWS = [
 ]
 
 
-async def record(dsn: str, rows: Sequence[LedgerRow]) -> None:
+async def record(dsn: str, rows: Sequence[LedgerRow], *, report_timezone: str = "UTC") -> None:
     """Put rows into the ledger."""
-    writer = Writer(dsn, report_timezone="UTC")
+    writer = Writer(dsn, report_timezone=report_timezone)
     await writer.insert(rows)
     await writer.close()
 
