@@ -183,16 +183,34 @@ class Snapshot:
         """Return sums by keys, in the order of the filter; all of them unless there is a limit."""
         source = source_of(wanted, keys, search_in)
         values = summing(wanted, keys, search_in, limit=None if limit is None else limit + 1)
-        rows = await self._fetch(selects.sums(source, keys), *values)
-        if limit is None or len(rows) <= limit:
+        if limit is None:
+            return Found(rows=await self._fetch(selects.sums(source, keys), *values))
+        ranks = await self._fetch(selects.ranks(source), *values)
+        rows = await self._of_users(wanted, source, [row["user_id"] for row in ranks[:limit]])
+        if len(ranks) <= limit:
             return Found(rows=rows)
-        last = rows[limit - 1]
-        return Found(rows=rows[:limit], after=(last["after_place"], last["after_name"]))
+        last = ranks[limit - 1]
+        return Found(rows=rows, after=(last["after_place"], last["after_name"]))
 
-    async def totals(self, wanted: Filter, *, search_in: str = "", users: bool = False) -> Row:
+    async def _of_users(
+        self, wanted: Filter, source: Source, users: Sequence[str | None]
+    ) -> Sequence[Row]:
+        """Return the sums of some users, in their order; None is who was not named."""
+        named = tuple(user for user in users if user is not None)
+        parts = [wanted.with_(users=named, search=None, sort=None)] if named else []
+        if None in users:
+            nameless = (*wanted.without, "user")
+            parts.append(wanted.with_(users=(), without=nameless, search=None, sort=None))
+        found: dict[str | None, Row] = {}
+        for part in parts:
+            values = summing(part, ("user_id",), "", limit=None)
+            rows = await self._fetch(selects.sums(source, ("user_id",)), *values)
+            found |= {row["user_id"]: row for row in rows}
+        return [found[user] for user in users]
+
+    async def totals(self, wanted: Filter, *, search_in: str = "") -> Row:
         """Return the sums of the whole filter."""
-        keys: tuple[Key, ...] = ("user_id",) if users else ()
-        source = source_of(wanted, keys, search_in)
+        source = source_of(wanted, (), search_in)
         return (await self._fetch(selects.totals(source), *places(wanted, search_in)))[0]
 
     async def active_users(

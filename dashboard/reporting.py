@@ -27,7 +27,7 @@ class Reporter:
 
     async def overview(self, wanted: Filter) -> Report:
         """Return everything at a glance: periods, days, endpoints, users, the month's end."""
-        endpoints = await self._sums("endpoints", "Endpoints", wanted, ("endpoint",), users=True)
+        endpoints = await self._sums("endpoints", "Endpoints", wanted, ("endpoint",))
         days = await self._sums("days", "Cost by day", wanted, ("day", "endpoint"))
         top = wanted.with_(sort=None, size=TOP_USERS)
         users = await self._sums("users", "Top users", top, ("user_id",), limit=TOP_USERS)
@@ -185,7 +185,7 @@ class Reporter:
         everybody = await asked.active_users(wanted, search_in=search_in) if users else {}
         sums = tables.Sums(
             rows=found.rows,
-            total=await asked.totals(wanted, search_in=search_in, users="user_id" in keys),
+            total=await asked.totals(wanted, search_in=search_in),
             users=counted,
             all_users=everybody.get(()),
             before=before,
@@ -209,7 +209,7 @@ class Reporter:
         else:
             asked = previous.with_(sort=None)
         found = await self._snapshot.sums(asked, keys, search_in=search_in)
-        total = await self._snapshot.totals(previous, search_in=search_in, users="user_id" in keys)
+        total = await self._snapshot.totals(previous, search_in=search_in)
         return {tuple(row[key] for key in keys): row for row in found.rows}, total
 
     async def _calls(self, name: str, title: str, wanted: Filter, *, limit: int) -> Table:
