@@ -29,6 +29,7 @@ CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 10.0
 EXPORT_SECONDS = 600.0
 IDLE_SECONDS = 60.0
+FEW_DAYS = 45  # up to which single days are read sooner than spans by endpoint and model
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -284,7 +285,10 @@ def _source_of_users(wanted: Filter, keys: tuple[Key, ...]) -> Source:
     if "day" in keys or wanted.users:
         return "users"
     by_feature = {"endpoint", "model"} & {*keys, *wanted.without}
-    return "features" if by_feature or wanted.endpoints or wanted.models else "spans"
+    if not by_feature and not wanted.endpoints and not wanted.models:
+        return "spans"
+    few_days = wanted.first is not None and (wanted.last - wanted.first).days < FEW_DAYS
+    return "users" if few_days else "features"
 
 
 def places(wanted: Filter, search_in: str) -> tuple[object, ...]:
