@@ -91,7 +91,7 @@ class Reporter:
             "endpoint",
             f"Endpoint {name}",
             wanted,
-            await self._sums("days", "By day", wanted, ("day",), users=True),
+            await self._sums("days", "By day", wanted, ("day",)),
             await self._sums("models", "Models", wanted, ("model",)),
             await self._sums("users", "Top users", wanted, ("user_id",), limit=most),
             tables.plain("outcomes", "How calls ended", tables.OUTCOMES, answers),
