@@ -9,26 +9,31 @@ from pathlib import Path
 
 from proxy.core.mounts import Mount
 from proxy.errors import ConfigurationError
+from proxy.resuming import ResumingContext
 from proxy.settings import Settings, variable
 
 _PROTOCOLS = ("http/1.1",)
 
 
-def upstream_context(settings: Settings) -> ssl.SSLContext:
+def upstream_context(settings: Settings) -> ResumingContext:
     """Return the context of connections to the upstream."""
     return _trusting(settings.upstream_ca_file, variable("upstream_ca_file"))
 
 
-def mount_context(settings: Settings, mount: Mount) -> ssl.SSLContext:
+def mount_context(settings: Settings, mount: Mount) -> ResumingContext:
     """Return the context of connections to a mounted upstream, with its own authorities if any."""
     if mount.ca_file is None:
         return upstream_context(settings)
     return _trusting(Path(mount.ca_file), f"{variable('upstreams')}: {mount.name}: ca_file")
 
 
-def _trusting(path: Path | None, setting: str) -> ssl.SSLContext:
+def _trusting(path: Path | None, setting: str) -> ResumingContext:
+    context = ResumingContext()
     try:
-        context = ssl.create_default_context(cafile=path)
+        if path is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(path)
     except OSError as exc:  # also what ssl.SSLError is
         raise ConfigurationError(
             f"{setting} is '{path}': expected certificates in PEM ({exc})"

@@ -26,6 +26,7 @@ from proxy.errors import (
     UpstreamUnreachableError,
 )
 from proxy.framing import AnswerHead
+from proxy.resuming import ResumingContext
 
 MAX_INTERIM_ANSWERS = 100  # 1xx heads before one final one
 _FAULT = "a fault in openai-meter ended this call; see its log"
@@ -98,6 +99,7 @@ class UpstreamLink(asyncio.Protocol):
         self.reading_paused = False
         self.request_sent = False
         self.idle_since = 0.0
+        self.session_known = False
         self._reset()
 
     def _reset(self) -> None:
@@ -310,7 +312,7 @@ class Pool:
         *,
         spawn: Callable[[Coroutine[None, None, None]], object],
         report_fault: Callable[[BaseException], None],
-        tls: ssl.SSLContext | None,
+        tls: ResumingContext | None,
         connect_timeout_seconds: float,
         keep_seconds: float = 45.0,
         max_head_bytes: int = 262_144,
@@ -345,6 +347,9 @@ class Pool:
         """Keep a connection for the next call."""
         link.idle_since = self._swept
         self._idle.append(link)
+        if self._tls is not None and not link.session_known:
+            link.session_known = True
+            self._tls.remember(link.transport.get_extra_info("ssl_object"))
 
     def forget(self, link: UpstreamLink) -> None:
         """Drop a connection that is no more, wherever it is."""

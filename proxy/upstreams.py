@@ -4,7 +4,6 @@ Each has a pool, trust, patience and header fields of its own; journal, attribut
 whatever else a relay does are the same for all.
 """
 
-import ssl
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from proxy.core.passage import Destination
 from proxy.core.plans import RequestPlans
 from proxy.forwarding import Limits, Relay
 from proxy.framing import Request
+from proxy.resuming import ResumingContext
 from proxy.settings import Settings
 from proxy.tls import mount_context, upstream_context
 from proxy.upstream import Address, Pool
@@ -36,8 +36,8 @@ class Shared:
 class Contexts(NamedTuple):
     """Whom to trust: files are read for it, so it is made before an event loop runs."""
 
-    main: ssl.SSLContext | None
-    mounted: dict[str, ssl.SSLContext | None]
+    main: ResumingContext | None
+    mounted: dict[str, ResumingContext | None]
 
     @classmethod
     def of(cls, settings: Settings) -> "Contexts":
@@ -46,7 +46,7 @@ class Contexts(NamedTuple):
         return cls(main, dict(_contexts(settings)))
 
 
-def _contexts(settings: Settings) -> Iterator[tuple[str, ssl.SSLContext | None]]:
+def _contexts(settings: Settings) -> Iterator[tuple[str, ResumingContext | None]]:
     for mount in settings.upstreams.upstreams:
         yield mount.name, mount_context(settings, mount) if _is_tls(mount.url) else None
 
@@ -120,7 +120,7 @@ def _destination(mount: Mount, fields: AttributionFields) -> Destination:
 
 
 def _relay(
-    settings: Settings, mount: Mount, context: ssl.SSLContext | None, shared: Shared
+    settings: Settings, mount: Mount, context: ResumingContext | None, shared: Shared
 ) -> Relay:
     address = Address.of(mount.url)
     patience = mount.connect_timeout_seconds or settings.upstream_connect_timeout_seconds

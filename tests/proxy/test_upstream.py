@@ -52,7 +52,7 @@ async def connection(pool: Pool) -> UpstreamLink:
     return await asyncio.wait_for(waiting.link, 5)
 
 
-def pool_of(upstream: Upstream, *, tls: ssl.SSLContext | None = None) -> Pool:
+def pool_of(upstream: Upstream) -> Pool:
     """Return a pool of connections."""
     tasks: set[object] = set()
     loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ def pool_of(upstream: Upstream, *, tls: ssl.SSLContext | None = None) -> Pool:
         Address.of(upstream.url),
         spawn=spawn,
         report_fault=report,
-        tls=tls,
+        tls=None,
         connect_timeout_seconds=5,
         keep_seconds=10,
     )
