@@ -11,7 +11,7 @@ LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 
 # What an installation was made from; a moved checkout or another lock makes another one.
 FINGERPRINT = { pwd; $(BIN)/python -V; cat pyproject.toml; cat requirements/*.txt; } | sha256sum
 
-.PHONY: help install dev e2e run test check lint types contracts cover bench lock wheel clean
+.PHONY: help install dev e2e run test surfaces check lint types contracts cover bench lock wheel clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile
@@ -44,6 +44,11 @@ test: dev ## run the tests
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
 	echo "Chromium is not installed (apt-get install chromium): the tests in a browser are skipped, all others run"
 	@$(BIN)/python -m pytest $(ARGS)
+
+surfaces: install ## write docs/surfaces.md anew from the registry and the price list
+	@$(BIN)/python -c 'from proxy.core.surfaces import page; from proxy.pricefile import load_price_book; \
+	from proxy.resources import resource; print(page(load_price_book(resource("pricing.yaml"))), end="")' \
+	> docs/surfaces.md
 
 lint: dev ## ruff: rules and format
 	@$(BIN)/ruff check .

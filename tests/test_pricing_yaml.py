@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from proxy.core.model import Cost, Usage
-from proxy.core.operations import REGISTRY
+from proxy.core.operations import FAMILIES, REGISTRY
 from proxy.core.pricelist import read_catalog
 from proxy.core.usage import read_usage
 from proxy.errors import (
@@ -252,7 +252,7 @@ def test_free_calls_are_known_by_the_names_of_operations() -> None:
     document = read_document((Path(__file__).parents[1] / "pricing.yaml").read_bytes())
     free = read_catalog(document).free
     operations = {o.name: o for patterns in REGISTRY.values() for o in patterns.values()}
-    assert free - operations.keys() == {"organization", "skills"}
+    assert free - operations.keys() == set(FAMILIES)
     assert not any(operations[name].reads_usage for name in free & operations.keys())
 
 

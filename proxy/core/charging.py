@@ -34,6 +34,7 @@ from proxy.core.operations import MEDIA_ELSEWHERE, SESSIONS, TIMED_SESSIONS, ope
 from proxy.core.pricing import NOTHING, PriceBook, Quantities
 from proxy.core.units import estimated_units, tokens_by_size
 from proxy.core.usage import itemised, read_usage
+from proxy.core.verdicts import UNPRICED
 from proxy.errors import UnknownRateError, UnknownToolFeeError, UnpricedError, UsageError
 
 _CONTRADICTORY = "contradictory_usage"
@@ -121,10 +122,18 @@ def _reading(record: Closing, book: PriceBook) -> _Reading:
     if book.is_free(name):
         return _free(book)
     if record.usage is None:
-        return _estimated(record, book) or _counted(record, book)
+        return _unpriced(record) or _estimated(record, book) or _counted(record, book)
     if (record.status or 0) >= _FIRST_ERROR_STATUS:
         return _Reading(problem=record.usage_problem)
     return _reported(record, record.usage, book)
+
+
+def _unpriced(record: Closing) -> _Reading | None:
+    """Return why there is no price for a kind of call that has succeeded; None: there may be."""
+    name, status = record.opening.operation_name, record.status
+    if name not in UNPRICED or not (status in _SUCCESS or status == _SWITCHED):
+        return None
+    return _Reading(problem=UNPRICED[name][0])
 
 
 def _session(record: Closing, book: PriceBook) -> _Reading | None:

@@ -106,6 +106,7 @@ MEDIA_ELSEWHERE = frozenset(
         "live.hangup",
         "live.refer",
         "live.reject",
+        "live.sessions.fork",
     )
 )
 
@@ -170,9 +171,15 @@ NAMED: tuple[tuple[str, str, str], ...] = (
     ("POST", "videos/characters", "videos.characters.create"),
     ("GET", "videos/characters/*", "videos.characters.retrieve"),
     ("POST", "evals/*/runs/*", "evals.runs.cancel"),
+    ("POST", "evals/*/runs/*/cancel", "evals.runs.cancel"),
     ("GET", "evals/*/runs/*/output_items", "evals.runs.output_items"),
     ("GET", "evals/*/runs/*/output_items/*", "evals.runs.output_items.retrieve"),
     ("GET", "deployments", "models.list"),
+    ("POST", "content_provenance_checks", "content_provenance_checks"),
+    ("POST", "chatkit/sessions", "chatkit.sessions.create"),
+    ("POST", "agents/automations/*/pause", "agents.automations.pause"),
+    ("POST", "agents/automations/*/resume", "agents.automations.resume"),
+    ("GET", "agents/sessions/*/artifacts/*/content", "agents.sessions.artifacts.content"),
 )
 
 # Path and name of what can be listed, created, retrieved, updated and deleted in the usual way.
@@ -198,6 +205,25 @@ RESOURCES: tuple[tuple[str, str], ...] = (
     ("evals", "evals"),
     ("evals/*/runs", "evals.runs"),
     ("skills", "skills"),
+    ("audio/voices", "audio.voices"),
+    ("audio/voice_consents", "audio.voice_consents"),
+    ("agents/automations", "agents.automations"),
+    ("agents/automations/*/invocations", "agents.automations.invocations"),
+    ("agents/environments/templates", "agents.environments.templates"),
+    ("agents/environments", "agents.environments"),
+    ("agents/environments/*/files", "agents.environments.files"),
+    ("agents/sessions", "agents.sessions"),
+    ("agents/sessions/*/artifacts", "agents.sessions.artifacts"),
+    ("agents/sessions/*/events", "agents.sessions.events"),
+    ("agents/sessions/*/items", "agents.sessions.items"),
+    ("agents/sessions/*/traces", "agents.sessions.traces"),
+    ("agents/sessions/*/turns", "agents.sessions.turns"),
+    ("agents/sessions/*/turns/*/items", "agents.sessions.turns.items"),
+    ("agents/sessions/*/subagents", "agents.sessions.subagents"),
+    ("agents/sessions/*/subagents/*/items", "agents.sessions.subagents.items"),
+    ("agents/sessions/*/subagents/*/turns", "agents.sessions.subagents.turns"),
+    ("agents/sessions/*/subagents/*/turns/*/items", "agents.sessions.subagents.turns.items"),
+    ("agents", "agents"),  # last, for agents/* is also the list of each of these
 )
 VERBS: tuple[tuple[str, str, str], ...] = (
     ("GET", "", "list"),
@@ -252,7 +278,16 @@ MAKERS = frozenset(
         "evals.runs.create",
     )
 )
-FAMILIES = ("organization", "chatkit", "skills")  # named as a whole, whatever the path below
+FAMILIES = (  # named as a whole, whatever the path below
+    "organization",
+    "chatkit",
+    "skills",
+    "projects",
+    "safety",
+    "vaults",
+    "webhook_endpoints",
+    "webhook_event_types",
+)
 
 
 def operation_of(method: str, path: str) -> Operation:

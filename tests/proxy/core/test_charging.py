@@ -612,3 +612,23 @@ def test_a_call_that_was_left_alone_has_the_tier_that_it_asked_for() -> None:
         estimate=Estimate(input_tokens=100),
     )
     assert (row.usage_source, row.cost_usd) == ("estimated", Decimal("0.0004"))
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "problem"),
+    [
+        ("vector_stores.search", 200, "no_published_price"),
+        ("containers.create", 200, "billed_elsewhere"),
+        ("agents.sessions.create", 201, "usage_not_read"),
+        ("agents.sessions.create", 400, None),
+        ("live.attach", 101, "billed_elsewhere"),
+        ("unknown", 200, "unknown_operation"),
+        ("unknown", None, None),
+    ],
+)
+def test_a_kind_without_a_price_says_why(
+    name: str, status: int | None, problem: str | None
+) -> None:
+    """An answer that is no success has cost nothing, as far as is known."""
+    row = row_as(name, None, status=status)
+    assert (row.cost_usd, row.usage_source, row.usage_problem) == (None, "unavailable", problem)
