@@ -29,7 +29,7 @@ TOOLS_PRICE_ID = "tools"
 FREE_PRICE_ID = "free"
 _DATE = re.compile(r"-[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DATE_LENGTH = len("-2026-11-22")
-_MOST_KNOWN = 4096
+MAX_KNOWN = 4096
 
 Rates = Mapping[str, Decimal | None]
 """USD per million tokens by component; None: known not to be published, so nothing replaces it."""
@@ -151,7 +151,7 @@ class Names:
         if not name:
             return None
         if name not in self._known:
-            if len(self._known) >= _MOST_KNOWN:
+            if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             self._known[name] = self._aliases.get(name) or self._find(name)
         return self._known[name]

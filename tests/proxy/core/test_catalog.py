@@ -3,7 +3,7 @@ from decimal import Decimal
 
 import pytest
 
-from proxy.core.catalog import Contract, Entry, Names, Period
+from proxy.core.catalog import MAX_KNOWN, Contract, Entry, Names, Period
 
 MINI = Entry(model_id="gpt-4o-mini", names=("gpt-4o-mini",), dated=True, periods=(Period(),))
 FULL = Entry(model_id="gpt-4o", names=("gpt-4o", "gpt-4o-2024-08-06"), periods=(Period(),))
@@ -56,6 +56,15 @@ def test_a_name_finds_the_entry_that_lists_it(name: str, entry: Entry) -> None:
 def test_a_similar_name_finds_nothing(name: str | None) -> None:
     """A price guessed from a neighbour is wrong more often than not."""
     assert NAMES.find(name) is None
+
+
+def test_how_many_names_are_remembered_is_bounded() -> None:
+    """Clients choose names, and those that are none are remembered as well."""
+    names = Names([MINI], {})
+    for number in range(MAX_KNOWN + 1):
+        assert names.find(f"model-{number}") is None
+    assert len(names._known) == 1  # noqa: SLF001 - what is kept is the point
+    assert names.find("gpt-4o-mini") is MINI
 
 
 def test_a_contract_covers_its_models_from_its_day_on() -> None:
