@@ -1,5 +1,5 @@
 # Set up, run and check openai-meter; every target works on a fresh checkout, in any directory, as root or not.
-# Variables: PYTHON (3.11 or newer, default python3), ARGS (passed on by run, test, bench and lock).
+# Variables: PYTHON (3.11 or newer, default python3), ARGS (passed on by run, test, prove, bench and lock).
 
 PYTHON ?= python3
 ARGS ?=
@@ -11,7 +11,7 @@ LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 
 # What an installation was made from; a moved checkout or another lock makes another one.
 FINGERPRINT = { pwd; $(BIN)/python -V; cat pyproject.toml; cat requirements/*.txt; } | sha256sum
 
-.PHONY: help install dev e2e run test surfaces check lint types contracts cover bench lock wheel clean
+.PHONY: help install dev e2e run test prove surfaces check lint types contracts cover bench lock wheel clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile
@@ -50,12 +50,15 @@ surfaces: install ## write docs/surfaces.md anew from the registry and the price
 	from proxy.resources import resource; print(page(load_price_book(resource("pricing.yaml"))), end="")' \
 	> docs/surfaces.md
 
+prove: dev ## break everything under load and count what came of it
+	@$(BIN)/python -m prove $(ARGS)
+
 lint: dev ## ruff: rules and format
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
 types: dev ## mypy, strict
-	@$(BIN)/mypy proxy dashboard tests
+	@$(BIN)/mypy proxy dashboard tests prove
 
 contracts: dev ## import-linter: who may know whom
 	@$(BIN)/lint-imports
