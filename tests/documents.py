@@ -35,3 +35,9 @@ def links(document: Path) -> list[str]:
     """Return where the links of a document lead."""
     text = _FENCE.sub("", document.read_text())
     return _LINK.findall(text)
+
+
+def anchors(document: Path) -> list[str]:
+    """Return what its headings are called in links."""
+    headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", document.read_text()), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import shlex
+import sys
 from dataclasses import fields
 from decimal import Decimal
 from importlib.util import find_spec
@@ -24,11 +25,13 @@ from proxy.heartbeat import State, publish
 from proxy.pricefile import load_price_book
 from proxy.resources import resource
 from proxy.settings import Address, Settings, read_settings, variable
-from tests.documents import DOCUMENTS, README, ROOT, block, blocks, links, table
+from tests.documents import DOCUMENTS, README, ROOT, anchors, block, blocks, links, table
 from tests.fakes.answers import answer
 from tests.fakes.relay import running_worker
 from tests.fakes.serving import PATIENCE_SECONDS, serving
 from tests.fakes.upstream import Upstream
+
+CALLS = ROOT / "docs" / "calls.md"
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +68,7 @@ def test_every_setting_is_there_with_its_default_and_meaning() -> None:
 
 def test_upstreams_are_written_as_shown() -> None:
     """The example is one that is taken, and the table has every member in its order."""
-    settings = read_settings({"upstreams": block(README, "json", "openrouter.ai")})
+    settings = read_settings({"upstreams": block(CALLS, "json", "openrouter.ai")})
     upstreams = {mount.name: mount for mount in settings.upstreams.upstreams}
     assert set(upstreams) == {"azure", "openrouter", "vllm"}
     assert (upstreams["openrouter"].ask_usage, upstreams["vllm"].idle_timeout_seconds) == (
@@ -73,7 +76,7 @@ def test_upstreams_are_written_as_shown() -> None:
         120,
     )
     members = [field.name for field in fields(Mount) if field.name != "name"]
-    assert [row[0] for row in table(README, "Member")] == [f"`{name}`" for name in members]
+    assert [row[0] for row in table(CALLS, "Member")] == [f"`{name}`" for name in members]
 
 
 def test_every_attribution_header_is_there() -> None:
@@ -179,6 +182,13 @@ def test_commands_are_those_that_exist() -> None:
         assert set(re.findall(r"`make ([a-z]+)", document.read_text())) <= targets
 
 
+async def test_every_command_is_there() -> None:
+    """The table is what `--help` says, in its order."""
+    said = await _run(f"{shlex.quote(sys.executable)} -m proxy --help", COLUMNS="200")
+    listed = re.findall(r"^    (\w+)\s+(\S.*)$", said, re.MULTILINE)
+    assert [[f"`{name}`", words] for name, words in listed] == table(README, "Command")
+
+
 def test_the_container_is_run_as_its_file_says() -> None:
     """Ports and volume of the command are those of the image."""
     command = block(README, "sh", "docker run")
@@ -209,6 +219,18 @@ def test_links_lead_somewhere(document: Path) -> None:
         for link in links(document)
         if not link.startswith(("http", "#"))
         and not (document.parent / link.partition("#")[0]).exists()
+    ]
+    assert dead == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_sections_that_exist(document: Path) -> None:
+    """A moved section takes the links to it along."""
+    dead = [
+        link
+        for link in links(document)
+        if (target := link.partition("#"))[2] and not link.startswith("http")
+        if target[2] not in anchors(document.parent / target[0] if target[0] else document)
     ]
     assert dead == []
 
