@@ -6,18 +6,19 @@ under another name first, so that half of one never looks whole.
 
 import argparse
 import asyncio
+import contextlib
 import getpass
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 from zoneinfo import ZoneInfo, available_timezones
 
 from dashboard import exports
-from dashboard.errors import DashboardError, ParameterError
+from dashboard.errors import ConfigurationError, DashboardError, ParameterError
 from dashboard.exporting import statement_of
 from dashboard.exports import BYTE_ORDER_MARK, DIALECTS, FORMS
 from dashboard.filters import Filter
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--tz", metavar="ZONE", help="where days begin (default: the report's)")
     export.add_argument("--format", choices=FORMS, default="calls")
     export.add_argument("--dialect", choices=DIALECTS, default="excel")
-    export.add_argument("--output", type=Path, help="file or directory; - is standard output")
+    export.add_argument("--output", help="file or directory (DIR/ is made); - is standard output")
     export.set_defaults(run=_export)
     token = commands.add_parser("token", help="make, list and revoke tokens; sign links for users")
     what = token.add_mutually_exclusive_group(required=True)
@@ -111,9 +112,12 @@ def _target(options: argparse.Namespace, wanted: Filter) -> Path | None:
     name = exports.file_name(options.format, wanted)
     if options.output is None:
         return Path(name)
-    if str(options.output) == "-":
+    if options.output == "-":
         return None
-    chosen: Path = options.output
+    chosen = Path(options.output)
+    if options.output.endswith("/"):
+        with _said_when_unwritable(chosen):
+            chosen.mkdir(parents=True, exist_ok=True)
     return chosen / name if chosen.is_dir() else chosen
 
 
@@ -127,7 +131,10 @@ async def _copy(
 ) -> None:
     change = exports.chunked(dialect)
     fresh = None if target is None else target.with_name(f".{target.name}.part")
-    with open(fresh or sys.stdout.fileno(), "wb", closefd=fresh is not None) as file:  # noqa: ASYNC230 - nothing else runs
+    with (
+        _said_when_unwritable(target),
+        open(fresh or sys.stdout.fileno(), "wb", closefd=fresh is not None) as file,  # noqa: ASYNC230 - nothing else runs
+    ):
 
         async def write(chunk: bytes) -> None:
             file.write(change(chunk))
@@ -139,6 +146,18 @@ async def _copy(
     if fresh is not None and target is not None:
         fresh.replace(target)
         progress.end(f"{target}: {rows:,} rows")
+
+
+@contextlib.contextmanager
+def _said_when_unwritable(target: Path | None) -> Iterator[None]:
+    """Translate what the file raises, which would be taken for the database's otherwise."""
+    try:
+        yield
+    except (ConnectionResetError, TimeoutError):  # the database's
+        raise
+    except OSError as exc:
+        where = target or "standard output"
+        raise ConfigurationError(f"{where} cannot be written: {exc.strerror}") from exc
 
 
 class _Progress:

@@ -207,14 +207,16 @@ def _parser() -> argparse.ArgumentParser:
         child.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     _add_demo(commands)
     retain = _add(commands, "retain", _retain, "let go of the rows of old months")
+    retain.usage = "openai-meter retain --months N (--export DIR | --no-export) [--SETTING VALUE …]"
     retain.add_argument("--months", type=int, required=True, help="how many months are kept")
     retain.add_argument("--export", type=Path, metavar="DIR", help="where the rows go first")
     retain.add_argument("--no-export", action="store_true", help="let the rows go for ever")
     verify = _add(commands, "verify", _verify, "check the ledger against itself")
+    verify.usage = "openai-meter verify [--from DAY] [--to DAY] [--SETTING VALUE …]"
     verify.add_argument(
         "--from",
         dest="first",
-        type=date.fromisoformat,
+        type=day,
         default=date.min,
         metavar="DAY",
         help="first day to look at, in the report time zone",
@@ -222,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--to",
         dest="past",
-        type=date.fromisoformat,
+        type=day,
         default=date.max,
         metavar="DAY",
         help="first day not to look at any more",

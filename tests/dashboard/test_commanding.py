@@ -42,6 +42,26 @@ def test_a_file_is_written_whole_and_says_so(tmp_path: Path, dsn: str) -> None:
     assert sorted(found.name for found in tmp_path.iterdir()) == ["data", path.name]
 
 
+def test_a_directory_is_made(tmp_path: Path, dsn: str) -> None:
+    """What ends in a slash is one, so that a second file does not replace the first."""
+    days = ("--from", "2026-11-01", "--to", "2026-11-30", "--output", f"{tmp_path}/reports/")
+    for form in ("calls", "summary"):
+        done = _run(tmp_path, dsn, "export", "--format", form, *days)
+        assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == [
+        "usage-calls_2026-11-01_2026-11-30_UTC_v1.csv",
+        "usage-summary_2026-11-01_2026-11-30_UTC_v1.csv",
+    ]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, dsn: str) -> None:
+    """It is not the database that is at fault."""
+    path = tmp_path / "nowhere" / "calls.csv"
+    done = _run(tmp_path, dsn, "export", "--output", str(path))
+    assert done.returncode == 2
+    assert done.stderr == f"openai-meter: {path} cannot be written: No such file or directory\n"
+
+
 def test_a_file_may_go_to_standard_output(tmp_path: Path, dsn: str) -> None:
     """In any format."""
     days = ("--from", "2026-11-01", "--to", "2026-11-30", "--dialect", "raw", "--output", "-")

@@ -159,6 +159,13 @@ def test_verify_needs_a_database(tmp_path: Path) -> None:
     assert "no Postgres runs in" in done.stderr
 
 
+def test_a_day_that_is_none_is_named() -> None:
+    """In words of ours."""
+    done = _run("verify", "--from", "yesterday")
+    assert done.returncode == 2
+    assert done.stderr.endswith("argument --from: invalid day value: 'yesterday'\n")
+
+
 async def test_verify_tells_by_its_exit_status(database: str) -> None:
     """So that a script can rely on it."""
     done = await asyncio.to_thread(_run, "verify", "--database-url", database)
