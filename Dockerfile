@@ -14,7 +14,7 @@ RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
 
 FROM python:3.12-slim
 # Postgres wants a user with a name.
-RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/openai-meter meter
+RUN useradd --uid 10001 --create-home --home-dir /var/lib/openai-meter --shell /usr/sbin/nologin meter
 COPY --from=build /opt/openai-meter /opt/openai-meter
 ENV PATH=/opt/openai-meter/bin:$PATH \
     METER_DATA_DIR=/var/lib/openai-meter \
