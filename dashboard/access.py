@@ -102,6 +102,14 @@ class Access:
         role = await self._role(name, password, address)
         return None if role is None else await self.begin(name, role)
 
+    def demand_patience(self, address: str) -> None:
+        """Raise TooManyAttemptsError if an address has to wait."""
+        self._by_address.check(address)
+
+    def failed(self, address: str) -> None:
+        """Count a log-in that failed elsewhere than by a password."""
+        self._by_address.failed(address)
+
     async def begin(self, name: str, role: Role) -> str:
         """Return the cookie of a new session, whatever session there was before."""
         now = self._now()

@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo, available_timezones
 import structlog
 from aiohttp import web
 
-from dashboard import administering, exporting, live, login, sharing, statics, views
+from dashboard import administering, exporting, live, login, sharing, signon, statics, views
 from dashboard.access import Access
 from dashboard.administering import OWNER_DSN
 from dashboard.errors import ConfigurationError
 from dashboard.exporting import CONNECTIONS, EXPORTS
 from dashboard.guarding import ACCESS, SECURE, explained, guarded, protected
-from dashboard.login import REGISTER, SINGLE_SIGN_ON
+from dashboard.login import REGISTER
 from dashboard.passwords import password_hash
 from dashboard.queries import Ledger
 from dashboard.register import Register
@@ -53,12 +53,12 @@ def create_app(
     )
     app[EXPORTS] = Ledger(reader, connections=CONNECTIONS)
     app[REGISTER] = register
-    app[SINGLE_SIGN_ON] = False
+    signon.add_sign_on(app, settings, clock=monotonic)
     app[SECURE] = settings.base_url.startswith("https:")
     app[ZONES] = {name: ZoneInfo(name) for name in sorted(available_timezones())}
     app[live.WATCHER] = live.Watcher(app[LEDGER].watermark)
     app.on_shutdown.append(app[live.WATCHER].stop)
-    for more in (exporting, administering, sharing, views, login, live, statics):
+    for more in (exporting, administering, sharing, views, login, signon, live, statics):
         app.add_routes(more.routes)
     views.add_pages(app)
     app.on_cleanup.append(_close)

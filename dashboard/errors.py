@@ -31,6 +31,10 @@ class TooManyAttemptsError(DashboardError):
     """Too many failed log-ins from this address; try again in a minute."""
 
 
+class SignOnError(DashboardError):
+    """The provider of log-ins has not said who this is."""
+
+
 class ParameterError(DashboardError):
     """A parameter of the request cannot be used; `parameter` names it."""
 

@@ -33,7 +33,7 @@ VIEWER = web.RequestKey("viewer", Viewer)
 SESSION_COOKIE = "meter_session"
 CSRF_HEADER = "X-CSRF-Token"
 SAFE_METHODS = frozenset({"GET", "HEAD"})
-OPEN_PATHS = frozenset({"/healthz", "/admin/login"})
+OPEN_PATHS = frozenset({"/healthz", "/admin/login", "/admin/oidc", "/admin/oidc/callback"})
 OPEN_FOLDERS = ("/admin/static/", "/usage/")  # /usage/ looks at its link itself
 
 _WHAT_TO_SEND = (

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlencode
 
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
@@ -77,6 +78,7 @@ def login_page(
     return _templates.get_template("login.html").render(
         {"title": "Log in", "scripts": False, "live": False, "single_sign_on": single_sign_on}
         | {"problem": problem, "hidden": list(hidden.items())}
+        | {"following": urlencode({"next": hidden.get("next", "")})}
     )
 
 

@@ -36,6 +36,16 @@ class Settings(BaseSettings):
     api_tokens: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
         default=(), repr=False
     )
+    oidc_issuer: str | None = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: str | None = Field(default=None, repr=False)
+    oidc_scopes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = (
+        *("openid", "email", "profile"),
+    )
+    oidc_role_claim: str = "groups"
+    oidc_roles: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = (
+        *("admin=admin", "finance=finance", "viewer=viewer"),
+    )
     log_format: Literal["auto", "json", "console"] = "auto"
 
     @property

@@ -12,7 +12,9 @@ from proxy.settings import PREFIX, Settings, variable
 
 PASSWORD_SECONDS = 60.0
 PYTHON = (sys.executable, "-P", "-m")
-_ADMIN = ("admin_password", "api_tokens", "dashboard_database_url")  # for the dashboard alone
+_ADMIN = (  # for the dashboard alone
+    *("admin_password", "api_tokens", "dashboard_database_url", "oidc_client_secret"),
+)
 _UPSTREAM = ("upstreams",)  # may hold keys, for the workers alone
 
 

@@ -25,7 +25,10 @@ from proxy.errors import ConfigurationError
 PREFIX = "METER_"
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.1
 SECRETS = frozenset(
-    {"dashboard_database_url", "admin_password", "api_tokens", "database_url", "upstreams"}
+    {
+        *("admin_password", "api_tokens", "dashboard_database_url", "database_url"),
+        *("oidc_client_secret", "upstreams"),
+    }
 )
 NEEDED = (  # attribution is taken off a call; without these it would be another one
     *("Authorization", "Proxy-Authorization", "Api-Key", "Cookie", "Host", "User-Agent"),
@@ -120,6 +123,31 @@ def _time_zone(name: str) -> str:
     except (OSError, ValueError, LookupError):
         raise ValueError("expected an IANA time zone such as UTC or Europe/Berlin") from None
     return name
+
+
+def _issuer(value: str) -> str:
+    """Accept the address of a provider; nobody on the way there may change what it says."""
+    parts = urlsplit(_base_url(value))
+    if parts.scheme != "https" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        raise ValueError("expected https://…, or http:// on this machine")
+    return value
+
+
+def _role_choices(pairs: tuple[str, ...]) -> tuple[str, ...]:
+    for pair in pairs:
+        value, _, role = pair.rpartition("=")
+        if not value or role not in {"admin", "finance", "viewer"}:
+            raise ValueError(
+                f"expected VALUE=ROLE with admin, finance or viewer, separated by commas, "
+                f"{pair!r} is none"
+            )
+    return pairs
+
+
+def _scopes(names: tuple[str, ...]) -> tuple[str, ...]:
+    if "openid" not in names:
+        raise ValueError("expected openid among the scopes")
+    return names
 
 
 def _existing_file(path: Path) -> Path:
@@ -273,6 +301,27 @@ class Settings(BaseSettings):
     api_tokens: Names = Field(
         default=(), repr=False, description="bearer tokens that may read the usage API, with commas"
     )
+    oidc_issuer: Annotated[str, AfterValidator(_issuer)] | None = Field(
+        default=None, description="OpenID Connect provider that people may log in by, https://…"
+    )
+    oidc_client_id: str | None = Field(
+        default=None, description="name under which the dashboard is registered there"
+    )
+    oidc_client_secret: str | None = Field(
+        default=None, repr=False, description="its secret; unset: a public client, by PKCE alone"
+    )
+    oidc_scopes: Annotated[Names, AfterValidator(_scopes)] = Field(
+        default=("openid", "email", "profile"), description="what is asked for, with commas"
+    )
+    oidc_role_claim: str = Field(
+        default="groups",
+        min_length=1,
+        description="claim of the ID token that gives roles; dots lead into objects",
+    )
+    oidc_roles: Annotated[Names, AfterValidator(_role_choices)] = Field(
+        default=("admin=admin", "finance=finance", "viewer=viewer"),
+        description="role by value of that claim, VALUE=ROLE with commas; `*` is everyone",
+    )
     user_headers: FieldNames = Field(
         default=("X-Meter-User",), description="headers that name the user; the first present wins"
     )
@@ -317,6 +366,15 @@ class Settings(BaseSettings):
         if (self.listen_tls_certificate is None) != (self.listen_tls_key is None):
             raise ValueError(
                 "METER_LISTEN_TLS_CERTIFICATE and METER_LISTEN_TLS_KEY belong together: "
+                "expected both or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _provider_knows_us(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_client_id is None):
+            raise ValueError(
+                "METER_OIDC_ISSUER and METER_OIDC_CLIENT_ID belong together: "
                 "expected both or neither"
             )
         return self

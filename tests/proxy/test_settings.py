@@ -178,6 +178,7 @@ def test_every_wrong_setting_is_named_at_once() -> None:
         ("admin_password", "hunter2"),
         ("database_url", "mysql://u:hunter2@h/d"),
         ("upstream_url", "https://user:hunter2@host"),
+        ("oidc_issuer", "https://user:hunter2@host"),
     ],
 )
 def test_no_message_shows_a_secret(name: str, value: str) -> None:
@@ -200,6 +201,35 @@ def test_a_printed_settings_object_shows_no_secret() -> None:
         )
     )
     assert not any(word in shown for word in ("horse", "tok-1", "battery"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("oidc_issuer", "http://id.example", "expected https://"),
+        ("oidc_issuer", "ldap://id.example", "expected a URL"),
+        ("oidc_roles", "staff=root", "'staff=root' is none"),
+        ("oidc_roles", "admin", "'admin' is none"),
+        ("oidc_scopes", "email", "expected openid among the scopes"),
+        ("oidc_client_id", "meter", "METER_OIDC_ISSUER and METER_OIDC_CLIENT_ID belong together"),
+    ],
+)
+def test_a_provider_that_cannot_be_used_is_named(name: str, value: str, expected: str) -> None:
+    """Before anybody tries to log in by it."""
+    with pytest.raises(ConfigurationError, match=expected):
+        read_settings({name: value})
+
+
+def test_a_provider_is_handed_on_to_the_dashboard() -> None:
+    """With its slash at the end, which is a part of its name."""
+    given = {
+        "oidc_issuer": "https://id.example/",
+        "oidc_client_id": "m",
+        "oidc_roles": "a=b=admin,*=viewer",
+    }
+    variables = read_settings(given).environment()
+    assert variables["METER_OIDC_ISSUER"] == "https://id.example/"
+    assert variables["METER_OIDC_ROLES"] == "a=b=admin,*=viewer"
 
 
 def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
