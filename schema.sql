@@ -1035,19 +1035,32 @@ BEGIN
     ON CONFLICT ON CONSTRAINT usage_by_answer_day_once DO UPDATE SET
         calls = kept.calls + excluded.calls;
 
+    -- Counted first and sorted then: a few hundred rows instead of two for each call.
+    WITH answer AS MATERIALIZED (
+        SELECT
+            (coalesce(accounted_at, created_at) AT TIME ZONE zone)::date AS day,
+            endpoint,
+            CASE WHEN latency_ms IS NOT NULL THEN duration_class(latency_ms) END AS latency,
+            CASE
+                WHEN time_to_first_byte_ms IS NOT NULL THEN duration_class(time_to_first_byte_ms)
+            END AS first_byte
+        FROM inserted
+        WHERE corrects IS NULL AND settles IS NULL AND outcome = 'ok'
+    ),
+    counted AS MATERIALIZED (
+        SELECT day, endpoint, 'latency' AS measure, latency AS at_most_ms, count(*) AS calls
+        FROM answer
+        WHERE latency IS NOT NULL
+        GROUP BY day, endpoint, latency
+        UNION ALL
+        SELECT day, endpoint, 'first_byte', first_byte, count(*)
+        FROM answer
+        WHERE first_byte IS NOT NULL
+        GROUP BY day, endpoint, first_byte
+    )
     INSERT INTO usage_by_duration_day AS kept
-    SELECT
-        (coalesce(accounted_at, created_at) AT TIME ZONE zone)::date,
-        endpoint,
-        duration.measure,
-        duration_class(duration.milliseconds),
-        count(*)
-    FROM inserted
-    CROSS JOIN LATERAL (
-        VALUES ('latency', latency_ms), ('first_byte', time_to_first_byte_ms)
-    ) AS duration (measure, milliseconds)
-    WHERE corrects IS NULL AND settles IS NULL AND outcome = 'ok' AND duration.milliseconds IS NOT NULL
-    GROUP BY 1, 2, 3, 4
+    SELECT day, endpoint, measure, at_most_ms, calls
+    FROM counted
     ORDER BY 1, 2, 3, 4
     ON CONFLICT ON CONSTRAINT usage_by_duration_day_once DO UPDATE SET
         calls = kept.calls + excluded.calls;
@@ -1800,6 +1813,11 @@ CREATE TABLE IF NOT EXISTS seal (
     hash bytea NOT NULL,
     PRIMARY KEY (chain, number)
 );
+
+-- Ids and digests are as good as random: to try and compress them takes a millisecond for a thousand.
+ALTER TABLE seal
+    ALTER COLUMN event_ids SET STORAGE EXTERNAL,
+    ALTER COLUMN digests SET STORAGE EXTERNAL;
 
 COMMENT ON TABLE seal IS
     'One row for each batch of the ledger: which rows it has, their digests, its place in a chain.';

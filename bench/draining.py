@@ -116,6 +116,18 @@ def processor_of(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def processor_below(pid: int) -> float:
+    """Return the seconds of processor time of a process and all that are below it."""
+    found = processor_of(pid)
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            try:
+                found += processor_below(int(child))
+            except (OSError, ValueError):
+                continue  # it has just ended
+    return found
+
+
 async def drain(directory: Path, dsn: str, count: int, wrap: list[str]) -> None:
     """Run a recorder until all is in the ledger, and tell how it goes."""
     environment = {name: value for name, value in os.environ.items() if name[:6] != "METER_"}
@@ -127,6 +139,8 @@ async def drain(directory: Path, dsn: str, count: int, wrap: list[str]) -> None:
         stdout=subprocess.DEVNULL,
     )
     connection = await asyncpg.connect(dsn)
+    server = int((directory / "postgres" / "postmaster.pid").read_text().split()[0])
+    idle = processor_below(server)
     try:
         print(f"{'s':>5} {'rows':>9} {'rows/s':>8} {'MB':>6} {'lag MB':>7}")
         rows, before = 0, began
@@ -148,7 +162,8 @@ async def drain(directory: Path, dsn: str, count: int, wrap: list[str]) -> None:
         cpu = processor_of(process.pid)
         print(
             f"{rows} rows in {took:.1f} s: {rows / took:.0f} rows/s, start-up included; "
-            f"recorder {cpu / rows * 1e6:.1f} µs of processor a row, {peak:.0f} MB at most"
+            f"recorder {cpu / rows * 1e6:.1f} µs of processor a row, {peak:.0f} MB at most; "
+            f"Postgres {(processor_below(server) - idle) / rows * 1e6:.1f} µs a row"
         )
     finally:
         await connection.close()

@@ -31,7 +31,7 @@ from proxy.core.model import (
     created_at,
 )
 from proxy.core.operations import MEDIA_ELSEWHERE, SESSIONS, TIMED_SESSIONS, operation_of
-from proxy.core.pricing import NOTHING, PriceBook, Quantities
+from proxy.core.pricing import NOTHING, PriceBook, Quantities, list_cost_of
 from proxy.core.units import estimated_units, tokens_by_size
 from proxy.core.usage import itemised, read_usage
 from proxy.core.verdicts import UNPRICED
@@ -175,16 +175,16 @@ def _reported(record: Closing, raw: bytes, book: PriceBook) -> _Reading:
         usage = itemised(read_usage(raw), record.opening.operation_name)
     except UsageError as exc:
         return _Reading(unpriced_reason=_CONTRADICTORY, problem=str(exc))
-    reported = _Reading(
-        usage, UsageSource.REPORTED, problem=_problem(record, usage), tools=tool_cost(record, book)
-    )
+    cost = reason = None
+    problem, tools = _problem(record, usage), tool_cost(record, book)
     try:
-        tier = _tier(record)
-        return _with_tools(reported._replace(cost=_cost(record, usage, book, tier=tier)), record)
+        cost = _cost(record, usage, book, tier=_tier(record))
     except UnpricedError as exc:
-        return reported._replace(unpriced_reason=exc.reason)
+        reason = exc.reason
     except UsageError as exc:
-        return reported._replace(unpriced_reason=_CONTRADICTORY, problem=str(exc))
+        reason, problem = _CONTRADICTORY, str(exc)
+    reading = _Reading(usage, UsageSource.REPORTED, cost, reason, problem, tools)
+    return reading if cost is None else _with_tools(reading, record)
 
 
 def _free(book: PriceBook) -> _Reading:
@@ -340,7 +340,7 @@ def _row(record: Closing, reading: _Reading, model: str | None, tier: str | None
         price_id=cost.price_id if cost else None,
         catalog_version=cost.catalog_version if cost else None,
         unpriced_reason=reading.unpriced_reason,
-        usage_source=reading.source.value,
+        usage_source=reading.source._value_,  # what `value` looks up slowly
         usage_problem=reading.problem,
         status=record.status,
         outcome=record.outcome,
@@ -364,7 +364,7 @@ def _row(record: Closing, reading: _Reading, model: str | None, tier: str | None
 
 def _list_cost(cost: Cost) -> Decimal:
     """Return the cost before any contract."""
-    return sum((line.amount for line in cost.lines), NOTHING)
+    return list_cost_of(cost.lines)
 
 
 def _units(cost: Cost | None) -> Iterable[BilledUnit]:

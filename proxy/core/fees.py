@@ -18,6 +18,7 @@ NO_TOOLS = ToolCost(cost_usd=NOTHING, list_cost_usd=NOTHING)
 UNKNOWN = ToolCost(cost_usd=None, list_cost_usd=None)
 PREVIEWS = ("web_search_preview_reasoning", "web_search_preview_nonreasoning")
 SEARCH_MODELS = ("chat_search_preview_model", "chat_search_model")
+TOLD_NOTHING = AnswerUnits()
 IMAGE_OPERATION = "images.generations"
 
 
@@ -26,12 +27,14 @@ def tool_cost(record: Closing, book: PriceBook) -> ToolCost:
     opening, units = record.opening, record.answer_units
     model = record.response_model or opening.request_model
     if opening.operation_name == "chat":
-        tool = next((tool for tool in SEARCH_MODELS if book.is_tool_for(tool, model)), None)
+        tool = book.tool_for(SEARCH_MODELS, model)
         return _sum([(tool, 1)], book) if tool else NO_TOOLS
     if opening.operation_name != "responses" and (units is None or not units.is_partial):
         return NO_TOOLS
     if units is None:
         return UNKNOWN
+    if units == TOLD_NOTHING:
+        return NO_TOOLS
     fees = _sum(list(_uses(units, model, book)), book)
     images = _images(record, units, book)
     return UNKNOWN if units.is_partial else _added(fees, images)
@@ -51,7 +54,7 @@ def _web_search(tool: str | None, model: str | None, book: PriceBook) -> str:
     """Return which price a search has: that of the preview tool depends on the model."""
     if tool is None or not tool.startswith("web_search_preview"):
         return tool.partition("_20")[0] if tool else "web_search_by_unknown_tool"
-    return next((name for name in PREVIEWS if book.is_tool_for(name, model)), "web_search_preview")
+    return book.tool_for(PREVIEWS, model) or "web_search_preview"
 
 
 def _sum(uses: list[tuple[str, int]], book: PriceBook) -> ToolCost:

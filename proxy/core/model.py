@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -351,6 +352,7 @@ class StoredCall:
     is_counted: bool  # as a call of its own
 
 
+@lru_cache(maxsize=256)  # of one record it is asked several times
 def created_at(event_id: bytes) -> datetime:
     """Return the moment a UUIDv7 was minted, to the millisecond (RFC 9562 section 5.7)."""
     return EPOCH + timedelta(milliseconds=int.from_bytes(event_id[:6], "big"))

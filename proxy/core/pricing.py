@@ -7,10 +7,10 @@ guessed: what has no price is an error that says why.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
 
 from proxy.core.catalog import (
     DEFAULT_TIER,
@@ -23,7 +23,7 @@ from proxy.core.catalog import (
     Names,
 )
 from proxy.core.model import Cost, PriceLine, Usage
-from proxy.core.tariffs import PriceTable, Tariff, grained, surcharge_name, tariffs
+from proxy.core.tariffs import GRAIN, PriceTable, Tariff, grained, surcharge_name, tariffs
 from proxy.errors import (
     NoPricePeriodError,
     NoTokenCountError,
@@ -37,6 +37,8 @@ from proxy.errors import (
 
 _LARGEST_COUNT = 10**12  # tokens; products stay within the 28 digits of decimal arithmetic
 _LARGEST_COST = Decimal(10**8)  # USD; what numeric(20,12) cannot hold any more
+_MOST_QUOTES = 4096  # of one book
+_FOR_EVER = datetime.max.replace(tzinfo=UTC)
 NOTHING = Decimal("0.000000000000")
 _AZURE_DOMAINS = (".azure.com", ".azure.us", ".azure.cn")
 
@@ -50,7 +52,31 @@ class PriceRate:
     list_unit_price: Decimal
 
 
+@dataclass(frozen=True, slots=True)
+class _Quote:
+    """What prices all calls that are alike, from one change of prices until the next."""
+
+    since: datetime
+    past: datetime
+    model_id: str
+    tier: str
+    above: int | None  # tokens of input, from which on a context is long
+    short: PriceTable | None
+    long: PriceTable | None
+    contract: Contract | None
+
+    def table(self, input_tokens: int) -> PriceTable:
+        is_long = self.above is not None and input_tokens > self.above
+        table = self.long if is_long else self.short
+        if table is None:
+            raise UnknownRateError(
+                f"{self.model_id} in {self.tier!r} has no price above {self.above} tokens"
+            )
+        return table
+
+
 Quantities = Mapping[str, int | Decimal]
+_Alike = tuple[str | None, str | None, str | None, str | None, str, str]
 
 
 def decompose(usage: Usage) -> Quantities:
@@ -60,6 +86,17 @@ def decompose(usage: Usage) -> Quantities:
     if usage.input_tokens is None:
         raise NoTokenCountError
     cached = usage.cache_read_input_tokens or 0
+    if (
+        not usage.cache_write_input_tokens
+        and not usage.audio_input_tokens
+        and not usage.audio_output_tokens
+        and not usage.image_input_tokens
+        and not usage.image_output_tokens
+        and not usage.cache_write_12h_input_tokens
+        and not usage.cache_read_audio_input_tokens
+        and not usage.cache_read_image_input_tokens
+    ):
+        return _of_text(usage.input_tokens, cached, usage.output_tokens or 0)
     written = usage.cache_write_input_tokens or 0
     written_12h = usage.cache_write_12h_input_tokens or 0
     cached_audio = usage.cache_read_audio_input_tokens or 0
@@ -85,6 +122,20 @@ def decompose(usage: Usage) -> Quantities:
     return {component: count for component, count in counts.items() if count}
 
 
+def _of_text(read: int, cached: int, made: int) -> Quantities:
+    """Split what nearly all calls are made of."""
+    fresh = _rest("input_tokens", read, cached)
+    _rest("output_tokens", made, 0)
+    quantities = {}
+    if fresh:
+        quantities["input"] = fresh
+    if cached:
+        quantities["cached_input"] = cached
+    if made:
+        quantities["output"] = made
+    return quantities
+
+
 def _whole(quantities: Mapping[str, Decimal]) -> Quantities:
     """Return whole numbers where they are; nothing is left out."""
     return {c: int(n) if n == n.to_integral_value() else n for c, n in quantities.items() if n}
@@ -106,7 +157,9 @@ class PriceBook:
         "_deployments",
         "_mounted",
         "_names",
+        "_quotes",
         "_tariffs",
+        "_tools",
         "_uplifts",
         "catalog_version",
     )
@@ -118,6 +171,8 @@ class PriceBook:
         self._tariffs = {entry.model_id: tariffs(entry, catalog) for entry in catalog.entries}
         self._uplifts = {host: uplift for uplift in catalog.uplifts for host in uplift.hosts}
         self._deployments = catalog.deployments
+        self._quotes: dict[_Alike, _Quote] = {}  # calls are alike, millions of times
+        self._tools: dict[tuple[tuple[str, ...], str | None], str | None] = {}  # likewise
         self._mounted = {
             name: PriceBook(own, catalog_version) for name, own in catalog.upstreams.items()
         }
@@ -148,6 +203,19 @@ class PriceBook:
 
         Of the sum of many requests the mean one says whether their context was long.
         """
+        alike = response_model, request_model, deployment, service_tier, operation_name, upstream
+        quote = self._quotes.get(alike)
+        if quote is None or not quote.since <= at < quote.past:
+            quote = self._quote(alike, at)
+            if len(self._quotes) >= _MOST_QUOTES:
+                self._quotes.clear()
+            self._quotes[alike] = quote
+        table = quote.table((usage.input_tokens or 0) // requests)
+        return self._charge(table, decompose(usage), quote.contract)
+
+    def _quote(self, alike: _Alike, at: datetime) -> _Quote:
+        """Return what prices a call, and all others that are like it, while no price changes."""
+        response_model, request_model, deployment, service_tier, operation_name, upstream = alike
         host = upstream.lower().partition(":")[0]
         served = self._served(deployment, request_model, host)
         entry = self._entry(response_model, request_model, served)
@@ -155,9 +223,20 @@ class PriceBook:
         tier = self.tier(service_tier or DEFAULT_TIER)
         operation = operation_name if operation_name in tariff.operations else ""
         surcharge = self._surcharge(entry, served, host)
-        input_tokens = (usage.input_tokens or 0) // requests
-        table = _table(tariff, (tier, input_tokens, operation, surcharge), entry)
-        return self._charge(table, decompose(usage), self._contract(entry, at))
+        if tier not in tariff.tiers:
+            raise UnknownTierError(f"{entry.model_id} has no price in the tier {tier!r}")
+        changes = [tariff.start for tariff in self._tariffs[entry.model_id]]
+        changes += (c.start for c in self._catalog.contracts if c.concerns(entry.model_id))
+        return _Quote(
+            since=max(change for change in changes if change <= at),
+            past=min((change for change in changes if change > at), default=_FOR_EVER),
+            model_id=entry.model_id,
+            tier=tier,
+            above=tariff.long_context_above,
+            short=tariff.tables.get((tier, False, operation, surcharge)),
+            long=tariff.tables.get((tier, True, operation, surcharge)),
+            contract=self._contract(entry, at),
+        )
 
     def unit_cost(
         self, quantities: Quantities, *, model: str | None, upstream: str, at: datetime
@@ -170,7 +249,7 @@ class PriceBook:
         if not tariff.has_units:
             return None
         surcharge = self._surcharge(entry, served, host)
-        table = _table(tariff, (DEFAULT_TIER, 0, "", surcharge), entry)
+        table = tariff.tables[DEFAULT_TIER, False, "", surcharge]
         return self._charge(table, quantities, self._contract(entry, at))
 
     def tool_price(self, component: str) -> Decimal:
@@ -185,6 +264,16 @@ class PriceBook:
         """Tell whether a tool has its price with this model."""
         entry, found = self._names.find(model), self._catalog.tools.get(tool)
         return entry is not None and found is not None and entry.model_id in found.models
+
+    def tool_for(self, tools: tuple[str, ...], model: str | None) -> str | None:
+        """Return the first of some tools that has its price with this model."""
+        asked = tools, model
+        if asked not in self._tools:
+            if len(self._tools) >= _MOST_QUOTES:
+                self._tools.clear()
+            found = next((tool for tool in tools if self.is_tool_for(tool, model)), None)
+            self._tools[asked] = found
+        return self._tools[asked]
 
     def is_free(self, operation_name: str) -> bool:
         """Tell whether calls of this kind cost nothing."""
@@ -281,8 +370,8 @@ class PriceBook:
         return next((c for c in contracts if c.covers(entry.model_id, at)), None)
 
     def _charge(self, table: PriceTable, quantities: Quantities, contract: Contract | None) -> Cost:
-        lines = tuple(_line(table, component, n) for component, n in quantities.items())
-        list_cost = sum((line.amount for line in lines), NOTHING)
+        lines = tuple([_line(table, component, n) for component, n in quantities.items()])
+        list_cost = list_cost_of(lines)
         cost = grained(list_cost * contract.factor) if contract else list_cost
         if cost >= _LARGEST_COST:
             raise UsageError(f"the usage costs {cost} USD; expected less than {_LARGEST_COST}")
@@ -294,28 +383,23 @@ class PriceBook:
         )
 
 
+def list_cost_of(lines: Iterable[PriceLine]) -> Decimal:
+    """Return what lines come to before any contract."""
+    total = NOTHING
+    for line in lines:
+        total += line.amount
+    return total
+
+
 def _start(tariff: Tariff) -> datetime:
     return tariff.start
-
-
-def _table(tariff: Tariff, wanted: tuple[str, int, str, str], entry: Entry) -> PriceTable:
-    """Return the table for a tier, number of input tokens, operation and surcharge."""
-    tier, input_tokens, operation, surcharge = wanted
-    if tier not in tariff.tiers:
-        raise UnknownTierError(f"{entry.model_id} has no price in the tier {tier!r}")
-    above = tariff.long_context_above
-    is_long = above is not None and input_tokens > above
-    table = tariff.tables.get((tier, is_long, operation, surcharge))
-    if table is None:
-        raise UnknownRateError(f"{entry.model_id} in {tier!r} has no price above {above} tokens")
-    return table
 
 
 def _line(table: PriceTable, component: str, quantity: int | Decimal) -> PriceLine:
     price = table.unit_prices.get(component)
     if price is None:
         raise UnknownRateError(f"{table.price_id} has no rate for {quantity} × {component}")
-    amount = grained(quantity * price)
+    amount = (quantity * price).quantize(GRAIN, ROUND_HALF_EVEN)  # as `grained` does
     return PriceLine(component=component, quantity=quantity, list_unit_price=price, amount=amount)
 
 

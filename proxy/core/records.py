@@ -84,35 +84,32 @@ def scan(data: bytes, *, limit: int, final: bool) -> Scan:
     """
     records: list[Record] = []
     place = settled = readable = 0
+    size = len(data)
     while len(records) < limit:
         place = data.find(MAGIC, place)
-        end = _frame_end(data, place) if place >= 0 else None
-        if end is None or (end > len(data) and not final):
-            settled = max(settled, len(data) if final else len(data) - MAX_FRAME_BYTES)
+        begin = place + HEADER.size
+        if place < 0 or begin > size:
+            settled = _settled(settled, size, final=final)
             break
-        if not _whole(data, place, end):
+        _, length, checksum = HEADER.unpack_from(data, place)
+        end = begin + length
+        if length <= MAX_PAYLOAD_BYTES and end > size and not final:
+            settled = _settled(settled, size, final=final)
+            break
+        payload = data[begin:end]
+        if length > MAX_PAYLOAD_BYTES or end > size or zlib.crc32(payload) != checksum:
             place += 1
             continue
-        if (record := _read(data[place + HEADER.size : end])) is not None:
+        if (record := _read(payload)) is not None:
             records.append(record)
             readable += end - place
         place = settled = end
     return Scan(records=records, consumed=settled, skipped=settled - readable)
 
 
-def _frame_end(data: bytes, place: int) -> int:
-    """Return where the frame ends: behind the data if cut off, at `place` if it is none."""
-    if len(data) - place < HEADER.size:
-        return len(data) + 1
-    length: int = HEADER.unpack_from(data, place)[1]
-    return place + HEADER.size + length if length <= MAX_PAYLOAD_BYTES else place
-
-
-def _whole(data: bytes, place: int, end: int) -> bool:
-    if not place + HEADER.size <= end <= len(data):
-        return False
-    checksum: int = HEADER.unpack_from(data, place)[2]
-    return zlib.crc32(data[place + HEADER.size : end]) == checksum
+def _settled(settled: int, size: int, *, final: bool) -> int:
+    """Return how far data is dealt with in which nothing whole is left."""
+    return max(settled, size if final else size - MAX_FRAME_BYTES)
 
 
 def _read(payload: bytes) -> Record | None:

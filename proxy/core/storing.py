@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from operator import attrgetter
 from typing import Any
 
@@ -32,6 +32,7 @@ _SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[0-9][eE][+-]?[0-9]{3}|[0
 # Looking for that takes long; where there is nothing of these, there is nothing to look for.
 _ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
 _FORTY = b"0" * 40
+_check = msgspec.json.Decoder(msgspec.Raw).decode  # the grammar, without making anything of it
 _LONG_EXPONENT = re.compile(r"[eE][+-]?[0-9]{3}")
 
 
@@ -71,13 +72,8 @@ def clean_text(text: str, max_bytes: int) -> str:
 
 def clean_json(raw: bytes) -> str:
     """Return JSON that a jsonb column takes: as it came, if it can be."""
-    if not _is_suspicious(raw):
-        try:
-            msgspec.json.decode(raw)
-            return raw.decode()
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass
-    return _written_anew(raw.decode("utf-8", "replace"))
+    stored = None if _is_suspicious(raw) else _unchanged(raw)
+    return _written_anew(raw.decode("utf-8", "replace")) if stored is None else stored
 
 
 def clean_object(value: Mapping[str, Any]) -> str:
@@ -87,6 +83,15 @@ def clean_object(value: Mapping[str, Any]) -> str:
     except UnicodeEncodeError:  # a lone surrogate
         return clean_json(json.dumps(value).encode())
     return clean_json(raw) if b"\\u" in raw else raw.decode()  # its numbers fit in a float
+
+
+def _unchanged(raw: bytes) -> str | None:
+    """Return JSON as the text that it is; None: it is none."""
+    try:
+        _check(raw)
+        return raw.decode()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _is_suspicious(raw: bytes) -> bool:
@@ -155,6 +160,12 @@ def _count(maximum: int) -> Callable[[Column], list[object]]:
 
 def _costs(column: Column) -> list[object]:
     """Return sums as text, which the driver passes on three times as fast as a Decimal."""
+    known = [cost for cost in column if cost is not None]
+    try:
+        if not known or (min(known) >= 0 and max(known) < _MAX_COST_USD):
+            return [None if cost is None else str(cost) for cost in column]
+    except InvalidOperation:  # not a number
+        pass
     return [None if cost is None else _cost(cost) for cost in column]
 
 
@@ -167,7 +178,10 @@ def _objects(column: Column) -> list[object]:
 
 
 def _json(column: Column) -> list[object]:
-    return [None if raw is None else clean_json(raw) for raw in column]
+    known = [raw for raw in column if raw is not None]
+    if _is_suspicious(b" ".join(known)):  # at once, for there is hardly ever anything to find
+        return [None if raw is None else clean_json(raw) for raw in column]
+    return [None if raw is None else _unchanged(raw) or clean_json(raw) for raw in column]
 
 
 # Sizes of keys: as the check keys_fit_an_index in schema.sql says.

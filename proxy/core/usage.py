@@ -10,7 +10,7 @@ is made without them in silence.
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -67,9 +67,84 @@ MEMBERS: Rules = {
     "output_token_details": OUTPUT_DETAILS,
 }
 
+_Tokens = Annotated[int, msgspec.Meta(ge=0, lt=COUNT_LIMIT)] | None
+
+
+class _Input(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    cached_tokens: _Tokens = None
+    cache_write_tokens: _Tokens = None
+    audio_tokens: _Tokens = None
+    image_tokens: _Tokens = None
+    text_tokens: _Tokens = None
+
+
+class _Output(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    reasoning_tokens: _Tokens = None
+    audio_tokens: _Tokens = None
+    image_tokens: _Tokens = None
+    text_tokens: _Tokens = None
+    accepted_prediction_tokens: _Tokens = None
+    rejected_prediction_tokens: _Tokens = None
+
+
+class _Chat(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What nearly all chats and completions say, read in one go; the rules say the same."""
+
+    prompt_tokens: _Tokens = None
+    completion_tokens: _Tokens = None
+    total_tokens: _Tokens = None
+    prompt_tokens_details: _Input | None = None
+    completion_tokens_details: _Output | None = None
+
+
+class _Response(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Likewise of responses, under the names that they have there."""
+
+    prompt_tokens: _Tokens = msgspec.field(default=None, name="input_tokens")
+    completion_tokens: _Tokens = msgspec.field(default=None, name="output_tokens")
+    total_tokens: _Tokens = None
+    prompt_tokens_details: _Input | None = msgspec.field(default=None, name="input_tokens_details")
+    completion_tokens_details: _Output | None = msgspec.field(
+        default=None, name="output_tokens_details"
+    )
+
+
+_NO_INPUT, _NO_OUTPUT = _Input(), _Output()
+_read_chat = msgspec.json.Decoder(_Chat).decode
+_read_response = msgspec.json.Decoder(_Response).decode
+
 
 def read_usage(raw: bytes) -> Usage:
     """Return the token counts of a usage object as it came; UsageError where it is none."""
+    return _ordinary(raw) or _by_rules(raw)
+
+
+def _ordinary(raw: bytes) -> Usage | None:
+    """Return what an object of one of the two usual shapes says; None: it is another one."""
+    try:
+        found = _read_chat(raw) if b'"prompt_tokens"' in raw else _read_response(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    prompt, completion, total = found.prompt_tokens, found.completion_tokens, found.total_tokens
+    if prompt is None and completion is None and total is None:
+        return None
+    read = found.prompt_tokens_details or _NO_INPUT
+    made = found.completion_tokens_details or _NO_OUTPUT
+    return Usage(
+        input_tokens=prompt,
+        output_tokens=completion,
+        total_tokens=total,
+        cache_read_input_tokens=read.cached_tokens,
+        cache_write_input_tokens=read.cache_write_tokens,
+        audio_input_tokens=read.audio_tokens,
+        image_input_tokens=read.image_tokens,
+        reasoning_output_tokens=made.reasoning_tokens,
+        audio_output_tokens=made.audio_tokens,
+        image_output_tokens=made.image_tokens,
+    )
+
+
+def _by_rules(raw: bytes) -> Usage:
     try:
         members = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -450,3 +450,39 @@ def test_prices_of_mounted_upstreams_are_among_the_rates_once() -> None:
     ).cost_usd == Decimal("0.5")
     assert book.of("other") is book.of(None) is book
     assert book.upstreams == ("vllm",)
+
+
+def test_calls_that_are_alike_are_priced_by_what_is_in_force_then() -> None:
+    """In whatever order they come: a period and a contract begin at their instants."""
+    start, half = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 9, 1, tzinfo=UTC)
+    cheaper = Period(start=start, rates={"input": Decimal(1)})
+    book = book_of(
+        Entry(model_id="m", names=("m",), periods=(Period(rates=RATES), cheaper)),
+        contracts=(Contract(factor=Decimal("0.5"), start=half),),
+    )
+    moments = (TODAY, start - timedelta(milliseconds=1), start, half, TODAY, start)
+    costs = [cost_of(tokens(1_000_000), book, request_model="m", at=at).cost_usd for at in moments]
+    assert costs == [Decimal(n) for n in ("0.5", "2", "1", "0.5", "0.5", "1")]
+
+
+@pytest.mark.parametrize("read", [100, 101])
+def test_a_long_context_is_told_call_by_call(read: int) -> None:
+    """Calls that are alike in all else differ in it."""
+    long = LongContext(above=100, input_factor=Decimal(2), output_factor=Decimal(2))
+    periods = (Period(rates=RATES, long_context=long),)
+    book = book_of(Entry(model_id="m", names=("m",), periods=periods))
+    cost_of(tokens(201 - read), book, request_model="m")
+    cost = cost_of(tokens(read), book, request_model="m")
+    assert cost.price_id == f"m@start/default/{'short' if read == 100 else 'long'}"
+
+
+def test_what_is_remembered_of_calls_is_bounded() -> None:
+    """More names than fit are priced all the same."""
+    entry = Entry(model_id="m", names=(), prefixes=("m:",), periods=(Period(rates=RATES),))
+    tools = {"t": Tool(unit_prices={"t": Decimal("0.01")}, models=frozenset({"m"}))}
+    book = book_of(entry, tools=tools)
+    for number in range(4100):
+        name = f"m:{number}"
+        assert cost_of(tokens(1), book, request_model=name).cost_usd == Decimal("0.000002")
+        assert book.tool_for(("u", "t"), name) == "t"
+    assert book.tool_for(("u",), "m:1") is None

@@ -147,3 +147,19 @@ def test_every_field_of_a_correction_is_a_parameter() -> None:
     assert len(values) == len(fields(Correction))
     assert values[0] == [made.event_id]
     assert ["[]"] in values
+
+
+@pytest.mark.parametrize("odd", ["NaN", "Infinity", "-1", "100000000"])
+def test_a_cost_that_cannot_be_true_leaves_the_others(odd: str) -> None:
+    """Those of the same column are stored as they are."""
+    costs = [Decimal("0.000000000001"), None, Decimal(odd), Decimal(2)]
+    assert COLUMNS["cost_usd"](costs) == ["1E-12", None, None, "2"]
+
+
+def test_json_of_one_row_does_not_touch_that_of_others() -> None:
+    """Whatever stands beside it in its column, and wherever it ends."""
+    column = [b'{"a":1}', None, b'"\\u0000"', b"", b'{"a":1', b'{"a": 2}', b"\xff"]
+    stored = COLUMNS["raw_usage"](column)
+    assert stored == ['{"a":1}', None, '"\\ufffd"', '""', '"{\\"a\\":1"', '{"a": 2}', '"\\ufffd"']
+    column[2] = b"1"
+    assert COLUMNS["raw_usage"](column) == [*stored[:2], "1", *stored[3:]]

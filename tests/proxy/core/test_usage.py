@@ -1,5 +1,6 @@
 """Usage objects of every API come out in one vocabulary, and nothing is guessed."""
 
+import json
 from decimal import Decimal
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.model import Usage
-from proxy.core.usage import itemised, read_usage
+from proxy.core.usage import INPUT_DETAILS, MEMBERS, OUTPUT_DETAILS, itemised, read_usage
 from proxy.errors import UsageError
 
 OBJECTS: dict[str, tuple[str, Usage]] = {
@@ -177,3 +178,20 @@ def test_no_bytes_give_another_error(raw: bytes) -> None:
     """Whatever a provider sends, the recorder has one exception to catch."""
     with pytest.raises(UsageError):
         read_usage(raw)
+
+
+NUMBERS = st.none() | st.integers(-1, 5) | st.just(2**53) | st.just(1.5) | st.booleans()
+DETAILS = st.dictionaries(st.sampled_from([*INPUT_DETAILS, *OUTPUT_DETAILS, "more"]), NUMBERS)
+USAGES = st.dictionaries(st.sampled_from([*MEMBERS, "more"]), NUMBERS | DETAILS)
+
+
+@given(usage=USAGES)
+def test_an_ordinary_object_says_what_the_rules_say(usage: dict[str, object]) -> None:
+    """A member that no rule knows changes nothing, and sends an object past the short way."""
+    try:
+        expected = read_usage(json.dumps({"latency_checkpoint": {}, **usage}).encode())
+    except UsageError:
+        with pytest.raises(UsageError):
+            read_usage(json.dumps(usage).encode())
+    else:
+        assert read_usage(json.dumps(usage).encode()) == expected
