@@ -1500,6 +1500,7 @@ $function$;
 
 -- Fold one span that is over since an hour, the shortest and oldest first; NULL: there is none left.
 -- Called by the recorder every minute, until there is none. What is read of it is in spans_between.
+-- Rows are stored in the order of their index, so that a span is read page by page.
 CREATE OR REPLACE FUNCTION fold_span()
 RETURNS text
 LANGUAGE plpgsql
@@ -1575,7 +1576,8 @@ BEGIN
             sum(tool_cost_usd)
         FROM usage_by_user_day
         WHERE day = due.start
-        GROUP BY user_id;
+        GROUP BY user_id
+        ORDER BY user_id;
     ELSE
         INSERT INTO usage_by_user_span
         SELECT
@@ -1604,7 +1606,8 @@ BEGIN
         WHERE part.span = due.part
             AND part.start >= due.start
             AND part.start < span_past(due.span, due.start)
-        GROUP BY user_id;
+        GROUP BY user_id
+        ORDER BY user_id;
     END IF;
     GET DIAGNOSTICS named = ROW_COUNT;
     IF due.span = 'dekad' THEN
@@ -1634,7 +1637,8 @@ BEGIN
             sum(tool_cost_usd)
         FROM usage_by_user_day
         WHERE day >= due.start AND day < span_past(due.span, due.start)
-        GROUP BY endpoint, model, user_id;
+        GROUP BY endpoint, model, user_id
+        ORDER BY endpoint, model, user_id;
     ELSIF due.span IN ('month', 'quarter', 'year') THEN
         INSERT INTO usage_by_feature_span
         SELECT
@@ -1666,7 +1670,8 @@ BEGIN
         WHERE part.span = due.part
             AND part.start >= due.start
             AND part.start < span_past(due.span, due.start)
-        GROUP BY endpoint, model, user_id;
+        GROUP BY endpoint, model, user_id
+        ORDER BY endpoint, model, user_id;
     END IF;
     INSERT INTO usage_span (start, past, span, users)
     SELECT due.start, span_past(due.span, due.start), due.span, named - count(*)

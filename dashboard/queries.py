@@ -214,6 +214,12 @@ class Snapshot:
         source = source_of(wanted, (), search_in)
         return (await self._fetch(selects.totals(source), *places(wanted, search_in)))[0]
 
+    async def total_of(self, found: Found, wanted: Filter, *, search_in: str = "") -> Row:
+        """Return the sums of the whole filter, out of its rows where these are all there are."""
+        if found.after is not None or wanted.after is not None:
+            return await self.totals(wanted, search_in=search_in)
+        return added(found.rows)
+
     async def active_users(
         self, wanted: Filter, keys: tuple[Key, ...] = (), *, search_in: str = ""
     ) -> dict[tuple[Any, ...], int]:
@@ -266,6 +272,20 @@ class Snapshot:
 
     async def _fetch(self, statement: str, *values: object) -> Sequence[Row]:
         return [dict(row) for row in await self._connection.fetch(statement, *values)]
+
+
+def added(rows: Sequence[Row]) -> Row:
+    """Return the sums of rows: of none 0, and None where nothing is known."""
+    total: dict[str, Any] = {}
+    for name in selects.SUMS:
+        known = [row[name] for row in rows if row[name] is not None]
+        if name == "first_call":
+            total[name] = min(known, default=None)
+        elif name == "last_call":
+            total[name] = max(known, default=None)
+        else:
+            total[name] = sum(known) if known or not rows else None
+    return total
 
 
 def source_of(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> Source:

@@ -185,7 +185,7 @@ class Reporter:
         everybody = await asked.active_users(wanted, search_in=search_in) if users else {}
         sums = tables.Sums(
             rows=found.rows,
-            total=await asked.totals(wanted, search_in=search_in),
+            total=await asked.total_of(found, wanted, search_in=search_in),
             users=counted,
             all_users=everybody.get(()),
             before=before,
