@@ -35,7 +35,7 @@ from proxy.tailing import Batch, Tail
 from proxy.waiting import Patience, StoppedError, pause
 
 BATCH_RECORDS = 2000
-BACKLOG_RECORDS = 16_000  # of a batch while there is a backlog
+BACKLOG_RECORDS = 8000  # of a batch while there is a backlog
 POLL_SECONDS = 0.1
 SAVE_SECONDS = 1.0
 BEAT_SECONDS = 1.0

@@ -21,7 +21,7 @@ from proxy.recorder import run_recorder
 from proxy.settings import Settings
 from tests.fakes.records import closing, opening
 
-BACKLOG = 12_000
+BACKLOG = 24_000
 
 
 class Process:
