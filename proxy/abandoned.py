@@ -122,7 +122,7 @@ class Reader:
         self._link.abort()
         self._end(error_type)
 
-    def answer(self, head: AnswerHead | None, raw: bytes, body: bytes, *, done: bool) -> None:  # noqa: ARG002
+    def answer(self, head: AnswerHead | None, raw: bytes, body: bytes, *, done: bool) -> None:  # noqa: ARG002 - nobody gets the bytes
         """Look at the next part of the answer."""
         if head is not None:
             self._account.answer_begins(head)
@@ -141,7 +141,7 @@ class Reader:
         self._all.over(self, complete=error_type is None)
         self._account.close(Outcome.CLIENT_DISCONNECTED, error_type=error_type)
 
-    def switched(self, head: bytes, rest: bytes) -> None:  # noqa: ARG002
+    def switched(self, head: bytes, rest: bytes) -> None:  # noqa: ARG002 - as above
         """Cancel what would become a tunnel to nobody."""
         self.cut(NO_CLIENT)
 

@@ -30,6 +30,7 @@ COMMAND = (sys.executable, "-P", "-m", "proxy.estimating")
 MAX_WAITING = 64  # questions
 MAX_WAITING_BYTES = 1 << 25
 ANSWER_SECONDS = 20.0  # to one question, its start included; then the process is ended
+END_SECONDS = 5.0  # how long a killed process is waited for
 IDLE_SECONDS = 600.0  # without a question; then the process is ended
 END_SECONDS = 2.0
 MAX_ANSWER_BYTES = 1 << 16
@@ -179,7 +180,10 @@ class _Consultant:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.communicate()
+            with contextlib.suppress(
+                subprocess.TimeoutExpired
+            ):  # it is dead, or the kernel holds it
+                process.communicate(timeout=END_SECONDS)
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - our own command
