@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import openai
 from openai import DefaultHttpxClient, OpenAI
 from openai._resource import SyncAPIResource
 
@@ -153,4 +152,3 @@ def call_everything(base_url: str, **headers: str) -> tuple[list[str], list[Rece
     return names, received
 
 
-__all__ = ["Received", "call_everything", "openai"]
