@@ -20,6 +20,7 @@ NEXT = re.compile(rb"[ \t\r\n]*+([,}])[ \t\r\n]*+")
 UP_TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + STRING + rb')*([\[\]{}"])', re.DOTALL)
 UP_TO_TOKEN = re.compile(rb'[^"\[\]{}]*+')
 IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+MAX_DEPTH = 1000  # no decoder follows further; each bracket takes a step of ours
 DEPTH_STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
@@ -91,7 +92,7 @@ class Condenser:
         self._in_string = False
         self._dropping = False
         self._carry = b""  # a backslash whose other half has not come yet
-        self.overflown = False  # even the small values are too many
+        self.overflown = False  # even the small values are too many, or one is nested without end
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes."""
@@ -127,7 +128,7 @@ class Condenser:
     def _read_nested(self, data: bytes, start: int) -> int:
         """Read inside a value, up to its end or the end of what is here."""
         position, depth = start, self._depth
-        while depth > 1:
+        while 1 < depth <= MAX_DEPTH:
             found = UP_TO_BRACKET.match(data, position)
             if found is None:
                 position = len(data)
@@ -140,6 +141,8 @@ class Condenser:
         self._depth = depth
         self._keep(data[start:position])
         self._end_value()
+        if depth > MAX_DEPTH:
+            self.overflown = True
         return position
 
     def _read_string(self, data: bytes, start: int) -> int:

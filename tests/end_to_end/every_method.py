@@ -150,5 +150,3 @@ def call_everything(base_url: str, **headers: str) -> tuple[list[str], list[Rece
             if len(received) != len(names):
                 raise AssertionError(f"{name} made {len(received) - len(names) + 1} requests")
     return names, received
-
-

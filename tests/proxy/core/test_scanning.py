@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.scanning import BodyKeeper, members_of
+from proxy.core.scanning import MAX_DEPTH, BodyKeeper, members_of
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text() | st.just('}"]\\')
 VALUES = st.recursive(
@@ -119,3 +119,11 @@ def test_a_large_body_may_have_lost_something(size: int, *, is_condensed: bool) 
     keeper = BodyKeeper(max_bytes=200)
     keeper.feed(b'{"a":"' + b"x" * size + b'"}')
     assert keeper.is_condensed is is_condensed
+
+
+def test_a_value_that_is_nested_without_end_is_given_up() -> None:
+    """Each bracket is a step of ours, so a body of nothing else would hold everybody up."""
+    keeper = BodyKeeper(max_bytes=1000, max_value_bytes=10)
+    keeper.feed(b'{"a":' + b"[" * (MAX_DEPTH + 100))
+    keeper.feed(b"[" * 100)
+    assert keeper.finish() is None
