@@ -26,7 +26,7 @@ from tests.fakes.upstream import Call, Upstream
 from tests.proxy.test_transparency_streams import peak_megabytes, worker_process
 
 BOOK = load_price_book(resource("pricing.yaml"))
-SMALL = {"max_event_bytes": 1024, "max_held_bytes": 1 << 20}
+SMALL: dict[str, Any] = {"max_event_bytes": 1024, "max_held_bytes": 1 << 20}
 NAMES = [
     "usage",
     "tool_usage",
