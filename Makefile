@@ -71,7 +71,7 @@ cover: dev ## the core by its own tests alone: every branch
 
 check: lint types contracts cover test ## all of the above
 
-bench: install ## measure the proxy beside nginx
+bench: dev ## measure the proxy beside its peers
 	@$(BIN)/python bench/relay.py $(ARGS)
 
 wheel: install ## build dist/*.whl

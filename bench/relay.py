@@ -1,25 +1,32 @@
-"""Measure the relay with metering, journal, recorder and Postgres on, beside nginx in the same run.
+"""Measure openai-meter, metering and journal and recorder and Postgres on, beside its peers.
 
-Prints calls/s and CPU per call in a closed loop, added latency at a fixed low concurrency, and for
-event streams the delay of each chunk and CPU per million chunks; medians of rounds in rotation.
+What is under test has core 0; load, upstream, recorder and Postgres share core 1. Targets take
+turns, so that whatever the machine does meanwhile happens to all of them; medians of rounds, with
+least and greatest values. Nothing is asserted: the numbers are the result.
 """
 
 import argparse
 import json
 import os
-import re
-import statistics
+import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+import loads
+import peers
+import trustme
+from loads import Row
+from tables import Column, Results, put, table
 from targets import (
     BENCH,
     OTHERS,
+    Target,
     fixed_upstream,
     free_port,
     openai_meter,
@@ -28,161 +35,335 @@ from targets import (
     process,
 )
 
-TICKS = os.sysconf("SC_CLK_TCK")
-Row = dict[str, float]
+ALL = ("direct", "nginx", "haproxy", "envoy", "tensorzero", "tensorzero-pg", "litellm", "portkey")
+TARGETS = (*ALL, "openai-meter")
+VERIFYING = ("direct", "nginx", "haproxy", "envoy", "openai-meter")  # can be given an authority
+LEAVING = 20
+CALLS = [
+    Column("ratio to nginx", "calls_per_second", 2, ratio=True),
+    Column("calls per second", "calls_per_second"),
+    Column("CPU µs per call", "cpu_us", 1),
+    Column("p50 µs", "p50_us"),
+    Column("p99 µs", "p99_us"),
+    Column("failed", "failed"),
+]
+LATENCY = [
+    Column("added p50 µs", "p50_us", added=True),
+    Column("added p99 µs", "p99_us", added=True),
+    Column("added p99.9 µs", "p999_us", added=True),
+    Column("CPU µs per call", "cpu_us"),
+    Column("failed", "failed"),
+]
+STREAMS = [
+    Column("added p50 µs", "p50_us", added=True),
+    Column("added p99 µs", "p99_us", added=True),
+    Column("CPU s per million chunks", "cpu_us", 1),
+    Column("CPU, ratio to nginx", "cpu_us", 2, ratio=True),
+    Column("chunks", "chunks"),
+    Column("complete", "complete"),
+]
+MEMORY = [
+    Column("idle MB", "idle_mb", 1),
+    Column("MB with all open", "open_mb", 1),
+    Column("kB per stream", "kb_per_stream", 1),
+    Column("MB afterwards", "after_mb", 1),
+    Column("open", "open"),
+    Column("complete", "complete"),
+]
+ROWS = [Column("asked of the upstream", "asked"), Column("rows", "rows")]
+LEFT = [
+    Column(f"rows of {LEAVING} plain calls left", "plain"),
+    Column(f"rows of {LEAVING} streams left", "streamed"),
+]
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process, all threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+class Run:
+    """One run: what was asked for, which targets there are, and what was found."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.tables: list[str] = []
+        self.raw: dict[str, Results] = {}
+        self.seen: dict[str, Target] = {}
+        self.skipped: dict[str, str] = {}
+
+    def report(self, title: str, results: Results, columns: list[Column]) -> None:
+        """Print a table and keep it."""
+        self.raw[title] = results
+        self.tables.append(table(title, results, columns))
+        print(f"\n{self.tables[-1]}\n", flush=True)
+
+    @contextmanager
+    def targets(
+        self, upstream: int, directory: Path, authority: Path | None = None
+    ) -> Iterator[list[Target]]:
+        """Start every target that was asked for and can be had."""
+        with ExitStack() as stack:
+            found = []
+            for name in self.options.targets:
+                if name in self.skipped or (authority and name not in VERIFYING):
+                    continue
+                print(f"starting {name}", flush=True)
+                try:
+                    begun = self._started(name, upstream, directory, authority)
+                    found.append(stack.enter_context(begun))
+                except (
+                    peers.UnavailableError,
+                    OSError,
+                    subprocess.SubprocessError,
+                    SystemExit,
+                ) as exc:
+                    self.skipped[name] = " ".join(str(exc).split())[:400]
+                    print(f"skipping {name}: {self.skipped[name]}", flush=True)
+                else:
+                    self.seen[name] = found[-1]
+            yield found
+
+    @contextmanager
+    def _started(
+        self, name: str, upstream: int, directory: Path, authority: Path | None
+    ) -> Iterator[Target]:
+        cache = self.options.cache
+        if name == "direct":
+            yield Target(name, upstream, switched_on="nothing in between")
+            return
+        settings = {} if self.options.call_log else {"METER_LOG_CALLS": "false"}
+        python = self.options.python
+        makers = {
+            "nginx": partial(plain_nginx, upstream, directory, authority),
+            "openai-meter": partial(
+                openai_meter, upstream, directory, python, authority, **settings
+            ),
+            "haproxy": partial(peers.haproxy, upstream, directory, cache, authority),
+            "envoy": partial(peers.envoy, upstream, directory, cache, authority),
+            "tensorzero": partial(peers.tensorzero, upstream, directory, cache, metering=False),
+            "tensorzero-pg": partial(peers.tensorzero, upstream, directory, cache),
+            "litellm": partial(peers.litellm, upstream, directory, cache),
+            "portkey": partial(peers.portkey, upstream, directory, cache),
+        }
+        with makers[name]() as target:
+            yield target
+
+    def rotate(self, targets: list[Target], work: Callable[[Target], Row]) -> Results:
+        """Do the work with every target in turn, round after round."""
+        results: Results = {target.name: [] for target in targets}
+        for number in range(self.options.rounds):
+            order = targets[number % len(targets) :] + targets[: number % len(targets)]
+            for target in order:
+                row = work(target)
+                target.settled()
+                print(number + 1, target.name, {k: round(v, 1) for k, v in row.items()}, flush=True)
+                results[target.name].append(row)
+        return results
 
 
-def resident_mb(pid: int) -> float:
-    """Return the proportional memory of a process."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return int(re.search(r"Pss:\s+(\d+)", text)[1]) / 1024  # type: ignore[index]
+def calls(run: Run, directory: Path) -> None:
+    """Plain calls of 1 kB: closed loop, open loop, and rows beside answers."""
+    seconds = run.options.seconds
+    with (
+        fixed_upstream(directory) as (upstream, asked),
+        run.targets(upstream, directory) as targets,
+    ):
+        answered = dict.fromkeys((target.name for target in targets), 0)
+        before = {target.name: target.settled() for target in targets}
+
+        def counted(target: Target, work: Callable[[], Row]) -> Row:
+            begun = asked()
+            row = loads.with_cpu(target, "calls", work)
+            time.sleep(0.2)  # what was under way at the end
+            answered[target.name] += asked() - begun - 1
+            return row
+
+        def closed(target: Target) -> Row:
+            counted(target, partial(loads.closed_loop, target, 64, 1))
+            return counted(target, partial(loads.closed_loop, target, 64, seconds))
+
+        title = "Calls of 1 kB, 64 connections, closed loop"
+        run.report(title, run.rotate(targets, closed), CALLS)
+        for rate in (100, 500):
+
+            def opened(target: Target, rate: int = rate) -> Row:
+                return counted(target, partial(loads.open_loop, target, rate, seconds))
+
+            title = f"Added latency, {rate} calls a second, open loop (direct: absolute)"
+            run.report(title, run.rotate(targets, opened), LATENCY)
+        found: Results = {}
+        for target in targets:
+            rows, first = target.settled(), before[target.name]
+            if rows is not None and first is not None:
+                found[target.name] = [{"asked": answered[target.name], "rows": rows - first}]
+        run.report("Rows beside calls, all of the above", found, ROWS)
 
 
-def with_cpu(pid: int | None, per: str, work: Callable[[], Row]) -> Row:
-    """Do the work and add the CPU microseconds that the process spent for each unit of it."""
-    before = cpu_seconds(pid) if pid else 0.0
-    row = work()
-    if pid:
-        row["cpu_us"] = (cpu_seconds(pid) - before) * 1_000_000 / max(1.0, row[per])
-        row["pss_mb"] = resident_mb(pid)
-    return row
+def _sized(run: Run, directory: Path, size: int, title: str) -> None:
+    with (
+        fixed_upstream(directory, size=size) as (upstream, _),
+        run.targets(upstream, directory) as targets,
+    ):
+        load = partial(_closed, run.options.seconds)
+        run.report(title, run.rotate(targets, load), CALLS)
 
 
-def wrk(port: int, connections: int, seconds: int) -> Row:
-    """Load with wrk; return calls/s, calls, latency in microseconds and failures."""
-    url = f"http://127.0.0.1:{port}/v1/chat/completions"
-    command = pinned(
-        OTHERS,
-        "wrk",
-        "-t1",
-        f"-c{connections}",
-        f"-d{seconds}s",
-        "--latency",
-        "-s",
-        BENCH / "post.lua",
-        url,
+def _closed(seconds: float, target: Target) -> Row:
+    loads.closed_loop(target, 64, 1)
+    return loads.with_cpu(target, "calls", partial(loads.closed_loop, target, 64, seconds))
+
+
+def large(run: Run, directory: Path) -> None:
+    """Answers of 100 kB."""
+    _sized(run, directory, 100_000, "Answers of 100 kB, 64 connections, closed loop")
+
+
+def huge(run: Run, directory: Path) -> None:
+    """Answers of 1 MB."""
+    _sized(run, directory, 1_000_000, "Answers of 1 MB, 64 connections, closed loop")
+
+
+def tls(run: Run, directory: Path) -> None:
+    """Make calls of 1 kB to an upstream that speaks TLS."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    issued.private_key_pem.write_to_path(directory / "key.pem")
+    for number, blob in enumerate(issued.cert_chain_pems):
+        blob.write_to_path(directory / "certificate.pem", append=number > 0)
+    authority.cert_pem.write_to_path(directory / "authority.pem")
+    trusted = directory / "authority.pem"
+    with (
+        fixed_upstream(directory, authority=trusted) as (upstream, _),
+        run.targets(upstream, directory, trusted) as targets,
+    ):
+        proxies = [target for target in targets if target.name != "direct"]
+        load = partial(_closed, run.options.seconds)
+        title = "Calls of 1 kB to a TLS upstream, 64 connections, closed loop"
+        run.report(title, run.rotate(proxies, load), CALLS)
+
+
+def streaming(run: Run, directory: Path) -> None:
+    """Event streams: delay of each chunk, memory while many are open, clients that leave."""
+    port, options = free_port(), run.options
+    flags = (f"--count={options.events}",)
+    serving = pinned(OTHERS, sys.executable, BENCH / "streaming.py", "serve", str(port), *flags)
+    with process(serving, port), run.targets(port, directory) as targets:
+        for count in (200, 1000):
+            for include_usage in (False, True):
+
+                def load(
+                    target: Target, *, count: int = count, include_usage: bool = include_usage
+                ) -> Row:
+                    work = partial(
+                        loads.streams, target, count, options.events, include_usage=include_usage
+                    )
+                    return loads.with_cpu(target, "chunks", work)
+
+                who = "asks for usage: plain relay" if include_usage else "does not ask: spliced"
+                title = f"{count} streams, 50 chunks a second each (the client {who})"
+                run.report(title, run.rotate(targets, load), STREAMS)
+        found: Results = {}
+        for target in targets:
+            first = target.settled()
+            if first is not None:
+                loads.left(target, LEAVING, streamed=False)
+                middle = target.settled() or 0
+                loads.left(target, LEAVING, streamed=True)
+                last = target.settled() or 0
+                found[target.name] = [{"plain": middle - first, "streamed": last - middle}]
+        run.report("Clients that leave early", found, LEFT)
+
+
+def memory(run: Run, directory: Path) -> None:
+    """Many streams open at once, on targets that have done nothing else."""
+    port, options = free_port(), run.options
+    program = (sys.executable, BENCH / "streaming.py", "serve", str(port))
+    serving = pinned(OTHERS, *program, "--count=100000", "--interval=10")
+    with process(serving, port) as upstream, run.targets(port, directory) as targets:
+        time.sleep(3)
+
+        def load(target: Target) -> Row:
+            row = loads.held(target, options.open, upstream.pid)
+            target.settled()
+            time.sleep(3)
+            return {**row, "after_mb": loads.memory_mb(target.pids)}
+
+        run.report(f"{options.open:,} streams open at once", run.rotate(targets, load), MEMORY)
+
+
+def conditions(run: Run) -> str:
+    """Return on what and with what it was measured."""
+    python = subprocess.run(
+        [run.options.python, "-c", "import sys; print(sys.version.split()[0])"],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    commit = subprocess.run(
+        ["git", "-C", BENCH, "describe", "--always", "--dirty"],
+        check=False, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    cpu = next(
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
     )
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    calls = float(re.search(r"(\d+) requests in", output)[1])  # type: ignore[index]
-    wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
-    sockets = re.search(r"Socket errors: (.*)", output)
-    if wrong or sockets:
-        print("  failures:", wrong and wrong[0], sockets and sockets[0])
-    return {
-        "calls": calls,
-        "calls_per_second": float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]),  # type: ignore[index]
-        "p50_us": _microseconds(output, "50%"),
-        "p99_us": _microseconds(output, "99%"),
-    }
+    log = "on" if run.options.call_log else "off, as nginx' access log"
+    lines = [
+        (
+            f"{time.strftime('%Y-%m-%d')}, {cpu}, {os.cpu_count()} cores, "
+            f"Linux {platform.release()}; "
+            f"Python {python} for openai-meter ({commit}), its call log {log}. "
+            f"{run.options.rounds} rounds in rotation, {run.options.seconds} s each; "
+            f"load average at the end {os.getloadavg()[2]:.1f}."
+        ),
+        "",
+        "| target | version | what was on |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {t.name} | {t.version} | {t.switched_on} |" for t in run.seen.values()]
+    lines += [f"| {name} | | not measured: {why} |" for name, why in run.skipped.items()]
+    return "\n".join(lines)
 
 
-def _microseconds(output: str, share: str) -> float:
-    number, unit = re.search(rf"{share}\s+([\d.]+)(us|ms|s)\b", output).groups()  # type: ignore[union-attr]
-    return float(number) * {"us": 1, "ms": 1000, "s": 1_000_000}[unit]
+SCENARIOS: dict[str, Callable[[Run, Path], None]] = {
+    "calls": calls, "large": large, "huge": huge, "tls": tls, "streaming": streaming,
+    "memory": memory,
+}  # fmt: skip
 
 
-def streams(port: int, count: int, events: int) -> Row:
-    """Open streams and return their chunk delays."""
-    command = pinned(
-        OTHERS, sys.executable, BENCH / "streaming.py", "measure", str(port),
-        f"--streams={count}", f"--count={events}",
-    )  # fmt: skip
-    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
-    return dict(json.loads(output))
+def _options() -> argparse.Namespace:
+    def names(known: tuple[str, ...], text: str) -> list[str]:
+        found = text.split(",")
+        if unknown := set(found) - set(known):
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not of {', '.join(known)}")
+        return found
 
-
-def median_table(title: str, results: dict[str, list[Row]], columns: list[str]) -> None:
-    """Print medians with least and greatest values, and the ratio to nginx of the same rounds."""
-    print(f"\n{title}\n")
-    print("| target | ratio to nginx | " + " | ".join(columns) + " |")
-    print("|---" * (len(columns) + 2) + "|")
-    key = columns[0]
-    for name, rows in results.items():
-        ratios = [r[key] / n[key] for r, n in zip(rows, results["nginx"], strict=True)]
-        cells = []
-        for column in columns:
-            values = [row[column] for row in rows if column in row]
-            cells.append(_cell(values))
-        print(f"| {name} | {statistics.median(ratios):.2f} | " + " | ".join(cells) + " |")
-
-
-def _cell(values: list[float]) -> str:
-    if not values:
-        return "-"
-    return f"{statistics.median(values):,.1f} ({min(values):,.1f}-{max(values):,.1f})"
-
-
-def calls(options: argparse.Namespace, run: Path, **settings: str) -> None:
-    """Measure plain calls, closed loop, then at one connection for latency."""
-    with ExitStack() as stack:
-        upstream = stack.enter_context(fixed_upstream(run))
-        targets: dict[str, tuple[int, int | None]] = {"direct": (upstream, None)}
-        targets["nginx"] = stack.enter_context(plain_nginx(upstream, run))
-        targets["openai-meter"] = stack.enter_context(openai_meter(upstream, run, **settings))
-        for connections, seconds in ((64, options.seconds), (1, max(2, options.seconds // 2))):
-            results: dict[str, list[Row]] = {name: [] for name in targets}
-            for _ in range(options.rounds):
-                for name, (port, pid) in targets.items():
-                    wrk(port, connections, 1)
-                    load = partial(wrk, port, connections, seconds)
-                    results[name].append(with_cpu(pid, "calls", load))
-            median_table(
-                f"1 kB calls, {connections} connections, closed loop",
-                results,
-                ["calls_per_second", "cpu_us", "p50_us", "p99_us", "pss_mb"],
-            )
-
-
-def streaming(options: argparse.Namespace, run: Path, **settings: str) -> None:
-    """Measure event streams."""
-    with ExitStack() as stack:
-        upstream = free_port()
-        stack.enter_context(
-            process(
-                pinned(
-                    OTHERS, sys.executable, BENCH / "streaming.py", "serve", str(upstream),
-                    f"--count={options.events}",
-                ),
-                upstream,
-            )
-        )  # fmt: skip
-        targets: dict[str, tuple[int, int | None]] = {"direct": (upstream, None)}
-        targets["nginx"] = stack.enter_context(plain_nginx(upstream, run))
-        targets["openai-meter"] = stack.enter_context(openai_meter(upstream, run, **settings))
-        results: dict[str, list[Row]] = {name: [] for name in targets}
-        for _ in range(options.rounds):
-            for name, (port, pid) in targets.items():
-                load = partial(streams, port, options.streams, options.events)
-                results[name].append(with_cpu(pid, "chunks", load))
-        median_table(
-            f"{options.streams} streams x {options.events} chunks, 20 ms apart (cpu_us: per chunk)",
-            results,
-            ["p50_us", "p99_us", "cpu_us", "pss_mb", "chunks"],
-        )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--targets", type=partial(names, TARGETS), default=list(TARGETS))
+    parser.add_argument("--only", type=partial(names, tuple(SCENARIOS)), default=list(SCENARIOS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--events", type=int, default=100, help="chunks of a stream")
+    parser.add_argument("--open", type=int, default=5000, help="streams held open")
+    parser.add_argument("--python", default=sys.executable, help="what openai-meter runs on")
+    parser.add_argument("--call-log", action="store_true", help="openai-meter logs every call")
+    parser.add_argument("--cache", type=Path, default=BENCH.parent / "build" / "bench")
+    parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Run what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=6)
-    parser.add_argument("--streams", type=int, default=200)
-    parser.add_argument("--events", type=int, default=200)
-    parser.add_argument("--only", choices=["calls", "streaming"])
-    parser.add_argument("--no-call-log", action="store_true", help="as nginx without access log")
-    options = parser.parse_args()
-    settings = {"METER_LOG_CALLS": "false"} if options.no_call_log else {}
-    for name, measure in (("calls", calls), ("streaming", streaming)):
-        if options.only in (None, name):
-            with tempfile.TemporaryDirectory(prefix="meter-bench-", dir="/tmp") as directory:
-                Path(directory).chmod(0o755)
-                measure(options, Path(directory), **settings)
+    options = _options()
+    options.cache = options.cache.resolve()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    run = Run(options)
+    for name in options.only:
+        with tempfile.TemporaryDirectory(prefix="meter-bench-", dir="/tmp") as text:
+            directory = Path(text)
+            directory.chmod(0o755)
+            SCENARIOS[name](run, directory)
+    text = "\n\n".join((conditions(run), *run.tables))
+    print(conditions(run))
+    (options.cache / "results.json").write_text(json.dumps(run.raw, indent=1))
+    (options.cache / "results.md").write_text(text + "\n")
+    if options.write:
+        put(BENCH.parent / "docs" / "benchmarks.md", text)
 
 
 if __name__ == "__main__":
