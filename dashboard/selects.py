@@ -360,7 +360,6 @@ FROM (
     SELECT DISTINCT {names}user_id
     FROM ({_CELLS[source]}) AS cell
     WHERE user_id IS NOT NULL
-    OFFSET 0  -- told apart by hashing: to sort them all takes longer
 ) AS named
 {group}
 """
