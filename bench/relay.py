@@ -86,6 +86,7 @@ class Run:
         self.raw: dict[str, Results] = {}
         self.seen: dict[str, Target] = {}
         self.skipped: dict[str, str] = {}
+        self.unavailable: set[str] = set()  # these are not tried again
 
     def report(self, title: str, results: Results, columns: list[Column]) -> None:
         """Print a table and keep it."""
@@ -101,7 +102,7 @@ class Run:
         with ExitStack() as stack:
             found = []
             for name in self.options.targets:
-                if name in self.skipped or (authority and name not in VERIFYING):
+                if name in self.unavailable or (authority and name not in VERIFYING):
                     continue
                 print(f"starting {name}", flush=True)
                 try:
@@ -114,6 +115,8 @@ class Run:
                     SystemExit,
                 ) as exc:
                     self.skipped[name] = " ".join(str(exc).split())[:400]
+                    if isinstance(exc, peers.UnavailableError):
+                        self.unavailable.add(name)
                     print(f"skipping {name}: {self.skipped[name]}", flush=True)
                 else:
                     self.seen[name] = found[-1]
