@@ -260,7 +260,7 @@ def tensorzero(upstream: int, run: Path, cache: Path, *, metering: bool = True) 
 
 @contextmanager
 def litellm(upstream: int, run: Path, cache: Path) -> Iterator[Target]:
-    """LiteLLM's proxy, one worker, a row in Postgres for each call by a callback."""
+    """LiteLLM's proxy, one worker, with a callback that is to write a row for each call."""
     programs = _venv(cache, "litellm", "litellm[proxy]", LITELLM)
     (run / "litellm.yaml").write_text(_LITELLM.format(upstream=upstream))
     (run / "bench_rows.py").write_text(_ROWS)
@@ -286,8 +286,8 @@ def litellm(upstream: int, run: Path, cache: Path) -> Iterator[Target]:
                 port,
                 pids_under(running.pid),
                 LITELLM,
-                "a row for each call written to Postgres by a callback; its own spend logs need "
-                "Prisma's engines, which no package index has",
+                "a callback that is to write a row for each call (how many it wrote stands with "
+                "the rows); its own spend logs, which need Prisma, were not tried",
                 dsn=dsn,
                 count="SELECT count(*) FROM spend",
             )
