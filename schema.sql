@@ -1137,11 +1137,6 @@ AS $function$
     WHERE accounted_at >= since AND accounted_at < past
 $function$;
 
--- "What came late for its month."
-CREATE INDEX IF NOT EXISTS user_api_usage_of_late
-ON user_api_usage (accounted_at)
-WHERE accounted_at IS NOT NULL;
-
 -- What the rollups should hold of what counts in [since, past), from the rows themselves: to make the
 -- sums anew, and to check them (openai-meter verify).
 CREATE OR REPLACE FUNCTION recount_quarter_hours(since timestamptz, past timestamptz)

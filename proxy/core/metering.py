@@ -134,11 +134,6 @@ class RequestMeter:
             if self._decoder is None:
                 self._stop(UNKNOWN_ENCODING)
 
-    @property
-    def reads_json(self) -> bool:
-        """Whether the body is JSON, as far as is known: only such a body can be spliced."""
-        return self._keeper is not None
-
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes."""
         try:

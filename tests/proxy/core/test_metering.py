@@ -417,24 +417,6 @@ def test_why_a_form_says_nothing_is_said(
     assert (facts.model, facts.problem) == (None, problem)
 
 
-def test_only_json_can_be_spliced() -> None:
-    """The relay asks before it holds a body back."""
-
-    def reads_json(content_type: str, coding: str = "") -> bool:
-        meter = RequestMeter(
-            SPEECH, content_type=content_type, content_encoding=coding, max_bytes=9
-        )
-        return meter.reads_json
-
-    assert [reads_json(kind) for kind in ("", JSON, FORM, "audio/wav")] == [
-        True,
-        True,
-        False,
-        False,
-    ]
-    assert not reads_json(JSON, "compress")
-
-
 def test_what_is_spoken_is_counted_in_the_request() -> None:
     """The answer is sound, and there is nothing to be found in it."""
     facts = requested(b'{"model":"tts-1","input":"hello"}', operation=SPEECH)
