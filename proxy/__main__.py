@@ -18,7 +18,8 @@ from pathlib import Path
 from proxy import logs
 from proxy.banner import release
 from proxy.errors import ConfigurationError, MeterError
-from proxy.settings import Address, Settings, flag, read_settings, unknown_variables, variable
+from proxy.settings import Settings, flag, read_settings, unknown_variables, variable
+from proxy.values import Address
 
 REFUSED = 2
 INTERRUPTED = 128 + signal.SIGINT

@@ -2,7 +2,8 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from proxy.settings import Address, Settings
+from proxy.settings import Settings
+from proxy.values import Address
 
 _EVERYWHERE = {"", "0.0.0.0", "::"}  # noqa: S104 - read, not listened on
 

@@ -10,7 +10,7 @@ import socket
 from contextlib import ExitStack
 
 from proxy.errors import ListenError
-from proxy.settings import Address
+from proxy.values import Address
 
 BACKLOG = 1024
 

@@ -8,164 +8,25 @@ made here shows a secret.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import SplitResult, urlsplit
-from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from typing_extensions import override  # typing has it from Python 3.12 on
 
+from proxy import values
 from proxy.core.leaving import ByEndpoint
 from proxy.core.mounts import Mounts
 from proxy.errors import ConfigurationError
+from proxy.values import Address
 
 PREFIX = "METER_"
-FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.1
 SECRETS = frozenset(
     {
         *("admin_password", "api_tokens", "dashboard_database_url", "database_url"),
         *("oidc_client_secret", "upstreams"),
     }
 )
-NEEDED = (  # attribution is taken off a call; without these it would be another one
-    *("Authorization", "Proxy-Authorization", "Api-Key", "Cookie", "Host", "User-Agent"),
-    *("Connection", "Transfer-Encoding", "TE", "Trailer", "Upgrade", "Expect", "Idempotency-Key"),
-)
-NEEDED_FAMILIES = ("Accept", "Content-", "OpenAI-", "X-Stainless-")
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A host and a port to listen on; an empty host means every interface, port 0 any free one."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, value: object) -> "Address":
-        """Read `HOST:PORT`, `[IPv6]:PORT` or `:PORT`."""
-        if isinstance(value, cls):
-            return value
-        host, colon, port = str(value).strip().rpartition(":")
-        bracketed = host.startswith("[") and host.endswith("]")
-        if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or (":" in host and not bracketed):
-            raise ValueError("expected HOST:PORT, for example 127.0.0.1:8080, [::]:8080 or :8080")
-        if int(port) > 65535:  # noqa: PLR2004 - the largest TCP port
-            raise ValueError("expected a port from 0 to 65535")
-        return cls(host.strip("[]"), int(port))
-
-    @override
-    def __str__(self) -> str:
-        """Return the notation that `parse` reads."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def _base_url(value: str) -> str:
-    """Accept an http(s) URL with an optional base path; return it without a trailing slash."""
-    expected = "expected a URL such as https://api.openai.com or http://10.0.0.7:9000/base"
-    if re.search(r"[^!-~]", value):
-        raise ValueError(f"{expected}, in visible ASCII characters")
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        raise ValueError(expected) from None
-    if not usable or _surplus(parts):
-        raise ValueError(f"{expected}, without user, query or fragment")
-    return value.rstrip("/")
-
-
-def _surplus(parts: SplitResult) -> bool:
-    return bool(parts.query or parts.fragment or "@" in parts.netloc)
-
-
-def _listed(value: object) -> object:
-    """Split a comma-separated text; leave a sequence as it is."""
-    if isinstance(value, str):
-        return tuple(item.strip() for item in value.split(",") if item.strip())
-    return value
-
-
-def _field_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        if not FIELD_NAME.fullmatch(name):
-            raise ValueError(f"expected header names separated by commas, {name!r} is none")
-        for needed in (*NEEDED, *NEEDED_FAMILIES):
-            family = needed in NEEDED_FAMILIES
-            if name.lower() == needed.lower() or (family and _begins(name, needed)):
-                raise ValueError(f"expected headers of your own, a call needs {name} for itself")
-    return names
-
-
-def _field_prefixes(prefixes: tuple[str, ...]) -> tuple[str, ...]:
-    """Accept what no header begins with that a call needs for itself."""
-    for prefix in _field_names(prefixes):
-        for needed in (*NEEDED, *NEEDED_FAMILIES):
-            if _begins(needed, prefix):
-                shown = f"{needed}*" if needed in NEEDED_FAMILIES else needed
-                raise ValueError(
-                    f"expected prefixes of headers of your own, {prefix} is the beginning of "
-                    f"{shown}, which a call needs for itself"
-                )
-    return prefixes
-
-
-def _begins(name: str, prefix: str) -> bool:
-    return name.lower().startswith(prefix.lower())
-
-
-def _time_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (OSError, ValueError, LookupError):
-        raise ValueError("expected an IANA time zone such as UTC or Europe/Berlin") from None
-    return name
-
-
-def _issuer(value: str) -> str:
-    """Accept the address of a provider; nobody on the way there may change what it says."""
-    parts = urlsplit(_base_url(value))
-    if parts.scheme != "https" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
-        raise ValueError("expected https://…, or http:// on this machine")
-    return value
-
-
-def _role_choices(pairs: tuple[str, ...]) -> tuple[str, ...]:
-    for pair in pairs:
-        value, _, role = pair.rpartition("=")
-        if not value or role not in {"admin", "finance", "viewer"}:
-            raise ValueError(
-                f"expected VALUE=ROLE with admin, finance or viewer, separated by commas, "
-                f"{pair!r} is none"
-            )
-    return pairs
-
-
-def _scopes(names: tuple[str, ...]) -> tuple[str, ...]:
-    if "openid" not in names:
-        raise ValueError("expected openid among the scopes")
-    return names
-
-
-def _existing_file(path: Path) -> Path:
-    if not (path.is_file() and os.access(path, os.R_OK)):
-        raise ValueError("expected the path of a readable file")
-    return path.absolute()
-
-
-def _user_name(name: str) -> str:
-    if not name or re.search(r"[:\s]", name):
-        raise ValueError("expected a name without colons and blanks")
-    return name
-
-
-def _database_url(url: str) -> str:
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise ValueError("expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
-    return url
 
 
 def _state_directory() -> Path:
@@ -188,12 +49,12 @@ EndpointChoices = Annotated[
 NamedUpstreams = Annotated[
     Mounts,
     NoDecode,
-    BeforeValidator(lambda value: Mounts.parse(value, _base_url), json_schema_input_type=str),
+    BeforeValidator(lambda value: Mounts.parse(value, values.base_url), json_schema_input_type=str),
 ]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
-FieldNames = Annotated[Names, AfterValidator(_field_names)]
-FieldPrefixes = Annotated[Names, AfterValidator(_field_prefixes)]
-ReadableFile = Annotated[Path, AfterValidator(_existing_file)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(values.listed)]
+FieldNames = Annotated[Names, AfterValidator(values.field_names)]
+FieldPrefixes = Annotated[Names, AfterValidator(values.field_prefixes)]
+ReadableFile = Annotated[Path, AfterValidator(values.existing_file)]
 Directory = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -207,7 +68,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, hide_input_in_errors=True
     )
 
-    upstream_url: Annotated[str, AfterValidator(_base_url)] = Field(
+    upstream_url: Annotated[str, AfterValidator(values.base_url)] = Field(
         default="https://api.openai.com",
         description="where calls are forwarded to; a base path is put in front of every target",
     )
@@ -243,16 +104,16 @@ class Settings(BaseSettings):
     dashboard_listen: Listen = Field(
         default=Address("127.0.0.1", 8081), description="HOST:PORT of dashboard and usage API"
     )
-    dashboard_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
+    dashboard_url: Annotated[str, AfterValidator(values.base_url)] | None = Field(
         default=None,
         description="address at which browsers reach the dashboard, where that is another one",
     )
-    dashboard_database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
+    dashboard_database_url: Annotated[str, AfterValidator(values.database_url)] | None = Field(
         default=None,
         repr=False,
         description="postgresql://… with which the dashboard reads, if not by METER_DATABASE_URL",
     )
-    database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
+    database_url: Annotated[str, AfterValidator(values.database_url)] | None = Field(
         default=None,
         repr=False,
         description="postgresql://… of your Postgres; unset: one is run in the data directory",
@@ -286,10 +147,10 @@ class Settings(BaseSettings):
     on_disconnect_max_calls: int = Field(
         default=256, ge=0, description="how many a worker reads at once; others are cancelled"
     )
-    report_timezone: Annotated[str, AfterValidator(_time_zone)] = Field(
+    report_timezone: Annotated[str, AfterValidator(values.time_zone)] = Field(
         default="UTC", description="time zone in which days and months of reports begin"
     )
-    admin_user: Annotated[str, AfterValidator(_user_name)] = Field(
+    admin_user: Annotated[str, AfterValidator(values.user_name)] = Field(
         default="admin", description="name that logs in to the dashboard"
     )
     admin_password: str | None = Field(
@@ -301,7 +162,7 @@ class Settings(BaseSettings):
     api_tokens: Names = Field(
         default=(), repr=False, description="bearer tokens that may read the usage API, with commas"
     )
-    oidc_issuer: Annotated[str, AfterValidator(_issuer)] | None = Field(
+    oidc_issuer: Annotated[str, AfterValidator(values.issuer)] | None = Field(
         default=None, description="OpenID Connect provider that people may log in by, https://…"
     )
     oidc_client_id: str | None = Field(
@@ -310,7 +171,7 @@ class Settings(BaseSettings):
     oidc_client_secret: str | None = Field(
         default=None, repr=False, description="its secret; unset: a public client, by PKCE alone"
     )
-    oidc_scopes: Annotated[Names, AfterValidator(_scopes)] = Field(
+    oidc_scopes: Annotated[Names, AfterValidator(values.scopes)] = Field(
         default=("openid", "email", "profile"), description="what is asked for, with commas"
     )
     oidc_role_claim: str = Field(
@@ -318,7 +179,7 @@ class Settings(BaseSettings):
         min_length=1,
         description="claim of the ID token that gives roles; dots lead into objects",
     )
-    oidc_roles: Annotated[Names, AfterValidator(_role_choices)] = Field(
+    oidc_roles: Annotated[Names, AfterValidator(values.role_choices)] = Field(
         default=("admin=admin", "finance=finance", "viewer=viewer"),
         description="role by value of that claim, VALUE=ROLE with commas; `*` is everyone",
     )
@@ -397,9 +258,9 @@ def flag(name: str) -> str:
 
 def read_settings(flags: Mapping[str, str]) -> Settings:
     """Read flags, then environment; raise ConfigurationError naming every setting that is wrong."""
-    values: dict[str, Any] = dict(flags)
+    given: dict[str, Any] = dict(flags)
     try:
-        return Settings(**values)
+        return Settings(**given)
     except ValidationError as exc:
         problems = "; ".join(_problem(dict(error), flags) for error in exc.errors())
         raise ConfigurationError(problems) from None

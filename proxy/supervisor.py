@@ -29,8 +29,9 @@ from proxy.embedded import EmbeddedPostgres
 from proxy.errors import DatabaseUnreachableError, MeterError
 from proxy.listening import bound_port, open_sockets
 from proxy.parts import Parts
-from proxy.settings import Address, Settings, variable
+from proxy.settings import Settings, variable
 from proxy.succession import Succession
+from proxy.values import Address
 
 WORKER_MARGIN_SECONDS = 5.0  # beyond their own drain
 RECORDER_SECONDS = 20.0

@@ -24,7 +24,8 @@ from proxy.core.usage import read_usage
 from proxy.heartbeat import State, publish
 from proxy.pricefile import load_price_book
 from proxy.resources import resource
-from proxy.settings import Address, Settings, read_settings, variable
+from proxy.settings import Settings, read_settings, variable
+from proxy.values import Address
 from tests.documents import DOCUMENTS, README, ROOT, anchors, block, blocks, links, table
 from tests.fakes.answers import answer
 from tests.fakes.relay import running_worker

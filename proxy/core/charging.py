@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from proxy.core.catalog import COMPONENTS, FREE_PRICE_ID
+from proxy.core.components import Quantities
 from proxy.core.fees import tool_cost
 from proxy.core.model import (
     BACKGROUND_TIER,
@@ -31,7 +32,7 @@ from proxy.core.model import (
     created_at,
 )
 from proxy.core.operations import MEDIA_ELSEWHERE, SESSIONS, TIMED_SESSIONS, operation_of
-from proxy.core.pricing import NOTHING, PriceBook, Quantities, list_cost_of
+from proxy.core.pricing import NOTHING, PriceBook, list_cost_of
 from proxy.core.units import estimated_units, tokens_by_size
 from proxy.core.usage import itemised, read_usage
 from proxy.core.verdicts import UNPRICED

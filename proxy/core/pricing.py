@@ -1,13 +1,13 @@
 """What a call costs: usage times the list prices of the moment it was sent.
 
-A provider's counts include their parts, so they are first split into components that share no
-token; each has one unit price. Sums are exact: a listed unit price is a whole number of 1e-12 USD,
-and only what a surcharge or a contract makes finer than that is rounded, half to even. Nothing is
-guessed: what has no price is an error that says why.
+Usage is split into components that share no token (`components`); each has one unit price. Sums
+are exact: a listed unit price is a whole number of 1e-12 USD, and only what a surcharge or a
+contract makes finer than that is rounded, half to even. Nothing is guessed: what has no price is an
+error that says why.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -22,11 +22,11 @@ from proxy.core.catalog import (
     Entry,
     Names,
 )
+from proxy.core.components import Quantities, decompose
 from proxy.core.model import Cost, PriceLine, Usage
 from proxy.core.tariffs import GRAIN, PriceTable, Tariff, grained, surcharge_name, tariffs
 from proxy.errors import (
     NoPricePeriodError,
-    NoTokenCountError,
     UnknownModelError,
     UnknownRateError,
     UnknownTierError,
@@ -35,7 +35,6 @@ from proxy.errors import (
     UsageError,
 )
 
-_LARGEST_COUNT = 10**12  # tokens; products stay within the 28 digits of decimal arithmetic
 _LARGEST_COST = Decimal(10**8)  # USD; what numeric(20,12) cannot hold any more
 _MOST_QUOTES = 4096  # of one book
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
@@ -75,78 +74,7 @@ class _Quote:
         return table
 
 
-Quantities = Mapping[str, int | Decimal]
 _Alike = tuple[str | None, str | None, str | None, str | None, str, str]
-
-
-def decompose(usage: Usage) -> Quantities:
-    """Split usage into components that share no token; those without tokens are left out."""
-    if usage.input_tokens is None and usage.audio_seconds is not None:
-        return _whole({"audio_second": usage.audio_seconds})
-    if usage.input_tokens is None:
-        raise NoTokenCountError
-    cached = usage.cache_read_input_tokens or 0
-    if (
-        not usage.cache_write_input_tokens
-        and not usage.audio_input_tokens
-        and not usage.audio_output_tokens
-        and not usage.image_input_tokens
-        and not usage.image_output_tokens
-        and not usage.cache_write_12h_input_tokens
-        and not usage.cache_read_audio_input_tokens
-        and not usage.cache_read_image_input_tokens
-    ):
-        return _of_text(usage.input_tokens, cached, usage.output_tokens or 0)
-    written = usage.cache_write_input_tokens or 0
-    written_12h = usage.cache_write_12h_input_tokens or 0
-    cached_audio = usage.cache_read_audio_input_tokens or 0
-    cached_image = usage.cache_read_image_input_tokens or 0
-    audio = _rest("audio_input_tokens", usage.audio_input_tokens or 0, cached_audio)
-    image = _rest("image_input_tokens", usage.image_input_tokens or 0, cached_image)
-    audio_output = usage.audio_output_tokens or 0
-    image_output = usage.image_output_tokens or 0
-    output = usage.output_tokens or 0  # an embedding has none
-    counts = {
-        "input": _rest("input_tokens", usage.input_tokens, cached + written + audio + image),
-        "cached_input": _rest("cache_read_input_tokens", cached, cached_audio + cached_image),
-        "cache_write": _rest("cache_write_input_tokens", written, written_12h),
-        "cache_write_12h": written_12h,
-        "audio_input": audio,
-        "cached_audio_input": cached_audio,
-        "image_input": image,
-        "cached_image_input": cached_image,
-        "output": _rest("output_tokens", output, audio_output + image_output),
-        "audio_output": audio_output,
-        "image_output": image_output,
-    }
-    return {component: count for component, count in counts.items() if count}
-
-
-def _of_text(read: int, cached: int, made: int) -> Quantities:
-    """Split what nearly all calls are made of."""
-    fresh = _rest("input_tokens", read, cached)
-    _rest("output_tokens", made, 0)
-    quantities = {}
-    if fresh:
-        quantities["input"] = fresh
-    if cached:
-        quantities["cached_input"] = cached
-    if made:
-        quantities["output"] = made
-    return quantities
-
-
-def _whole(quantities: Mapping[str, Decimal]) -> Quantities:
-    """Return whole numbers where they are; nothing is left out."""
-    return {c: int(n) if n == n.to_integral_value() else n for c, n in quantities.items() if n}
-
-
-def _rest(name: str, whole: int, parts: int) -> int:
-    if parts > whole:
-        raise UsageError(f"{name} is {whole}, but its parts make {parts}")
-    if whole > _LARGEST_COUNT:
-        raise UsageError(f"{name} is {whole}; expected at most {_LARGEST_COUNT}")
-    return whole - parts
 
 
 class PriceBook:

@@ -27,7 +27,8 @@ from proxy.demo.traffic import Backend
 from proxy.errors import ConfigurationError, ListenError
 from proxy.listening import bound_port, open_sockets
 from proxy.parts import PYTHON, environment
-from proxy.settings import PREFIX, Address, Settings
+from proxy.settings import PREFIX, Settings
+from proxy.values import Address
 
 CALLS = 12_000
 AT_ONCE = 400

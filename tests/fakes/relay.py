@@ -15,7 +15,8 @@ from proxy.core.model import Closing, Opening, Record
 from proxy.core.records import scan
 from proxy.journal import JournalWriter
 from proxy.listening import open_sockets
-from proxy.settings import Address, Settings
+from proxy.settings import Settings
+from proxy.values import Address
 from tests.fakes.upstream import reset
 
 

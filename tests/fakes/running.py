@@ -19,7 +19,8 @@ import asyncpg
 from proxy.app import Worker
 from proxy.journal import JournalWriter
 from proxy.listening import open_sockets
-from proxy.settings import Address, Settings
+from proxy.settings import Settings
+from proxy.values import Address
 
 LEAVE_SECONDS = 30
 PRICED_AT = datetime(2026, 11, 22, 12, tzinfo=UTC)  # the day of the costs that tests expect

@@ -3,7 +3,8 @@ from pathlib import Path
 import trustme
 
 from proxy.banner import banner
-from proxy.settings import Address, read_settings
+from proxy.settings import read_settings
+from proxy.values import Address
 
 
 def test_it_says_where_everything_is() -> None:

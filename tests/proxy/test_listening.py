@@ -6,7 +6,7 @@ import pytest
 
 from proxy.errors import ListenError
 from proxy.listening import bound_port, open_sockets
-from proxy.settings import Address
+from proxy.values import Address
 
 
 def test_several_sockets_share_one_free_port() -> None:

@@ -6,15 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import ConfigurationError
-from proxy.settings import (
-    NEEDED,
-    Address,
-    Settings,
-    flag,
-    read_settings,
-    unknown_variables,
-    variable,
-)
+from proxy.settings import Settings, flag, read_settings, unknown_variables, variable
+from proxy.values import NEEDED, Address
 
 
 @pytest.fixture(autouse=True)
@@ -45,22 +38,6 @@ def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.workers == 5
     assert settings.listen == Address("", 9000)
     assert settings.database_url is None
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
-        ("[::]:8080", Address("::", 8080)),
-        (":8080", Address("", 8080)),
-        ("localhost:0", Address("localhost", 0)),
-    ],
-)
-def test_addresses_are_read_and_written_alike(text: str, address: Address) -> None:
-    """What `parse` reads, `str` writes."""
-    assert Address.parse(text) == address
-    assert str(address) == text
-    assert Address.parse(address) is address
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from proxy.core.catalog import (
     Uplift,
 )
 from proxy.core.model import Cost, PriceLine, Usage
-from proxy.core.pricing import PriceBook, PriceRate, decompose
+from proxy.core.pricing import PriceBook, PriceRate
 from proxy.errors import (
     NoPricePeriodError,
     NoTokenCountError,
@@ -235,70 +235,6 @@ def test_every_price_of_a_cost_is_among_the_rates() -> None:
     ]
 
 
-def test_components_share_no_token() -> None:
-    """Totals include their parts: subtract, never add."""
-    usage = Usage(
-        input_tokens=1000,
-        cache_read_input_tokens=300,
-        cache_write_input_tokens=100,
-        cache_write_12h_input_tokens=40,
-        audio_input_tokens=200,
-        cache_read_audio_input_tokens=50,
-        image_input_tokens=90,
-        cache_read_image_input_tokens=20,
-        output_tokens=500,
-        reasoning_output_tokens=450,
-        audio_output_tokens=30,
-        image_output_tokens=7,
-    )
-    assert decompose(usage) == {
-        "input": 380,
-        "cached_input": 230,
-        "cache_write": 60,
-        "cache_write_12h": 40,
-        "audio_input": 150,
-        "cached_audio_input": 50,
-        "image_input": 70,
-        "cached_image_input": 20,
-        "output": 463,
-        "audio_output": 30,
-        "image_output": 7,
-    }
-
-
-@pytest.mark.parametrize(
-    ("usage", "message"),
-    [
-        (tokens(10, cache_read_input_tokens=11), "input_tokens is 10, but its parts make 11"),
-        (tokens(0, 5, audio_output_tokens=6), "output_tokens is 5, but its parts make 6"),
-        (
-            tokens(9, audio_input_tokens=1, cache_read_audio_input_tokens=2),
-            "audio_input_tokens is 1, but its parts make 2",
-        ),
-        (
-            tokens(9, image_input_tokens=1, cache_read_image_input_tokens=2),
-            "image_input_tokens is 1, but its parts make 2",
-        ),
-        (
-            tokens(9, audio_input_tokens=1, cache_read_audio_input_tokens=1),
-            "cache_read_input_tokens is 0, but its parts make 1",
-        ),
-        (
-            tokens(9, cache_write_12h_input_tokens=1),
-            "cache_write_input_tokens is 0, but its parts make 1",
-        ),
-        (tokens(10**13), "input_tokens is 10000000000000; expected at most 1000000000000"),
-    ],
-)
-def test_usage_that_contradicts_itself_is_refused_with_both_numbers(
-    usage: Usage, message: str
-) -> None:
-    """A negative rest would be a discount that nobody gave."""
-    with pytest.raises(UsageError) as caught:
-        cost_of(usage, book_of(), response_model="m")
-    assert str(caught.value) == message
-
-
 def test_a_cost_that_the_ledger_cannot_hold_is_refused() -> None:
     """One absurd row must not stop the others of its batch."""
     dear = Entry(model_id="m", names=("m",), periods=(Period(rates={"input": Decimal(600)}),))
@@ -347,12 +283,6 @@ def test_cost_is_additive(one: Usage, other: Usage, tier: str) -> None:
     assert first + second == both
 
 
-@given(usages())
-def test_components_add_up_to_the_totals(usage: Usage) -> None:
-    """No token is lost and none is counted twice."""
-    assert sum(decompose(usage).values()) == (usage.input_tokens or 0) + (usage.output_tokens or 0)
-
-
 def test_units_have_prices_of_their_own() -> None:
     """A minute, an image, a character: what was used says how many; others bill tokens."""
     units = {
@@ -380,15 +310,6 @@ def test_units_have_prices_of_their_own() -> None:
         cost({"character": 13}, None)
     with pytest.raises(UnknownRateError):
         cost({"image/hd/2x2": 1})
-
-
-@pytest.mark.parametrize(
-    ("seconds", "parts"),
-    [("2.5", {"audio_second": Decimal("2.5")}), ("60", {"audio_second": 60}), ("0", {})],
-)
-def test_audio_may_be_billed_by_its_length(seconds: str, parts: dict[str, object]) -> None:
-    """Then there are no tokens."""
-    assert decompose(Usage(audio_seconds=Decimal(seconds))) == parts
 
 
 def test_fees_and_free_calls_are_among_the_rates() -> None:

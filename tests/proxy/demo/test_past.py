@@ -9,7 +9,8 @@ import pytest
 from proxy.core.model import Opening
 from proxy.core.records import scan
 from proxy.demo.past import clock, working
-from proxy.settings import Address, Settings
+from proxy.settings import Settings
+from proxy.values import Address
 from tests.fakes.answers import answer
 from tests.fakes.upstream import Upstream
 
