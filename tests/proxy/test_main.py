@@ -1,37 +1,18 @@
-import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
-import asyncpg
 import pytest
 
-from proxy.ledger import Ledger
 from proxy.settings import Settings, flag, variable
-from tests.fakes.rows import ledger_row
-
-
-def _run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "proxy", *arguments],
-        env=_clean() | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def _clean() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name[:6] != "METER_"}
+from tests.fakes.command import clean, run
 
 
 def test_help_names_every_setting() -> None:
     """As a flag and as a variable, with what it is for."""
-    text = _run("serve", "--help", COLUMNS="200").stdout
+    text = run("serve", "--help", COLUMNS="200").stdout
     for name, field in Settings.model_fields.items():
         assert f"{flag(name)} " in text
         assert f"[{variable(name)}]" in text
@@ -41,78 +22,18 @@ def test_help_names_every_setting() -> None:
 @pytest.mark.parametrize("command", ["serve", "proxy", "recorder", "dashboard"])
 def test_a_wrong_setting_is_one_line(command: str) -> None:
     """Exit status 2, no traceback."""
-    done = _run(command, "--listen", "nowhere")
+    done = run(command, "--listen", "nowhere")
     assert done.returncode == 2
     assert done.stderr.startswith("openai-meter: METER_LISTEN (--listen) is 'nowhere': expected")
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["recorder", "dashboard"])
-def test_a_part_alone_needs_a_database(command: str, tmp_path: Path) -> None:
-    """Only `serve` brings one."""
-    done = _run(command, "--data-dir", str(tmp_path))
-    assert done.returncode == 2
-    assert "METER_DATABASE_URL (--database-url) is not set" in done.stderr
-
-
-def test_a_misspelt_variable_is_pointed_out(tmp_path: Path) -> None:
-    """It would be ignored in silence otherwise."""
-    (tmp_path / "file").touch()
-    done = _run("serve", "--data-dir", str(tmp_path / "file"), METER_WORKERZ="3")
-    assert "METER_WORKERZ is no setting" in done.stderr
-    assert "METER_DATA_DIR is" in done.stderr
-
-
-def test_prices_that_are_shipped_are_well() -> None:
-    """`pricing check` without a file looks at them."""
-    done = _run("pricing", "check")
-    assert done.returncode == 0
-    assert "all well" in done.stdout
-
-
-def test_prices_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
-    """With the loader's words."""
-    wrong = tmp_path / "pricing.yaml"
-    wrong.write_text("models: [")
-    done = _run("pricing", "check", str(wrong))
-    assert done.returncode == 2
-    assert "pricing.yaml" in done.stderr
-
-
-def test_a_price_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    """Without a traceback."""
-    done = _run("pricing", "check", str(tmp_path / "none.yaml"))
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-
-
 def test_the_version_is_printed() -> None:
     """For bug reports, by the command and by the flag that most programs have."""
-    said = _run("version").stdout
+    said = run("version").stdout
     assert said.startswith("openai-meter ")
-    done = _run("--version")
+    done = run("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("proxy", "--name", "../odd"), "--name is '../odd': expected letters"),
-        (("proxy", "--upstream-ca-file", "/dev/null"), "METER_UPSTREAM_CA_FILE"),
-        (("proxy", "--data-dir", "/dev/null/x"), "cannot write to /dev/null/x/journal"),
-        (("recorder", "--data-dir", "/dev/null/x"), "METER_DATA_DIR is '/dev/null/x'"),
-    ],
-    ids=["name", "authorities", "a worker's directory", "the recorder's directory"],
-)
-def test_a_part_alone_says_in_one_line_what_it_cannot_use(
-    tmp_path: Path, arguments: tuple[str, ...], said: str
-) -> None:
-    """As `serve` does, which looks at all of it before it starts a part."""
-    where = {"METER_DATA_DIR": str(tmp_path), "METER_DATABASE_URL": "postgresql://u@127.0.0.1:1/x"}
-    done = _run(*arguments, METER_LISTEN="127.0.0.1:0", **where)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_interruption_while_settings_are_read_is_no_fault(tmp_path: Path) -> None:
@@ -120,7 +41,7 @@ def test_an_interruption_while_settings_are_read_is_no_fault(tmp_path: Path) -> 
     waiting = tmp_path / "pricing.yaml"
     os.mkfifo(waiting)
     command = [sys.executable, "-m", "proxy", "pricing", "check", str(waiting)]
-    process = subprocess.Popen(command, env=_clean(), stderr=subprocess.PIPE)  # noqa: S603 - ours
+    process = subprocess.Popen(command, env=clean(), stderr=subprocess.PIPE)  # noqa: S603 - ours
     with process, waiting.open("wb"):  # opens when the command reads
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
@@ -128,57 +49,8 @@ def test_an_interruption_while_settings_are_read_is_no_fault(tmp_path: Path) -> 
     assert said == b""
 
 
-@pytest.mark.parametrize("how", ["signal", "end of input"])
-def test_a_worker_alone_serves_and_ends(tmp_path: Path, how: str) -> None:
-    """It takes over a socket; SIGTERM ends it, and so does the end of its supervisor's pipe."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        fd, port = listener.fileno(), listener.getsockname()[1]
-        command = [sys.executable, "-m", "proxy", "proxy", "--supervised", "--listen-fd", str(fd)]
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            command,
-            pass_fds=[fd],
-            env=_clean() | {"METER_DATA_DIR": str(tmp_path)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-    with process, socket.create_connection(("127.0.0.1", port)) as client:
-        assert process.stdin is not None
-        client.sendall(b"GET /_meter/healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
-        if how == "signal":
-            process.send_signal(signal.SIGTERM)
-        else:
-            process.stdin.close()
-        assert process.wait(30) == 0
-
-
-def test_verify_needs_a_database(tmp_path: Path) -> None:
-    """Of the settings, or the embedded one while it runs."""
-    done = _run("verify", "--data-dir", str(tmp_path))
-    assert done.returncode == 2
-    assert "no Postgres runs in" in done.stderr
-
-
 def test_a_day_that_is_none_is_named() -> None:
     """In words of ours."""
-    done = _run("verify", "--from", "yesterday")
+    done = run("verify", "--from", "yesterday")
     assert done.returncode == 2
     assert done.stderr.endswith("argument --from: invalid day value: 'yesterday'\n")
-
-
-async def test_verify_tells_by_its_exit_status(database: str) -> None:
-    """So that a script can rely on it."""
-    done = await asyncio.to_thread(_run, "verify", "--database-url", database)
-    assert (done.returncode, done.stderr) == (0, "")
-    ledger = Ledger(database, report_timezone="UTC")
-    await ledger.insert([ledger_row(1)])
-    await ledger.close()
-    connection = await asyncpg.connect(database)
-    await connection.execute("UPDATE usage_by_day SET calls = 2")
-    await connection.close()
-    done = await asyncio.to_thread(
-        _run, "verify", "--from", "2026-11-22", METER_DATABASE_URL=database
-    )
-    assert done.returncode == 2
-    assert "calls is 2 and should be 1" in done.stdout
-    assert "1 found that is not as it should be" in done.stderr
