@@ -1,7 +1,7 @@
 """What the command line does with the ledger and with access: export, token, account.
 
 `openai-meter` becomes this process, because it never imports the dashboard. A file is written
-under another name first, so that half of one never looks whole.
+under another name first, so that half of one never looks whole; where it fails, nothing is left.
 """
 
 import argparse
@@ -131,30 +131,37 @@ async def _copy(
 ) -> None:
     change = exports.chunked(dialect)
     fresh = None if target is None else target.with_name(f".{target.name}.part")
-    with (
-        _said_when_unwritable(target),
-        open(fresh or sys.stdout.fileno(), "wb", closefd=fresh is not None) as file,  # noqa: ASYNC230 - nothing else runs
-    ):
+    rows = 0
+    with _removed_when_half(fresh), _said_when_unwritable(target):
+        with open(fresh or sys.stdout.fileno(), "wb", closefd=fresh is not None) as file:  # noqa: ASYNC230 - nothing else runs
 
-        async def write(chunk: bytes) -> None:
-            file.write(change(chunk))
-            progress.add(chunk.count(b"\n"))
+            async def write(chunk: bytes) -> None:
+                file.write(change(chunk))
+                progress.add(chunk.count(b"\n"))
 
-        if dialect == "excel":
-            file.write(BYTE_ORDER_MARK)
-        rows = await snapshot.copy(statement, values, write)
-    if fresh is not None and target is not None:
-        fresh.replace(target)
-        progress.end(f"{target}: {rows:,} rows")
+            if dialect == "excel":
+                file.write(BYTE_ORDER_MARK)
+            rows = await snapshot.copy(statement, values, write)
+        if fresh is not None and target is not None:
+            fresh.replace(target)
+            progress.end(f"{target}: {rows:,} rows")
+
+
+@contextlib.contextmanager
+def _removed_when_half(fresh: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if fresh is not None:
+            fresh.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
 def _said_when_unwritable(target: Path | None) -> Iterator[None]:
-    """Translate what the file raises, which would be taken for the database's otherwise."""
+    """Translate what the file raises."""
     try:
         yield
-    except (ConnectionResetError, TimeoutError):  # the database's
-        raise
     except OSError as exc:
         where = target or "standard output"
         raise ConfigurationError(f"{where} cannot be written: {exc.strerror}") from exc

@@ -7,7 +7,7 @@ transaction, so that pgbouncer may stand in between.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -63,7 +63,8 @@ class Ledger:
     async def watermark(self) -> tuple[datetime | None, int, int | None, Decimal | None]:
         """Return what differs as soon as a row has come; the newest call first."""
         async with self._transaction() as connection:
-            row = await connection.fetchrow(selects.WATERMARK)
+            with _answering():
+                row = await connection.fetchrow(selects.WATERMARK)
             if row is None:
                 return None, 0, None, None
             return row["last_call"], row["calls"], row["total_tokens"], row["cost_usd"]
@@ -83,7 +84,8 @@ class Ledger:
     async def snapshot(self, *, seconds: float = STATEMENT_SECONDS) -> AsyncIterator["Snapshot"]:
         """Open a read-only transaction; what is read in it is of one moment."""
         async with self._transaction(seconds) as connection:
-            status = await connection.fetchrow(selects.STATUS)
+            with _answering():
+                status = await connection.fetchrow(selects.STATUS)
             if status is None:
                 raise DatabaseUnavailableError("The ledger is empty where it never should be.")
             zone = await asyncio.to_thread(ZoneInfo, status["report_timezone"])
@@ -110,14 +112,15 @@ class Ledger:
                 self._connection() as held,
                 held.transaction(isolation="repeatable_read", readonly=True),
             ):
-                await held.fetchrow(selects.BEGIN, str(int(seconds * 1000)))
+                with _answering():
+                    await held.fetchrow(selects.BEGIN, str(int(seconds * 1000)))
                 yield held
         except asyncpg.QueryCanceledError as exc:
             raise TooSlowError from exc
         except (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError) as exc:
             raise DatabaseUnavailableError("The ledger has not been made yet.") from exc
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
-            raise DatabaseUnavailableError(cause=f"{type(exc).__name__}: {exc}") from exc
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+            raise _unavailable(exc) from exc
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
@@ -137,6 +140,8 @@ class Ledger:
             held = await self._pool.acquire(timeout=CONNECT_SECONDS)
         except ValueError as exc:  # of an address that cannot be read; its text may hold a password
             raise DatabaseUnavailableError(cause="METER_DATABASE_URL cannot be read") from exc
+        except OSError as exc:
+            raise _unavailable(exc) from exc
         try:
             yield held
         finally:
@@ -170,8 +175,8 @@ class Snapshot:
 
     async def periods(self, today: object) -> tuple[Period, ...]:
         """Return the sums of today, of this month and of all time."""
-        rows = await self._connection.fetch(selects.PERIODS, today)
-        return tuple(Period(**dict(row)) for row in rows)
+        rows = await self._fetch(selects.PERIODS, today)
+        return tuple(Period(**row) for row in rows)
 
     async def sums(
         self,
@@ -261,9 +266,23 @@ class Snapshot:
 
     async def copy(self, statement: str, values: Sequence[object], write: Write) -> int:
         """Write what a SELECT finds as CSV, as fast as it is taken; return how many rows."""
-        said = await self._connection.copy_from_query(
-            statement, *values, output=write, format="csv", header=True, timeout=EXPORT_SECONDS
-        )
+        refused: list[OSError] = []
+
+        async def taken(chunk: bytes) -> None:
+            try:
+                await write(chunk)
+            except OSError as exc:
+                refused.append(exc)
+                raise
+
+        try:
+            said = await self._connection.copy_from_query(
+                statement, *values, output=taken, format="csv", header=True, timeout=EXPORT_SECONDS
+            )
+        except OSError as exc:
+            if exc in refused:  # whoever takes the file cannot: not the database's fault
+                raise
+            raise TooSlowError if isinstance(exc, TimeoutError) else _unavailable(exc) from exc
         return int(said.rpartition(" ")[2])
 
     async def prices(self) -> Sequence[Row]:
@@ -271,7 +290,8 @@ class Snapshot:
         return await self._fetch(selects.PRICES)
 
     async def _fetch(self, statement: str, *values: object) -> Sequence[Row]:
-        return [dict(row) for row in await self._connection.fetch(statement, *values)]
+        with _answering():
+            return [dict(row) for row in await self._connection.fetch(statement, *values)]
 
 
 def added(rows: Sequence[Row]) -> Row:
@@ -340,6 +360,19 @@ def summing(
     column, direction = _order(wanted, "name" if "day" in keys else "-cost_usd")
     place, name = _sums_key(wanted)
     return (*places(wanted, search_in), column, direction, place, name, limit, wanted.offset)
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    """Translate what is raised while the database is asked; else it is a file's or a client's."""
+    try:
+        yield
+    except OSError as exc:
+        raise _unavailable(exc) from exc
+
+
+def _unavailable(exc: Exception) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(cause=f"{type(exc).__name__}: {exc}")
 
 
 def _of_endpoint(wanted: Filter) -> tuple[object, ...]:

@@ -62,6 +62,28 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, dsn: str) -> Non
     assert done.stderr == f"openai-meter: {path} cannot be written: No such file or directory\n"
 
 
+def test_what_fails_halfway_leaves_nothing(tmp_path: Path, dsn: str) -> None:
+    """Here a limit on the size of files; what was there before stays."""
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    (reports / "calls.csv").write_text("of yesterday")
+    path = str(reports / "calls.csv")
+    limited = ("/bin/sh", "-c", 'ulimit -f 1; exec "$@"', "sh", sys.executable, "-m", "proxy")
+    environment = {"METER_DATA_DIR": str(tmp_path), "METER_DATABASE_URL": dsn}
+    done = subprocess.run(  # noqa: S603 - our own command
+        [*limited, "export", "--from", "2026-11-01", "--to", "2026-11-30", "--output", path],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("calls.csv cannot be written: File too large\n")
+    assert [found.name for found in reports.iterdir()] == ["calls.csv"]
+    assert (reports / "calls.csv").read_text() == "of yesterday"
+
+
 def test_a_file_may_go_to_standard_output(tmp_path: Path, dsn: str) -> None:
     """In any format."""
     days = ("--from", "2026-11-01", "--to", "2026-11-30", "--dialect", "raw", "--output", "-")

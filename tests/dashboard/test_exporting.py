@@ -1,8 +1,18 @@
+import asyncio
+import contextlib
 import csv
 import io
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 
+import asyncpg
 import pytest
 
 from tests.dashboard.conftest import ROWS, TOKEN, Client, record
@@ -118,3 +128,71 @@ async def test_what_a_file_cannot_be_is_named(client: Client, query: str, param:
     answer = await client.get(f"/api/usage/export?{query}", headers=TOKEN)
     assert answer.status == 400
     assert (await answer.json())["error"]["param"] == param
+
+
+@contextmanager
+def _dashboard(dsn: str, directory: Path) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
+    """Run a dashboard as a process of its own; yield its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        environment = os.environ | {
+            "METER_DATA_DIR": str(directory),
+            "METER_DATABASE_URL": dsn,
+            "METER_API_TOKENS": "token-1",
+            "METER_ADMIN_PASSWORD": "correct horse",
+        }
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "dashboard", "--listen-fd", str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
+        port = listener.getsockname()[1]
+    with process:
+        try:
+            yield port, process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("cause", ["the dashboard dies", "the database gives up"])
+async def test_a_download_that_is_cut_looks_cut(database: str, tmp_path: Path, cause: str) -> None:
+    """Whoever has half a file is told so by the framing, whatever has died in between."""
+    notes = {"note": "x" * 16_000}  # a file larger than what sockets and buffers hold
+    await record(database, [ledger_row(number, metadata=notes) for number in range(4000)])
+    with _dashboard(database, tmp_path) as (port, process):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"GET /api/usage/export?range=all HTTP/1.1\r\nHost: here\r\n"
+            b"Authorization: Bearer token-1\r\n\r\n"
+        )
+        async with asyncio.timeout(60):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert b"transfer-encoding: chunked" in head.lower()
+            assert b"event_id,created_at" in await reader.read(1000)
+            if cause == "the dashboard dies":
+                process.kill()
+            else:
+                await _end_copies(database)
+            body = await _rest(reader)
+        writer.close()
+    assert len(body) < 4000 * 16_000
+    assert not body.endswith(b"0\r\n\r\n")
+
+
+async def _end_copies(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    ended = await connection.fetch(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ILIKE 'copy%'"
+    )
+    await connection.close()
+    assert ended
+
+
+async def _rest(reader: asyncio.StreamReader) -> bytes:
+    """Return what comes until the connection ends, in whichever way."""
+    body = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := await reader.read(1 << 20):
+            body += piece
+    return body
