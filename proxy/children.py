@@ -69,6 +69,11 @@ class Child:
             return str(exc)
         return None
 
+    @property
+    def pid(self) -> int | None:
+        """The id of the process that runs now."""
+        return None if self.process is None else self.process.pid
+
     def poll(self) -> int | None:
         """Return the status of a process that has ended just now, once; else None."""
         status = None if self.process is None else self.process.poll()

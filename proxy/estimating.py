@@ -24,6 +24,7 @@ from tiktoken_ext import openai_public
 from proxy.core.estimates import Question, estimate
 from proxy.core.families import CL100K, O200K
 from proxy.core.model import Estimate
+from proxy.priority import step_back
 
 FAILED = "estimate_failed"
 FRAME = struct.Struct(">I")  # the length of what follows
@@ -87,7 +88,7 @@ def main() -> None:
     """Serve the process that started this one; its end is the end of the questions."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    os.nice(NICENESS)
+    step_back(os.getpid(), NICENESS)
     with contextlib.suppress(OSError):  # no Linux; else it goes before a worker does
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -29,6 +29,7 @@ from proxy.embedded import EmbeddedPostgres
 from proxy.errors import DatabaseUnreachableError, MeterError
 from proxy.listening import bound_port, open_sockets
 from proxy.parts import Parts
+from proxy.priority import step_back
 from proxy.settings import Settings, variable
 from proxy.succession import Succession
 from proxy.values import Address
@@ -143,6 +144,7 @@ class Supervisor:
             now = time.monotonic()
             self._revive(now)
             self._replace()
+            self._put_calls_first()
             waiting = [child.backoff.due - now for child in self._children if not child.running]
             if self._postgres_down():
                 waiting.append(self._postgres_backoff.due - now)
@@ -241,6 +243,12 @@ class Supervisor:
                 if ended.si_pid in known:
                     return
                 os.waitpid(ended.si_pid, os.WNOHANG)
+
+    def _put_calls_first(self) -> None:
+        """Let everything but the workers step back, and what has come since the last look too."""
+        for part in (self._postgres, self._recorder, self._dashboard):
+            if part is not None and part.pid is not None:
+                step_back(part.pid)
 
     def _postgres_down(self) -> bool:
         postgres = self._postgres

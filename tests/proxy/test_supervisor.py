@@ -4,12 +4,21 @@ import os
 import re
 import signal
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.fakes.serving import PATIENCE_SECONDS, TOKEN, Serving, processes_of, serving, start
+from tests.fakes.serving import (
+    PATIENCE_SECONDS,
+    TOKEN,
+    Serving,
+    commands_under,
+    processes_of,
+    serving,
+    start,
+)
 from tests.fakes.upstream import Call, Upstream, answering
 
 ANSWER = json.dumps(
@@ -80,6 +89,22 @@ async def test_whatever_is_killed_comes_back(open_directory: Path) -> None:
             await running.until_calls_are(calls)
     ended = [line for line in running.lines if "started again" in line]
     assert len(ended) == 4
+
+
+async def test_workers_come_before_everything_else(open_directory: Path) -> None:
+    """Recorder, dashboard and every process of Postgres get what calls leave of the processors."""
+    own = os.getpriority(os.PRIO_PROCESS, os.getpid())
+
+    def behind(pids: Iterable[int]) -> bool:
+        return all(os.getpriority(os.PRIO_PROCESS, pid) == max(own, 10) for pid in pids)
+
+    async with Upstream() as upstream, serving(open_directory, upstream.url) as running:
+        await running.until(lambda: len(running.members()) == 4)
+        members = running.members()
+        worker = members.pop("worker-0")
+        await running.until(lambda: behind(members.values()))
+        assert behind(commands_under(members["postgres"]))
+        assert os.getpriority(os.PRIO_PROCESS, worker) == own
 
 
 async def test_a_connection_waits_for_the_next_worker(open_directory: Path) -> None:
