@@ -9,7 +9,8 @@ stay as they are. Nothing that a client sent is ever a part of a statement.
 from collections.abc import Callable
 from typing import Literal, get_args
 
-from dashboard import selects
+from dashboard import focus, selects
+from dashboard.defusing import SUSPICIOUS, harmless
 from dashboard.filters import Filter
 from dashboard.selects import IN_TIME, LATE, ROWS_WHERE
 
@@ -22,11 +23,6 @@ VERSION = "v1"
 BYTE_ORDER_MARK = "\ufeff".encode()
 
 _NAMES = {"calls": "usage-calls", "summary": "usage-summary", "focus-1.2": "focus-1.2"}
-
-# What a spreadsheet takes for a formula (OWASP ASVS 1.2.10) and its full-width twins; and whatever
-# would end a line or be stripped before it looks.
-_SUSPICIOUS = r"(^|\|)[=+@＝＋－＠-]|[\x01-\x1f\x7f]"  # noqa: RUF001 - meant
-_FORMULA = r"^[\s]*[=+@＝＋－＠-]"  # noqa: RUF001 - meant
 
 # Text that a client or an upstream has chosen. All of a row is looked at once, because nearly all
 # rows are harmless and looking costs more than the rest of the row.
@@ -62,11 +58,7 @@ def _with_carriage_returns(chunk: bytes) -> bytes:
 
 def _safe(name: str) -> str:
     """Return the expression that defuses a text, where its row has been found suspicious."""
-    clean = rf"regexp_replace({name}, '[\x01-\x1f\x7f]', ' ', 'g')"
-    return (
-        f"CASE WHEN NOT suspicious THEN {name} "
-        f"WHEN {name} ~ '{_FORMULA}' THEN '''' || {clean} ELSE {clean} END AS {name}"
-    )
+    return f"CASE WHEN suspicious THEN {harmless(name)} ELSE {name} END AS {name}"
 
 
 _CALL = (
@@ -113,7 +105,7 @@ def _calls(dialect: Dialect) -> str:
     texts = ", ".join(_CHOSEN)
     looked_at = f"""
 CROSS JOIN LATERAL (
-    SELECT concat_ws('|', {texts}) ~ '{_SUSPICIOUS}' AS suspicious
+    SELECT concat_ws('|', {texts}) ~ '{SUSPICIOUS}' AS suspicious
     OFFSET 0  -- once for a row and not once for a column
 ) AS looked_at
 """
@@ -147,169 +139,13 @@ def _summary(source: selects.Source, dialect: Dialect) -> str:
     return f"""
 SELECT {columns}
 FROM ({selects.sums(source, ("user_id",))}) AS summed
-CROSS JOIN LATERAL (SELECT user_id ~ '{_SUSPICIOUS}' AS suspicious) AS looked_at
-"""
-
-
-# FOCUS 1.2: a row for each UTC day, user, endpoint, model, price and component, with unit prices.
-# Whole numbers have a decimal point, because readers that guess types take them for integers, which
-# the columns are not. All seven columns of commitment discounts are there, although always empty:
-# rules refer to them.
-def _decimal(value: str) -> str:
-    return (
-        f"CASE WHEN scale(trim_scale({value})) = 0 THEN trunc({value})::text || '.0' "
-        f"ELSE trim_scale({value})::text END"
-    )
-
-
-_UNIT = """
-    CASE
-        WHEN component IS NULL THEN NULL
-        WHEN component IN (
-            'input', 'cached_input', 'cache_write', 'cache_write_12h', 'audio_input',
-            'cached_audio_input', 'image_input', 'cached_image_input', 'output', 'audio_output',
-            'image_output'
-        ) THEN 'Tokens'
-        WHEN component = 'character' THEN 'Characters'
-        WHEN component LIKE '%second%' THEN 'Seconds'
-        WHEN component LIKE 'image/%' THEN 'Images'
-        ELSE 'Requests'
-    END
-"""
-_PROVIDER = """
-    CASE
-        WHEN upstream LIKE '%openai.azure.com%' OR upstream LIKE '%.azure.com%' THEN 'Microsoft'
-        WHEN upstream LIKE '%openai.com%' THEN 'OpenAI'
-        ELSE upstream
-    END
-"""
-_DATE = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
-_FOCUS: tuple[tuple[str, str], ...] = (
-    ("AvailabilityZone", "NULL"),
-    ("BilledCost", _decimal("cost")),
-    ("BillingAccountId", "upstream"),
-    ("BillingAccountName", "upstream"),
-    ("BillingAccountType", "'Organization'"),
-    ("BillingCurrency", "'USD'"),
-    ("BillingPeriodEnd", f"to_char(date_trunc('month', day) + interval '1 month', '{_DATE}')"),
-    ("BillingPeriodStart", f"to_char(date_trunc('month', day), '{_DATE}')"),
-    ("CapacityReservationId", "NULL"),
-    ("CapacityReservationStatus", "NULL"),
-    ("ChargeCategory", "'Usage'"),
-    ("ChargeClass", "CASE WHEN is_correction THEN 'Correction' END"),
-    (
-        "ChargeDescription",
-        "concat_ws(' ', model, coalesce(component, 'cost'), '(' || service_tier || ')')",
-    ),
-    ("ChargeFrequency", "'Usage-Based'"),
-    ("ChargePeriodEnd", f"to_char(day + interval '1 day', '{_DATE}')"),
-    ("ChargePeriodStart", f"to_char(day, '{_DATE}')"),
-    ("CommitmentDiscountCategory", "NULL"),
-    ("CommitmentDiscountId", "NULL"),
-    ("CommitmentDiscountName", "NULL"),
-    ("CommitmentDiscountQuantity", "NULL"),
-    ("CommitmentDiscountStatus", "NULL"),
-    ("CommitmentDiscountType", "NULL"),
-    ("CommitmentDiscountUnit", "NULL"),
-    ("ConsumedQuantity", _decimal("quantity")),
-    ("ConsumedUnit", _UNIT),
-    ("ContractedCost", _decimal("cost")),
-    ("ContractedUnitPrice", _decimal("contracted_unit_price")),
-    ("EffectiveCost", _decimal("cost")),
-    ("InvoiceId", "NULL"),
-    ("InvoiceIssuerName", _PROVIDER),
-    ("ListCost", _decimal("coalesce(list_cost, cost)")),
-    ("ListUnitPrice", _decimal("list_unit_price")),
-    ("PricingCategory", "CASE WHEN component IS NOT NULL THEN 'Standard' END"),
-    ("PricingCurrency", "'USD'"),
-    ("PricingCurrencyContractedUnitPrice", _decimal("contracted_unit_price")),
-    ("PricingCurrencyEffectiveCost", _decimal("cost")),
-    ("PricingCurrencyListUnitPrice", _decimal("list_unit_price")),
-    ("PricingQuantity", _decimal("quantity")),
-    ("PricingUnit", _UNIT),
-    ("ProviderName", _PROVIDER),
-    ("PublisherName", _PROVIDER),
-    ("RegionId", "NULL"),
-    ("RegionName", "NULL"),
-    ("ResourceId", "endpoint"),
-    ("ResourceName", "endpoint"),
-    ("ResourceType", "CASE WHEN endpoint IS NOT NULL THEN 'Endpoint' END"),
-    ("ServiceCategory", "'AI and Machine Learning'"),
-    ("ServiceName", "'OpenAI API'"),
-    ("ServiceSubcategory", "'Generative AI'"),
-    ("SkuId", "model"),
-    ("SkuMeter", "CASE WHEN model IS NOT NULL THEN component END"),
-    (
-        "SkuPriceDetails",
-        """
-        CASE
-            WHEN model IS NOT NULL AND price_id IS NOT NULL AND service_tier IS NOT NULL
-                THEN jsonb_build_object('x_ServiceTier', service_tier)::text
-        END
-        """,
-    ),
-    ("SkuPriceId", "CASE WHEN model IS NOT NULL THEN price_id END"),
-    ("SubAccountId", "user_id"),
-    ("SubAccountName", "user_id"),
-    ("SubAccountType", "CASE WHEN user_id IS NOT NULL THEN 'User' END"),
-    ("Tags", "jsonb_strip_nulls(jsonb_build_object('endpoint', endpoint))::text"),
-    ("x_CatalogVersion", "catalog_version"),
-    ("x_UsageSource", "usage_source"),
-    ("x_Calls", "calls::text"),
-)
-_FOCUS_CHOSEN = frozenset(
-    {"ChargeDescription", "ResourceId", "ResourceName", "SkuId", "SubAccountId", "SubAccountName"}
-)
-_FOCUS_KEYS = """
-    day, user_id, endpoint, upstream, model, service_tier, price_id, component, list_unit_price,
-    catalog_version, usage_source, is_correction
-"""
-
-
-def _focus(dialect: Dialect) -> str:
-    columns = []
-    for name, value in _FOCUS:
-        if dialect == "excel" and name in _FOCUS_CHOSEN:
-            clean = rf"regexp_replace({value}, '[\x01-\x1f\x7f]', ' ', 'g')"
-            shown = f"CASE WHEN {value} ~ '{_FORMULA}' THEN '''' || {clean} ELSE {clean} END"
-            columns.append(f'{shown} AS "{name}"')
-        else:
-            columns.append(f'{value} AS "{name}"')
-    lines = """
-    SELECT
-        date_trunc('day', coalesce(accounted_at, created_at) AT TIME ZONE 'UTC') AS day,
-        user_id, endpoint, upstream, model, service_tier, price_id, component, list_unit_price,
-        catalog_version, usage_source, corrects IS NOT NULL AS is_correction,
-        event_id, quantity, list_cost_usd, cost_usd
-    FROM charge_lines
-"""
-    return f"""
-SELECT {", ".join(columns)}
-FROM (
-    SELECT
-        {_FOCUS_KEYS},
-        list_unit_price * coalesce(
-            substring(price_id FROM '/contract-x([0-9.]+)$')::numeric, 1
-        ) AS contracted_unit_price,
-        sum(quantity) AS quantity,
-        sum(list_cost_usd) AS list_cost,
-        coalesce(sum(cost_usd), 0) AS cost,
-        count(DISTINCT event_id) AS calls
-    FROM (
-        {lines} WHERE {IN_TIME} AND {ROWS_WHERE}
-        UNION ALL
-        {lines} WHERE {LATE} AND {ROWS_WHERE}
-    ) AS line
-    GROUP BY {_FOCUS_KEYS}
-) AS charge
-WHERE cost <> 0 OR quantity IS NOT NULL
-ORDER BY day, user_id, endpoint, model, service_tier, price_id, component, is_correction
+CROSS JOIN LATERAL (SELECT user_id ~ '{SUSPICIOUS}' AS suspicious) AS looked_at
 """
 
 
 _STATEMENTS: dict[tuple[Form, Dialect], str] = {
     **{("calls", dialect): _calls(dialect) for dialect in DIALECTS},
-    **{("focus-1.2", dialect): _focus(dialect) for dialect in DIALECTS},
+    **{("focus-1.2", dialect): focus.statement(safe=dialect == "excel") for dialect in DIALECTS},
 }
 _SUMMARIES = {
     (source, dialect): _summary(source, dialect)

@@ -41,7 +41,7 @@ async def test_the_columns_of_focus_are_those_of_its_version(
     names = await _columns(database, statement("focus-1.2", dialect))
     own = [name for name in names if name.startswith("x_")]
     standard = names[: -len(own)]
-    assert own == ["x_CatalogVersion", "x_UsageSource", "x_Calls"]
+    assert own == ["x_CatalogVersion", "x_UsageSource", "x_Calls", "x_Model", "x_PriceId"]
     assert len(standard) == len(set(standard)) == 57
     assert sorted(standard) == standard
     assert set(standard) >= MANDATORY
