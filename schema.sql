@@ -762,11 +762,21 @@ BEGIN
 END
 $do$;
 
+-- Sum of what is known of some numbers; NULL: nothing is. Several times faster than sum(bigint), which
+-- counts in numeric; a sum that bigint cannot hold is an error all the same.
+CREATE OR REPLACE AGGREGATE known_total(bigint) (
+    SFUNC = int8pl,
+    STYPE = bigint,
+    COMBINEFUNC = int8pl,
+    PARALLEL = SAFE
+);
+
 -- Add what a statement has inserted into the ledger to the sums. Keys are written in their order,
 -- table after table, so that writers wait for each other and do not deadlock.
 CREATE OR REPLACE FUNCTION add_to_rollups()
 RETURNS trigger
 LANGUAGE plpgsql
+SET work_mem = '32MB'  -- for the groups of a batch of many thousand rows
 AS $function$
 DECLARE
     zone text;
@@ -774,20 +784,12 @@ BEGIN
     PERFORM pg_advisory_xact_lock_shared(hashtextextended('openai-meter rollups', 0));
     SELECT value INTO STRICT zone FROM meter_settings WHERE name = 'report_timezone';
 
-    -- What comes late unfolds its spans.
-    DELETE FROM usage_span
-    WHERE (start, past, span) IN (
-        SELECT folded.start, folded.past, folded.span
-        FROM (
-            SELECT DISTINCT (coalesce(accounted_at, created_at) AT TIME ZONE zone)::date AS day
-            FROM inserted
-        ) AS touched
-        JOIN usage_span AS folded ON folded.start <= touched.day AND folded.past > touched.day
-    );
-
-    WITH charge AS MATERIALIZED (  -- as the view counted_usage
+    -- One pass for two groupings: by user and day (is_of_user), and one that is fine enough for all
+    -- other sums.
+    WITH charge AS (  -- as the view counted_usage
         SELECT
-            coalesce(accounted_at, created_at) AS counted_at,
+            date_bin('15 minutes', coalesce(accounted_at, created_at), 'epoch') AS bucket,
+            (coalesce(accounted_at, created_at) AT TIME ZONE zone)::date AS day,
             created_at,
             user_id,
             endpoint,
@@ -796,6 +798,7 @@ BEGIN
             operation_name,
             corrects IS NULL AND settles IS NULL AS is_call,
             outcome,
+            status,
             usage_source,
             unpriced(corrects, usage_source, cost_usd, unpriced_reason, unpriced_change)
                 AS unpriced_calls,
@@ -816,38 +819,53 @@ BEGIN
     ),
     portion AS MATERIALIZED (
         SELECT
-            date_bin('15 minutes', counted_at, 'epoch') AS bucket,
-            (counted_at AT TIME ZONE zone)::date AS day,
+            GROUPING(bucket) = 1 AS is_of_user,
+            bucket,
+            day,
             user_id,
             endpoint,
             model,
             service_tier,
             operation_name,
+            outcome,
+            status,
             count(*) FILTER (WHERE is_call) AS calls,
             count(*) FILTER (
                 WHERE is_call AND outcome NOT IN ('ok', 'client_disconnected')
             ) AS errors,
-            sum(unpriced_calls)::bigint AS unpriced_calls,
-            sum(
+            known_total(unpriced_calls) AS unpriced_calls,
+            known_total(
                 coalesce(estimated_change, (is_call AND usage_source = 'estimated')::integer)
-            )::bigint AS estimated_calls,
-            sum(
+            ) AS estimated_calls,
+            known_total(
                 coalesce(unavailable_change, (is_call AND is_unavailable)::integer)
-            )::bigint AS unavailable_calls,
-            sum(prompt_tokens)::bigint AS prompt_tokens,
-            sum(completion_tokens)::bigint AS completion_tokens,
-            sum(total_tokens)::bigint AS total_tokens,
-            sum(cached_tokens)::bigint AS cached_tokens,
-            sum(cache_write_tokens)::bigint AS cache_write_tokens,
-            sum(reasoning_tokens)::bigint AS reasoning_tokens,
-            sum(audio_prompt_tokens)::bigint AS audio_prompt_tokens,
-            sum(audio_completion_tokens)::bigint AS audio_completion_tokens,
+            ) AS unavailable_calls,
+            known_total(prompt_tokens) AS prompt_tokens,
+            known_total(completion_tokens) AS completion_tokens,
+            known_total(total_tokens) AS total_tokens,
+            known_total(cached_tokens) AS cached_tokens,
+            known_total(cache_write_tokens) AS cache_write_tokens,
+            known_total(reasoning_tokens) AS reasoning_tokens,
+            known_total(audio_prompt_tokens) AS audio_prompt_tokens,
+            known_total(audio_completion_tokens) AS audio_completion_tokens,
             sum(cost_usd) AS cost_usd,
             min(created_at) AS first_call,
             max(created_at) AS last_call,
             sum(tool_cost_usd) AS tool_cost_usd
         FROM charge
-        GROUP BY 1, 2, 3, 4, 5, 6, 7
+        GROUP BY GROUPING SETS (
+            (day, user_id, endpoint, model),
+            (bucket, day, endpoint, model, service_tier, operation_name, outcome, status)
+        )
+    ),
+    unfolded AS (  -- what comes late unfolds its spans
+        DELETE FROM usage_span
+        WHERE (start, past, span) IN (
+            SELECT folded.start, folded.past, folded.span
+            FROM (SELECT DISTINCT day FROM portion WHERE NOT is_of_user) AS touched
+            JOIN usage_span AS folded
+                ON folded.start <= touched.day AND folded.past > touched.day
+        )
     ),
     by_quarter_hour AS (
         INSERT INTO usage_by_quarter_hour AS kept
@@ -857,24 +875,25 @@ BEGIN
             model,
             service_tier,
             operation_name,
-            sum(calls)::bigint,
-            sum(errors)::bigint,
-            sum(unpriced_calls)::bigint,
-            sum(estimated_calls)::bigint,
-            sum(unavailable_calls)::bigint,
-            sum(prompt_tokens)::bigint,
-            sum(completion_tokens)::bigint,
-            sum(total_tokens)::bigint,
-            sum(cached_tokens)::bigint,
-            sum(cache_write_tokens)::bigint,
-            sum(reasoning_tokens)::bigint,
-            sum(audio_prompt_tokens)::bigint,
-            sum(audio_completion_tokens)::bigint,
+            known_total(calls),
+            known_total(errors),
+            known_total(unpriced_calls),
+            known_total(estimated_calls),
+            known_total(unavailable_calls),
+            known_total(prompt_tokens),
+            known_total(completion_tokens),
+            known_total(total_tokens),
+            known_total(cached_tokens),
+            known_total(cache_write_tokens),
+            known_total(reasoning_tokens),
+            known_total(audio_prompt_tokens),
+            known_total(audio_completion_tokens),
             sum(cost_usd),
             min(first_call),
             max(last_call),
             sum(tool_cost_usd)
         FROM portion
+        WHERE NOT is_of_user
         GROUP BY 1, 2, 3, 4, 5
         ORDER BY 1, 2, 3, 4, 5
         ON CONFLICT ON CONSTRAINT usage_by_quarter_hour_once DO UPDATE SET
@@ -905,24 +924,25 @@ BEGIN
             model,
             service_tier,
             operation_name,
-            sum(calls)::bigint,
-            sum(errors)::bigint,
-            sum(unpriced_calls)::bigint,
-            sum(estimated_calls)::bigint,
-            sum(unavailable_calls)::bigint,
-            sum(prompt_tokens)::bigint,
-            sum(completion_tokens)::bigint,
-            sum(total_tokens)::bigint,
-            sum(cached_tokens)::bigint,
-            sum(cache_write_tokens)::bigint,
-            sum(reasoning_tokens)::bigint,
-            sum(audio_prompt_tokens)::bigint,
-            sum(audio_completion_tokens)::bigint,
+            known_total(calls),
+            known_total(errors),
+            known_total(unpriced_calls),
+            known_total(estimated_calls),
+            known_total(unavailable_calls),
+            known_total(prompt_tokens),
+            known_total(completion_tokens),
+            known_total(total_tokens),
+            known_total(cached_tokens),
+            known_total(cache_write_tokens),
+            known_total(reasoning_tokens),
+            known_total(audio_prompt_tokens),
+            known_total(audio_completion_tokens),
             sum(cost_usd),
             min(first_call),
             max(last_call),
             sum(tool_cost_usd)
         FROM portion
+        WHERE NOT is_of_user
         GROUP BY 1, 2, 3, 4, 5
         ORDER BY 1, 2, 3, 4, 5
         ON CONFLICT ON CONSTRAINT usage_by_day_once DO UPDATE SET
@@ -952,25 +972,25 @@ BEGIN
             user_id,
             endpoint,
             model,
-            sum(calls)::bigint,
-            sum(errors)::bigint,
-            sum(unpriced_calls)::bigint,
-            sum(estimated_calls)::bigint,
-            sum(unavailable_calls)::bigint,
-            sum(prompt_tokens)::bigint,
-            sum(completion_tokens)::bigint,
-            sum(total_tokens)::bigint,
-            sum(cached_tokens)::bigint,
-            sum(cache_write_tokens)::bigint,
-            sum(reasoning_tokens)::bigint,
-            sum(audio_prompt_tokens)::bigint,
-            sum(audio_completion_tokens)::bigint,
-            sum(cost_usd),
-            min(first_call),
-            max(last_call),
-            sum(tool_cost_usd)
+            calls,
+            errors,
+            unpriced_calls,
+            estimated_calls,
+            unavailable_calls,
+            prompt_tokens,
+            completion_tokens,
+            total_tokens,
+            cached_tokens,
+            cache_write_tokens,
+            reasoning_tokens,
+            audio_prompt_tokens,
+            audio_completion_tokens,
+            cost_usd,
+            first_call,
+            last_call,
+            tool_cost_usd
         FROM portion
-        GROUP BY 1, 2, 3, 4
+        WHERE is_of_user
         ORDER BY 1, 2, 3, 4
         ON CONFLICT ON CONSTRAINT usage_by_user_day_once DO UPDATE SET
             calls = kept.calls + excluded.calls,
@@ -991,21 +1011,32 @@ BEGIN
             tool_cost_usd = known_sum(kept.tool_cost_usd, excluded.tool_cost_usd),
             first_call = least(kept.first_call, excluded.first_call),
             last_call = greatest(kept.last_call, excluded.last_call)
+    ),
+    by_answer_day AS (
+        INSERT INTO usage_by_answer_day AS kept
+        SELECT day, endpoint, model, outcome, status, known_total(calls)
+        FROM portion
+        WHERE NOT is_of_user AND calls > 0
+        GROUP BY 1, 2, 3, 4, 5
+        ORDER BY 1, 2, 3, 4, 5
+        ON CONFLICT ON CONSTRAINT usage_by_answer_day_once DO UPDATE SET
+            calls = kept.calls + excluded.calls
     )
     INSERT INTO usage_by_month AS kept
     SELECT
         date_trunc('month', bucket AT TIME ZONE 'UTC')::date,
-        sum(calls)::bigint,
-        sum(errors)::bigint,
-        sum(unpriced_calls)::bigint,
-        sum(estimated_calls)::bigint,
-        sum(unavailable_calls)::bigint,
-        sum(total_tokens)::bigint,
+        known_total(calls),
+        known_total(errors),
+        known_total(unpriced_calls),
+        known_total(estimated_calls),
+        known_total(unavailable_calls),
+        known_total(total_tokens),
         sum(cost_usd),
         min(first_call),
         max(last_call),
         sum(tool_cost_usd)
     FROM portion
+    WHERE NOT is_of_user
     GROUP BY 1
     ORDER BY 1
     ON CONFLICT (month) DO UPDATE SET
@@ -1020,23 +1051,8 @@ BEGIN
         last_call = greatest(kept.last_call, excluded.last_call),
         tool_cost_usd = known_sum(kept.tool_cost_usd, excluded.tool_cost_usd);
 
-    INSERT INTO usage_by_answer_day AS kept
-    SELECT
-        (coalesce(accounted_at, created_at) AT TIME ZONE zone)::date,
-        endpoint,
-        model,
-        outcome,
-        status,
-        count(*)
-    FROM inserted
-    WHERE corrects IS NULL AND settles IS NULL
-    GROUP BY 1, 2, 3, 4, 5
-    ORDER BY 1, 2, 3, 4, 5
-    ON CONFLICT ON CONSTRAINT usage_by_answer_day_once DO UPDATE SET
-        calls = kept.calls + excluded.calls;
-
     -- Counted first and sorted then: a few hundred rows instead of two for each call.
-    WITH answer AS MATERIALIZED (
+    WITH answer AS (
         SELECT
             (coalesce(accounted_at, created_at) AT TIME ZONE zone)::date AS day,
             endpoint,
@@ -1048,19 +1064,19 @@ BEGIN
         WHERE corrects IS NULL AND settles IS NULL AND outcome = 'ok'
     ),
     counted AS MATERIALIZED (
-        SELECT day, endpoint, 'latency' AS measure, latency AS at_most_ms, count(*) AS calls
+        SELECT
+            day,
+            endpoint,
+            CASE GROUPING(latency) WHEN 0 THEN 'latency' ELSE 'first_byte' END AS measure,
+            coalesce(latency, first_byte) AS at_most_ms,
+            count(*) AS calls
         FROM answer
-        WHERE latency IS NOT NULL
-        GROUP BY day, endpoint, latency
-        UNION ALL
-        SELECT day, endpoint, 'first_byte', first_byte, count(*)
-        FROM answer
-        WHERE first_byte IS NOT NULL
-        GROUP BY day, endpoint, first_byte
+        GROUP BY GROUPING SETS ((day, endpoint, latency), (day, endpoint, first_byte))
     )
     INSERT INTO usage_by_duration_day AS kept
     SELECT day, endpoint, measure, at_most_ms, calls
     FROM counted
+    WHERE at_most_ms IS NOT NULL
     ORDER BY 1, 2, 3, 4
     ON CONFLICT ON CONSTRAINT usage_by_duration_day_once DO UPDATE SET
         calls = kept.calls + excluded.calls;

@@ -128,7 +128,7 @@ def processor_below(pid: int) -> float:
     return found
 
 
-async def drain(directory: Path, dsn: str, count: int, wrap: list[str]) -> None:
+async def drain(directory: Path, dsn: str, server: int, count: int, wrap: list[str]) -> None:
     """Run a recorder until all is in the ledger, and tell how it goes."""
     environment = {name: value for name, value in os.environ.items() if name[:6] != "METER_"}
     environment |= {"METER_DATA_DIR": str(directory), "METER_DATABASE_URL": dsn}
@@ -139,7 +139,6 @@ async def drain(directory: Path, dsn: str, count: int, wrap: list[str]) -> None:
         stdout=subprocess.DEVNULL,
     )
     connection = await asyncpg.connect(dsn)
-    server = int((directory / "postgres" / "postmaster.pid").read_text().split()[0])
     idle = processor_below(server)
     try:
         print(f"{'s':>5} {'rows':>9} {'rows/s':>8} {'MB':>6} {'lag MB':>7}")
@@ -191,7 +190,7 @@ def main() -> None:
             f"{2 * options.calls} records, {size:.0f} MB, "
             f"written in {time.monotonic() - began:.0f} s"
         )
-        asyncio.run(drain(directory, dsn, options.calls, options.wrap.split()))
+        asyncio.run(drain(directory, dsn, postgres.pid or 0, options.calls, options.wrap.split()))
     finally:
         postgres.stop()
         shutil.rmtree(directory)

@@ -37,32 +37,56 @@ SET LOCAL idle_in_transaction_session_timeout = '60s';
 SELECT pg_advisory_xact_lock_shared(hashtextextended('openai-meter rollups', 0));
 """
 
+# What unnest makes of the parameters: the columns of their own that rows have, and those of each kind
+# of rows. An array that is NULL is a column of NULLs.
 _CALLS = """
 WITH inserted AS (
     INSERT INTO user_api_usage (
-        event_id, created_at, user_id, endpoint, api_path, operation_name, upstream, model,
-        request_model, service_tier, prompt_tokens, completion_tokens, total_tokens,
+        event_id, created_at, user_id, prompt_tokens, completion_tokens, total_tokens,
         cached_tokens, cache_write_tokens, reasoning_tokens, audio_prompt_tokens,
-        audio_completion_tokens, cost_usd, price_id, catalog_version, unpriced_reason,
-        usage_source, usage_problem, status, outcome, error_type, stream, latency_ms,
-        time_to_first_byte_ms, upstream_request_id, response_id, metadata, attribution_problem,
-        raw_usage, retry_count, request_bytes, response_bytes, tool_cost_usd, list_cost_usd,
-        billed_units, corrects, settles, upstream_name, accounted_at
+        audio_completion_tokens, cost_usd, latency_ms, time_to_first_byte_ms, upstream_request_id,
+        response_id, metadata, raw_usage, request_bytes, response_bytes, tool_cost_usd,
+        list_cost_usd, billed_units, corrects, settles, endpoint, api_path, operation_name,
+        upstream, model, request_model, service_tier, price_id, catalog_version, unpriced_reason,
+        usage_source, usage_problem, status, outcome, error_type, stream, attribution_problem,
+        retry_count, upstream_name, accounted_at
     )
     SELECT
-        event.*,  -- what unnest makes of the parameters, in the order of the columns above
+        event.event_id, event.created_at, event.user_id, event.prompt_tokens,
+        event.completion_tokens, event.total_tokens, event.cached_tokens,
+        event.cache_write_tokens, event.reasoning_tokens, event.audio_prompt_tokens,
+        event.audio_completion_tokens, event.cost_usd::numeric, event.latency_ms,
+        event.time_to_first_byte_ms, event.upstream_request_id, event.response_id, event.metadata,
+        event.raw_usage, event.request_bytes, event.response_bytes, event.tool_cost_usd::numeric,
+        event.list_cost_usd::numeric, event.billed_units, event.corrects, event.settles,
+        kind.endpoint, kind.api_path, kind.operation_name, kind.upstream, kind.model,
+        kind.request_model, kind.service_tier, kind.price_id, kind.catalog_version,
+        kind.unpriced_reason, kind.usage_source, kind.usage_problem, kind.status, kind.outcome,
+        kind.error_type, kind.stream, kind.attribution_problem, kind.retry_count,
+        kind.upstream_name,
         CASE WHEN event.created_at < closed.ends_at THEN closed.ends_at END
     FROM unnest(
-        $1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[],
-        $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[],
-        $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[],
-        $18::bigint[], $19::text[]::numeric[], $20::text[], $21::text[], $22::text[], $23::text[],
-        $24::text[], $25::smallint[], $26::text[], $27::text[], $28::boolean[],
-        $29::integer[], $30::integer[], $31::text[], $32::text[], $33::jsonb[],
-        $34::text[], $35::jsonb[], $36::integer[], $37::bigint[], $38::bigint[],
-        $39::text[]::numeric[], $40::text[]::numeric[], $41::jsonb[], $42::uuid[], $43::uuid[],
-        $44::text[]
-    ) AS event (event_id, created_at)
+        $1::uuid[], $2::timestamptz[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
+        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[],
+        $13::integer[], $14::integer[], $15::text[], $16::text[], $17::jsonb[], $18::jsonb[],
+        $19::bigint[], $20::bigint[], $21::text[], $22::text[], $23::jsonb[], $24::uuid[],
+        $25::uuid[], $26::integer[]
+    ) AS event (
+        event_id, created_at, user_id, prompt_tokens, completion_tokens, total_tokens,
+        cached_tokens, cache_write_tokens, reasoning_tokens, audio_prompt_tokens,
+        audio_completion_tokens, cost_usd, latency_ms, time_to_first_byte_ms, upstream_request_id,
+        response_id, metadata, raw_usage, request_bytes, response_bytes, tool_cost_usd,
+        list_cost_usd, billed_units, corrects, settles, kind
+    )
+    JOIN unnest(
+        $27::text[], $28::text[], $29::text[], $30::text[], $31::text[], $32::text[], $33::text[],
+        $34::text[], $35::text[], $36::text[], $37::text[], $38::text[], $39::smallint[],
+        $40::text[], $41::text[], $42::boolean[], $43::text[], $44::integer[], $45::text[]
+    ) WITH ORDINALITY AS kind (
+        endpoint, api_path, operation_name, upstream, model, request_model, service_tier, price_id,
+        catalog_version, unpriced_reason, usage_source, usage_problem, status, outcome, error_type,
+        stream, attribution_problem, retry_count, upstream_name, number
+    ) ON kind.number = event.kind
     CROSS JOIN (SELECT max(ends_at) AS ends_at FROM closed_month) AS closed
     ORDER BY 2, 1
     ON CONFLICT (created_at, event_id) DO NOTHING
@@ -128,7 +152,7 @@ ON CONFLICT (catalog_version, price_id, component) DO NOTHING
 """
 
 _T = TypeVar("_T")
-Columns = Sequence[Sequence[object]]
+Columns = Sequence[Sequence[object] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ true, such as 10^13 tokens for one call, is unknown.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal, InvalidOperation
 from operator import attrgetter
@@ -36,18 +36,38 @@ _check = msgspec.json.Decoder(msgspec.Raw).decode  # the grammar, without making
 _LONG_EXPONENT = re.compile(r"[eE][+-]?[0-9]{3}")
 
 
-def columns(rows: Sequence[LedgerRow]) -> list[list[object]]:
-    """Return the values of each column, in the order of COLUMNS."""
-    corrections = [index for index, row in enumerate(rows) if row.corrects is not None]
-    found = []
-    for values, clean in zip(zip(*map(_values, rows), strict=True), COLUMNS.values(), strict=True):
-        stored = clean(values)
-        for index in corrections:
-            if isinstance(values[index], int | Decimal):
-                value = values[index]  # made from a row that is stored; may be negative
-                stored[index] = str(value) if isinstance(value, Decimal) else value
-        found.append(stored)
-    return found
+def columns(rows: Sequence[LedgerRow]) -> list[list[object] | None]:
+    """Return the values of each of OWN, the number of each row's kind, and the values of SHARED.
+
+    Rows of one kind have all of SHARED in common, so that these are passed on once for all of them.
+    None instead of a column: no row has a value there.
+    """
+    kinds: dict[tuple[object, ...], int] = {}
+    numbers: list[object] = [kinds.setdefault(key, len(kinds) + 1) for key in map(_shared, rows)]
+    found = [_stored(name, column) for name, column in _named(OWN, map(_own, rows))]
+    shared = [_stored(name, column) for name, column in _named(SHARED, kinds)]
+    for index in [index for index, row in enumerate(rows) if row.corrects is not None]:
+        _put_back(rows[index], index, found)
+    return [*found, numbers, *shared]
+
+
+def _named(
+    names: Sequence[str], values: Iterable[tuple[object, ...]]
+) -> Iterator[tuple[str, "Column"]]:
+    """Yield the values of each column, from those of each row."""
+    return zip(names, zip(*values, strict=True), strict=False)
+
+
+def _stored(name: str, column: "Column") -> list[object] | None:
+    return None if column.count(None) == len(column) else COLUMNS[name](column)
+
+
+def _put_back(row: LedgerRow, index: int, found: list[list[object] | None]) -> None:
+    """Keep the numbers of a correction: made from a row that is stored, they may be negative."""
+    for name, column in zip(OWN, found, strict=True):
+        value = getattr(row, name)
+        if column is not None and isinstance(value, int | Decimal):
+            column[index] = str(value) if isinstance(value, Decimal) else value
 
 
 def correction_columns(corrections: Sequence[Correction]) -> list[list[object]]:
@@ -135,15 +155,14 @@ def _as_it_is(column: Column) -> list[object]:
 
 
 def _text(max_bytes: int = MAX_TEXT_BYTES) -> Callable[[Column], list[object]]:
-    """Return what cleans texts; of most columns there are few that differ."""
+    """Return what cleans texts; of most columns nothing has to be."""
 
     def clean(column: Column) -> list[object]:
-        texts = set(column)
-        texts.discard(None)
-        changed = {
-            text: stored for text in texts if (stored := clean_text(text, max_bytes)) is not text
-        }
-        return [changed.get(text, text) for text in column] if changed else list(column)
+        texts = [text for text in column if text]
+        together = "".join(texts)
+        if together.isascii() and "\0" not in together and max(map(len, texts), default=0) <= max_bytes:
+            return list(column)
+        return [text and clean_text(text, max_bytes) for text in column]
 
     return clean
 
@@ -232,4 +251,13 @@ COLUMNS: Mapping[str, Callable[[Column], list[object]]] = {
     "upstream_name": _text(64),
 }
 
-_values = attrgetter(*COLUMNS)
+# What rows have in common, most of the time.
+SHARED = (
+    "endpoint", "api_path", "operation_name", "upstream", "model", "request_model", "service_tier",
+    "price_id", "catalog_version", "unpriced_reason", "usage_source", "usage_problem", "status",
+    "outcome", "error_type", "stream", "attribution_problem", "retry_count", "upstream_name",
+)  # fmt: skip
+OWN = tuple(name for name in COLUMNS if name not in SHARED)
+
+_own = attrgetter(*OWN)
+_shared = attrgetter(*SHARED)
