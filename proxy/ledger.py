@@ -37,8 +37,8 @@ SET LOCAL idle_in_transaction_session_timeout = '60s';
 SELECT pg_advisory_xact_lock_shared(hashtextextended('openai-meter rollups', 0));
 """
 
-# What unnest makes of the parameters: the columns of their own that rows have, and those of each kind
-# of rows. An array that is NULL is a column of NULLs.
+# What unnest makes of the parameters: the columns that rows have of their own, and those that all
+# rows of a kind share. An array that is NULL is a column of NULLs.
 _CALLS = """
 WITH inserted AS (
     INSERT INTO user_api_usage (
@@ -216,8 +216,8 @@ class Ledger:
                     values = columns(settled.rows[start : start + _ROWS_AT_ONCE])
                     inserted += int(await connection.fetchval(_INSERT, *values))
                 if settled.taken_back:
-                    values = correction_columns(settled.taken_back)
-                    inserted += int(await connection.fetchval(_CORRECT, *values))
+                    back = correction_columns(settled.taken_back)
+                    inserted += int(await connection.fetchval(_CORRECT, *back))
             return inserted
 
         return await self._run(work)

@@ -31,12 +31,13 @@ from proxy.ledger import Columns, InsertResult, Ledger
 from proxy.pricefile import PriceFile
 from proxy.refusals import Refusals
 from proxy.rollups import Period
-from proxy.tailing import Batch, Tail
+from proxy.tailing import Batch, Mark, Tail
 from proxy.waiting import Patience, StoppedError, pause
 
 BATCH_RECORDS = 2000
-BACKLOG_RECORDS = 8000  # of a batch while there is a backlog
+BACKLOG_RECORDS = 12_000  # of a batch while there is a backlog
 POLL_SECONDS = 0.1
+AHEAD_SECONDS = 0.01  # into an insert; what is sent has been encoded by then
 SAVE_SECONDS = 1.0
 BEAT_SECONDS = 1.0
 LOOK_SECONDS = 1.0  # at the pricing file
@@ -67,6 +68,7 @@ class _Portion:
     values: Columns | None  # None: they cannot be made of all rows at once
     notes: list[Noted]
     book: PriceBook
+    mark: Mark | None  # the place behind it, where it is time to remember one
 
 
 class Recorder:
@@ -95,6 +97,7 @@ class Recorder:
         self._check_seconds = first_check_seconds
         self._batch_records = self._limit = batch_records
         self._ahead: asyncio.Task[_Portion] | None = None  # the next batch, while one is inserted
+        self._mark: Mark | None = None  # up to there all is in the ledger
         self._is_behind = False  # there is more in the journal than fits in a batch
         self._tasks: asyncio.TaskGroup | None = None
         self._tail = Tail(directory / "journal")
@@ -149,26 +152,31 @@ class Recorder:
         portion = await (ahead or self._read())
         batch = portion.batch
         self._is_behind = not batch.room(self._limit)
-        saving = time.monotonic() - self._saved >= SAVE_SECONDS  # of what is in the ledger, only
-        if self._is_behind and self._tasks and not (saving or self._stop.is_set()):
+        if self._is_behind and self._tasks and not self._stop.is_set():
             self._limit = max(self._batch_records, min(2 * self._limit, BACKLOG_RECORDS))
-            self._ahead = self._tasks.create_task(self._read())
+            self._ahead = self._tasks.create_task(self._read(after_seconds=AHEAD_SECONDS))
         await self._keep_ready(portion.book)
         await self._bring(portion)
+        self._mark = portion.mark or self._mark
         if not self._is_behind:
             self._limit = self._batch_records
             self._caught_up = time.monotonic()
             self._oldest = None
             await self._fold()
-        if saving:
-            await self._save()
+            if self._is_time_to_save():
+                await self._save()
         return batch
 
-    async def _read(self) -> _Portion:
+    async def _read(self, *, after_seconds: float = 0.0) -> _Portion:
+        await asyncio.sleep(after_seconds)
         async with self._turn:
+            await self._save_mark()
             portion = await asyncio.to_thread(self._next)
         self._pending_bytes += portion.batch.size
         return portion
+
+    def _is_time_to_save(self) -> bool:
+        return time.monotonic() - self._saved >= SAVE_SECONDS
 
     async def _bring(self, portion: _Portion) -> None:
         batch = portion.batch
@@ -200,7 +208,8 @@ class Recorder:
         values = None
         with contextlib.suppress(Exception):  # `_insert` finds the row that is to blame
             values = columns(rows)
-        return _Portion(batch=batch, rows=rows, values=values, notes=notes, book=book)
+        mark = self._tail.mark() if self._is_time_to_save() else None
+        return _Portion(batch=batch, rows=rows, values=values, notes=notes, book=book, mark=mark)
 
     def _charged(self, closing: Closing, book: PriceBook) -> LedgerRow | None:
         """Return the row; a fault of ours costs its usage, or (None) sends it to the refusals."""
@@ -324,12 +333,22 @@ class Recorder:
             _log.error("refused row not kept", problem=exc.strerror)
 
     async def _save(self) -> None:
-        problem = None
+        """Remember the present place; all that was read is in the ledger."""
         async with self._turn:
-            try:
-                await asyncio.to_thread(self._tail.save)
-            except OSError as exc:
-                problem = f"cannot write the checkpoint: {exc.strerror}; make room"
+            self._mark = await asyncio.to_thread(self._tail.mark) or self._mark
+            await self._save_mark()
+            self._saved = time.monotonic()
+
+    async def _save_mark(self) -> None:
+        """Remember the place up to which all is in the ledger, unless that was done."""
+        mark, self._mark = self._mark, None
+        if mark is None:
+            return
+        problem = None
+        try:
+            await asyncio.to_thread(self._tail.save, mark)
+        except OSError as exc:
+            problem = f"cannot write the checkpoint: {exc.strerror}; make room"
         if problem not in {None, self._save_problem}:
             _log.error("checkpoint not written", problem=problem)
         self._save_problem = problem

@@ -1,16 +1,18 @@
 """Follow the journals of all writers, dead or alive, and clear away what is done with.
 
-`read` hands out what is new, in order and in bounded portions; `save`, called once all of that is
-in the ledger, remembers the place and removes segments. In between nothing is remembered on disk:
-whoever dies reads the same again, and the ledger knows how to take a row twice. An opening whose
-closing has not come yet stays open while its writer lives, whatever segment either is in; when the
-writer is dead and read to its end, its open openings are handed out as abandoned. A segment stays
-for as long as one of its openings is open, so that even a lost checkpoint loses nothing.
+`read` hands out what is new, in order and in bounded portions; `mark` notes the place, and `save`,
+called once all up to there is in the ledger, remembers it and removes segments. In between nothing
+is remembered on disk: whoever dies reads the same again, and the ledger knows how to take a row
+twice. An opening whose closing has not come yet stays open while its writer lives, whatever segment
+either is in, and nobody looks into it; when the writer is dead and read to its end, its open
+openings are handed out as abandoned. A segment stays for as long as one of its openings is open, so
+that even a lost checkpoint loses nothing.
 """
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +21,11 @@ import msgspec
 from proxy.core.model import Closing, Lines, Opening
 from proxy.core.records import (
     MAX_FRAME_BYTES,
+    Folded,
     Scan,
+    framed,
     lock_name,
-    pack,
-    scan,
+    scan_folded,
     segment_name,
     segment_of,
 )
@@ -32,19 +35,32 @@ WINDOW_BYTES = 4 * MAX_FRAME_BYTES  # of a segment, read at once
 BATCH_BYTES = 4 * WINDOW_BYTES
 SHRINK_BYTES = 1024 * 1024
 
+_encode = msgspec.msgpack.Encoder().encode
+
 
 class Place(msgspec.Struct):
     """How far a writer's journal has been read, and the openings up to there without a closing."""
 
     number: int = 0  # of the segment; 0: before the first
     offset: int = 0
-    open: dict[bytes, tuple[int, Opening]] = {}  # event_id to segment and opening
+    open: dict[bytes, tuple[int, msgspec.Raw]] = {}  # event_id to segment and opening
 
 
 class Checkpoint(msgspec.Struct):
     """The places of all writers."""
 
     places: dict[str, Place] = {}
+
+
+_decode = msgspec.msgpack.Decoder(Checkpoint).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """How far everything was read at some moment, to be remembered when it is in the ledger."""
+
+    data: bytes  # a Checkpoint
+    finished: frozenset[str]  # writers that nothing is left of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,22 +111,34 @@ class Tail:
             self._read_writer(writer, segments.get(writer, []), batch, limit, dead=writer in dead)
         return batch
 
-    def save(self) -> None:
-        """Remember that everything handed out so far is in the ledger; remove what is done with.
+    def mark(self) -> Mark | None:
+        """Return the place up to which everything was handed out; None: it is remembered."""
+        if not self._changed:
+            return None
+        self._changed = False
+        finished = frozenset(self._finished)
+        places = {name: place for name, place in self._places.items() if name not in finished}
+        return Mark(data=_encode(Checkpoint(places=places)), finished=finished)
+
+    def save(self, mark: Mark | None = None) -> None:
+        """Remember a place (the present one) up to which all is in the ledger; remove what is done.
 
         Raises OSError where the checkpoint cannot be written. What is done with goes all the same:
         on a full disk that is what makes room.
         """
-        if not self._changed:
+        mark = mark or self.mark()
+        if mark is None:
             return
-        finished, self._finished = self._finished, set()
-        for writer in finished:
-            del self._places[writer]
+        for writer in mark.finished & self._finished:
+            self._finished.discard(writer)
+            self._places.pop(writer, None)
         try:
-            replace_file(self._path, msgspec.msgpack.encode(Checkpoint(places=self._places)))
-            self._changed = False
+            replace_file(self._path, mark.data)
+        except OSError:
+            self._changed = True
+            raise
         finally:
-            if self._remove(finished):
+            if self._remove(_decode(mark.data).places, mark.finished):
                 sync_directory(self._directory)
 
     def lag_bytes(self) -> int:
@@ -136,7 +164,7 @@ class Tail:
     def _load(self) -> dict[str, Place]:
         """Return the saved places; none where they cannot be read, then all is read again."""
         try:
-            return msgspec.msgpack.decode(self._path.read_bytes(), type=Checkpoint).places
+            return _decode(self._path.read_bytes()).places
         except (OSError, msgspec.DecodeError):
             return {}
 
@@ -186,21 +214,21 @@ class Tail:
             while room := batch.room(limit):
                 data = os.pread(file.fileno(), WINDOW_BYTES, place.offset)
                 last = len(data) < WINDOW_BYTES
-                found = scan(data, limit=room, final=final and last)
+                found = scan_folded(data, limit=room, final=final and last)
                 self._take(place, found, batch)
                 if last and len(found.records) < room:
                     return final
         return False
 
-    def _take(self, place: Place, found: Scan, batch: Batch) -> None:
+    def _take(self, place: Place, found: Scan[Closing | Lines | Folded], batch: Batch) -> None:
         for record in found.records:
-            if isinstance(record, Closing):
+            if isinstance(record, Folded):
+                place.open[record.event_id] = (place.number, msgspec.Raw(record.payload))
+            elif isinstance(record, Closing):
                 place.open.pop(record.opening.event_id, None)
                 batch.closings.append(record)
-            elif isinstance(record, Lines):
-                batch.lines.append(record)
             else:
-                place.open[record.event_id] = (place.number, record)
+                batch.lines.append(record)
         place.offset += found.consumed
         batch.records += len(found.records)
         batch.size += found.consumed
@@ -209,32 +237,36 @@ class Tail:
 
     def _abandon(self, writer: str, place: Place, batch: Batch, limit: int) -> None:
         while place.open and batch.room(limit):
-            _, (_, opening) = place.open.popitem()
-            batch.abandoned.append(opening)
+            event_id, (_, payload) = place.open.popitem()
+            opening = Folded(event_id, bytes(payload)).opening()
+            if opening is None:
+                self.skipped_bytes += len(bytes(payload))
+            else:
+                batch.abandoned.append(opening)
             batch.records += 1
         if not place.open:
             self._finished.add(writer)
         self._changed = True
 
-    def _remove(self, finished: set[str]) -> bool:
+    def _remove(self, places: Mapping[str, Place], finished: AbstractSet[str]) -> bool:
         """Remove segments that nobody needs, and shrink those that a few long calls keep."""
         done = [self._directory / lock_name(writer) for writer in finished]
         for writer, numbers in self._segments().items():
-            place = self._places.get(writer, Place())
+            place = places.get(writer, Place())
             needed = {number for number, _ in place.open.values()}
             for number in numbers:
                 path = self._directory / segment_name(writer, number)
                 if writer in finished or (number < place.number and number not in needed):
                     done.append(path)
                 elif number < place.number - 1:
-                    self._shrink(path, [o for n, o in place.open.values() if n == number])
+                    self._shrink(path, [raw for n, raw in place.open.values() if n == number])
         for path in done:
             path.unlink(missing_ok=True)
         self._shrunk.difference_update(done)
         return bool(done)
 
-    def _shrink(self, path: Path, openings: list[Opening]) -> None:
+    def _shrink(self, path: Path, openings: list[msgspec.Raw]) -> None:
         if path not in self._shrunk and path.stat().st_size > SHRINK_BYTES:
             with contextlib.suppress(OSError):  # it stays as it is, for now
-                replace_file(path, b"".join(map(pack, openings)))
+                replace_file(path, b"".join(framed(bytes(opening)) for opening in openings))
         self._shrunk.add(path)

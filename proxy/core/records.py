@@ -10,8 +10,9 @@ therefore never fails; it finds the next place where a frame is whole and counts
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -30,16 +31,36 @@ _ODD = re.compile(r"[^A-Za-z0-9_-]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _NOT_STORED = "metadata_not_storable"
 _R = TypeVar("_R", Opening, Closing, Lines)
+_T = TypeVar("_T")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
+# How an opening begins: the array, its tag, the head of its event_id.
+_ID_OCTETS = 16
+_OPENING = _encode(
+    Opening(event_id=bytes(_ID_OCTETS), operation_name="", method="", api_path="", upstream="")
+).partition(bytes(_ID_OCTETS))[0]
+_ID = slice(len(_OPENING), len(_OPENING) + _ID_OCTETS)
+
+
+class Folded(NamedTuple):
+    """An opening as it lies in the journal; most are never read, because their closing comes."""
+
+    event_id: bytes
+    payload: bytes
+
+    def opening(self) -> Opening | None:
+        """Return the record; None where this version of the program cannot read it."""
+        record = _read(self.payload)
+        return record if isinstance(record, Opening) else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scan:
+class Scan(Generic[_T]):
     """What was found in a stretch of a segment: the first `consumed` bytes are dealt with."""
 
-    records: list[Record]
+    records: list[_T]
     consumed: int
     skipped: int  # bytes among the consumed ones that belong to no readable record
 
@@ -73,16 +94,30 @@ def pack(record: Record) -> bytes:
         payload = _encode(_storable(record))
     if len(payload) > MAX_PAYLOAD_BYTES:
         payload = _encode(_storable(record))
+    return framed(payload)
+
+
+def framed(payload: bytes) -> bytes:
+    """Return the frame around a record that is encoded already."""
     return HEADER.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload
 
 
-def scan(data: bytes, *, limit: int, final: bool) -> Scan:
+def scan(data: bytes, *, limit: int, final: bool) -> Scan[Record]:
     """Read at most `limit` records from the start of `data`.
 
     `final`: nothing will ever follow `data`, so that what is unfinished is torn. Otherwise a bad
     place near the end is left for later, unless a whole frame follows it.
     """
-    records: list[Record] = []
+    return _scan(data, limit, _read, final=final)
+
+
+def scan_folded(data: bytes, *, limit: int, final: bool) -> Scan[Closing | Lines | Folded]:
+    """Do the same, and leave openings as they are."""
+    return _scan(data, limit, _read_folded, final=final)
+
+
+def _scan(data: bytes, limit: int, read: Callable[[bytes], _T | None], *, final: bool) -> Scan[_T]:
+    records: list[_T] = []
     place = settled = readable = 0
     size = len(data)
     while len(records) < limit:
@@ -100,7 +135,7 @@ def scan(data: bytes, *, limit: int, final: bool) -> Scan:
         if length > MAX_PAYLOAD_BYTES or end > size or zlib.crc32(payload) != checksum:
             place += 1
             continue
-        if (record := _read(payload)) is not None:
+        if (record := read(payload)) is not None:
             records.append(record)
             readable += end - place
         place = settled = end
@@ -118,6 +153,15 @@ def _read(payload: bytes) -> Record | None:
         return _decoder.decode(payload)
     except msgspec.DecodeError:
         return None
+
+
+def _read_folded(payload: bytes) -> Closing | Lines | Folded | None:
+    if payload.startswith(_OPENING):
+        return Folded(payload[_ID], payload)
+    record = _read(payload)
+    if isinstance(record, Opening):  # of a release that wrote fewer fields
+        return Folded(record.event_id, payload)
+    return record
 
 
 def _storable(record: Record) -> Record:

@@ -160,7 +160,11 @@ def _text(max_bytes: int = MAX_TEXT_BYTES) -> Callable[[Column], list[object]]:
     def clean(column: Column) -> list[object]:
         texts = [text for text in column if text]
         together = "".join(texts)
-        if together.isascii() and "\0" not in together and max(map(len, texts), default=0) <= max_bytes:
+        if (
+            together.isascii()
+            and "\0" not in together
+            and max(map(len, texts), default=0) <= max_bytes
+        ):
             return list(column)
         return [text and clean_text(text, max_bytes) for text in column]
 

@@ -184,6 +184,40 @@ def test_what_was_not_saved_is_read_again(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_a_place_is_remembered_while_more_is_read(tmp_path: Path) -> None:
+    """What was handed out after the mark is handed out again, and its segments stay."""
+    journal = JournalWriter(tmp_path, segment_bytes=1)
+    for record in (opening(1), closing(1), opening(2), closing(2), opening(3)):
+        journal.append(record)
+    tail = Tail(tmp_path)
+    assert tail.read(3).closings == [closing(1)]
+    mark = tail.mark()
+    assert tail.mark() is None
+    assert tail.read(1).closings == [closing(2)]
+    tail.save(mark)
+    assert segments(tmp_path) == ["00000003", "00000004", "00000005"]
+    assert Tail(tmp_path).read(10).closings == [closing(2)]
+    tail.save()
+    assert segments(tmp_path) == ["00000004", "00000005"]
+    assert Tail(tmp_path).read(10).closings == []
+    journal.close()
+
+
+def test_a_writer_that_ends_after_the_mark_is_given_up_with_the_next_one(tmp_path: Path) -> None:
+    """Its files are needed until what it left open is in the ledger."""
+    journal = JournalWriter(tmp_path)
+    journal.append(opening(1))
+    tail = Tail(tmp_path)
+    tail.read(10)
+    mark = tail.mark()
+    journal.close()
+    assert tail.read(10).abandoned == [opening(1)]
+    tail.save(mark)
+    assert segments(tmp_path) == ["00000001"]
+    tail.save()
+    assert segments(tmp_path) == []
+
+
 def test_a_checkpoint_that_cannot_be_written_keeps_no_segment(tmp_path: Path) -> None:
     """On a full disk, what is removed is what makes room."""
     (tmp_path / "checkpoint").mkdir()

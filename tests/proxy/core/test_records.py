@@ -21,9 +21,12 @@ from proxy.core.records import (
     MAGIC,
     MAX_FRAME_BYTES,
     MAX_PAYLOAD_BYTES,
+    Folded,
+    framed,
     lock_name,
     pack,
     scan,
+    scan_folded,
     segment_name,
     segment_of,
     writer_name,
@@ -40,6 +43,22 @@ def test_records_come_back_as_they_went() -> None:
     found = scan(STREAM, limit=10, final=False)
     assert found.records == RECORDS
     assert (found.consumed, found.skipped) == (len(STREAM), 0)
+
+
+def test_openings_are_left_as_they_are_until_somebody_asks() -> None:
+    """Of most only the id is wanted; those of earlier releases had fewer fields."""
+    old = msgspec.msgpack.encode(msgspec.msgpack.decode(msgspec.msgpack.encode(opening(3)))[:14])
+    found = scan_folded(STREAM + framed(old), limit=10, final=False).records
+    folded = [record for record in found if isinstance(record, Folded)]
+    assert [each.event_id for each in folded] == [opening(n).event_id for n in (1, 2, 3)]
+    assert [each.opening() for each in folded] == [opening(1), opening(2), opening(3)]
+    assert [record for record in found if record not in folded] == [closing(1), closing(2)]
+
+
+def test_a_folded_opening_that_cannot_be_read_is_none() -> None:
+    """It may be of a release to come, or no opening at all."""
+    assert Folded(b"", b"\x01").opening() is None
+    assert Folded(b"", msgspec.msgpack.encode(closing(1))).opening() is None
 
 
 def test_what_is_billed_by_the_unit_comes_back() -> None:

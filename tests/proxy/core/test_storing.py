@@ -12,6 +12,8 @@ from proxy.core.model import Correction
 from proxy.core.storing import (
     COLUMNS,
     MAX_TOKENS,
+    OWN,
+    SHARED,
     clean_json,
     clean_object,
     clean_text,
@@ -124,20 +126,30 @@ def test_a_value_that_cannot_be_true_is_unknown(
 
 
 def test_columns_stand_in_the_order_of_the_statement() -> None:
-    """Each column is one list, over all rows."""
-    rows = [ledger_row(1), ledger_row(2, user_id=None)]
+    """Each column is one list over all rows, or over their kinds; None: nothing is there."""
+    rows = [ledger_row(1), ledger_row(2, user_id=None), ledger_row(3, endpoint="generate_hint")]
     values = columns(rows)
+    assert len(values) == len(OWN) + 1 + len(SHARED)
     assert values[0] == [row.event_id for row in rows]
-    assert values[2] == ["ada", None]
-    assert len(values) == len(COLUMNS)
+    assert values[OWN.index("user_id")] == ["ada", None, "ada"]
+    assert values[OWN.index("billed_units")] is None
+    assert values[len(OWN)] == [1, 1, 2]
+    assert values[len(OWN) + 1] == ["analyze_homework", "generate_hint"]
+    assert values[len(OWN) + 1 + SHARED.index("status")] == [200, 200]
+
+
+def test_every_column_is_of_a_row_or_of_a_kind_of_rows() -> None:
+    """None is passed on twice, and none forgotten."""
+    assert sorted(OWN + SHARED) == sorted(COLUMNS)
 
 
 def test_a_correction_may_take_away() -> None:
     """Its counts are differences, made from a row that is stored."""
     row = ledger_row(1, corrects=event_id(2), prompt_tokens=-5, cost_usd=Decimal("-0.01"))
-    values = dict(zip(COLUMNS, columns([row]), strict=True))
-    assert (values["prompt_tokens"], values["cost_usd"]) == ([-5], ["-0.01"])
-    assert values["user_id"] == ["ada"]
+    values = dict(zip(OWN, columns([ledger_row(3), row]), strict=False))
+    assert values["prompt_tokens"] == [1200, -5]
+    assert values["cost_usd"] == ["0.000285000001", "-0.01"]
+    assert values["user_id"] == ["ada", "ada"]
 
 
 def test_every_field_of_a_correction_is_a_parameter() -> None:
