@@ -294,7 +294,9 @@ class Worker:
         try:
             self._status_directory.mkdir(mode=0o700, exist_ok=True)
             replace_file(
-                self._status_directory / f"{self._name}.json", msgspec.json.encode(snapshot)
+                self._status_directory / f"{self._name}.json",
+                msgspec.json.encode(snapshot),
+                lasting=False,
             )
         except OSError as exc:  # a full disk: the journal says it louder
             structlog.get_logger().warning("snapshot not written", problem=exc.strerror)

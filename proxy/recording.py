@@ -36,7 +36,7 @@ from proxy.waiting import Patience, StoppedError, pause
 
 BATCH_RECORDS = 2000
 BACKLOG_RECORDS = 12_000  # of a batch while there is a backlog
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.25  # what comes meanwhile is one batch, not dozens
 AHEAD_SECONDS = 0.01  # into an insert; what is sent has been encoded by then
 SAVE_SECONDS = 1.0
 BEAT_SECONDS = 1.0
@@ -139,7 +139,8 @@ class Recorder:
     async def _work(self) -> None:
         await self._patience.insist(self._begin, refusable=True)
         while not self._stop.is_set():
-            if not (await self._step()).records:
+            await self._step()
+            if not self._is_behind:
                 await pause(self._stop, POLL_SECONDS)
         await self._step()
         while self._is_behind:
