@@ -35,7 +35,7 @@ from proxy.grouping import GroupedJournal
 from proxy.health import PREFIX, Health, Snapshot
 from proxy.inquiring import Inquiries
 from proxy.journal import JournalWriter
-from proxy.listening import BACKLOG, open_sockets
+from proxy.listening import BACKLOG, open_sockets, raise_file_limit
 from proxy.memory import Tide, trim
 from proxy.settings import Settings
 from proxy.tls import listening_context
@@ -75,6 +75,9 @@ def run_worker(
         on_problem=lambda text: structlog.get_logger().error("journal problem", problem=text),
     )
     try:
+        _, remark = raise_file_limit()
+        if remark is not None:
+            structlog.get_logger().warning("few connections", remark=remark)
         if listen_fd is None:
             listener = open_sockets(settings.listen, 1, setting="METER_LISTEN")[0]
         else:

@@ -6,6 +6,7 @@ loses no connection that waits in it: its successor takes the socket over.
 """
 
 import errno
+import resource
 import socket
 from contextlib import ExitStack
 
@@ -13,6 +14,7 @@ from proxy.errors import ListenError
 from proxy.values import Address
 
 BACKLOG = 1024
+ENOUGH_FILES = 4096
 
 _HINTS = {
     errno.EADDRINUSE: "stop the process that listens there, or choose another address",
@@ -32,6 +34,25 @@ def open_sockets(address: Address, count: int, *, setting: str) -> list[socket.s
         reason = exc.strerror or str(exc)
         hint = _HINTS.get(exc.errno or 0, "expected an address of this machine")
         raise ListenError(f"{setting}: cannot listen on {address}: {reason}; {hint}") from exc
+
+
+def raise_file_limit() -> tuple[int, str | None]:
+    """Let this process open as many files as it may; return how many, and what is odd about it.
+
+    A call takes two, its client's connection and the upstream's; many systems begin with 1024.
+    """
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        limit = most
+    except (OSError, ValueError):  # the system has another bound; what we have must do
+        pass
+    if limit >= ENOUGH_FILES:
+        return limit, None
+    return limit, (
+        f"{limit} open files allow about {limit // 2} calls at once: "
+        "raise the hard limit (`ulimit -Hn`, LimitNOFILE)"
+    )
 
 
 def bound_port(listener: socket.socket) -> int:

@@ -1,6 +1,8 @@
 import asyncio
 import contextlib
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -58,3 +60,34 @@ async def test_every_interface_takes_ipv4(host: str) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", bound_port(listener))
         writer.close()
         await writer.wait_closed()
+
+
+ADVICE = "raise the hard limit (`ulimit -Hn`, LimitNOFILE)"
+LIMITED = """
+import resource, sys
+from proxy.listening import raise_file_limit
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
+limit, remark = raise_file_limit()
+assert resource.getrlimit(resource.RLIMIT_NOFILE) == (limit, limit)
+print(limit, remark)
+"""
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "said"),
+    [
+        (256, 4096, "4096 None"),
+        (128, 1024, f"1024 1024 open files allow about 512 calls at once: {ADVICE}"),
+    ],
+    ids=["enough", "few"],
+)
+def test_a_worker_takes_all_descriptors_that_it_may(soft: int, hard: int, said: str) -> None:
+    """Many systems begin with 1024, or 500 streams; where there is no more, it is said."""
+    found = subprocess.run(  # noqa: S603 (our own text)
+        [sys.executable, "-c", LIMITED, str(soft), str(hard)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert found.stdout.strip() == said
