@@ -2046,6 +2046,46 @@ CREATE TABLE IF NOT EXISTS deferred_line (
 COMMENT ON TABLE deferred_line IS
     'Lines of the output of batches, until they are rows of the ledger.';
 
+-- What several calls tell of and one row alone charges, whichever is recorded first: the end of a
+-- realtime response, which every socket that attends its call hears. Kept for thirty days.
+CREATE TABLE IF NOT EXISTS charge_claim (
+    upstream text NOT NULL,
+    name text NOT NULL,
+    event_id uuid NOT NULL,
+    claimed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (upstream, name),
+
+    CONSTRAINT claims_fit_an_index CHECK (
+        octet_length(upstream) <= 512 AND octet_length(name) <= 1024
+    )
+);
+
+COMMENT ON TABLE charge_claim IS
+    'What several calls tell of, and the event_id of the row that charges it.';
+
+-- Containers are billed by the time that they are in use, whoever runs code in them: each row is
+-- charged with the minutes that it adds. Kept for thirty days.
+CREATE TABLE IF NOT EXISTS container_use (
+    upstream text NOT NULL,
+    container_id text NOT NULL,
+    event_id uuid NOT NULL,
+    size text,
+    began_at timestamptz NOT NULL,
+    ended_at timestamptz NOT NULL,
+    minutes integer NOT NULL,
+    claimed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (upstream, container_id, event_id),
+
+    CONSTRAINT containers_fit_an_index CHECK (
+        octet_length(upstream) <= 512 AND octet_length(container_id) <= 1024
+    )
+);
+
+COMMENT ON TABLE container_use IS
+    'When calls had containers in use, and which minutes of that their rows charge.';
+COMMENT ON COLUMN container_use.size IS
+    'Memory of the container: 1g, 4g, … NULL: no call told it.';
+
 
 -- 9. Prices --------------------------------------------------------------------------------------
 

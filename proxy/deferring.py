@@ -9,14 +9,15 @@ ledger would take none of them twice even if this table were lost.
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
 import msgspec
 
+from proxy.claiming import claim_uses
 from proxy.core.model import Correction, LedgerRow, Lines, Opening, Sighting
-from proxy.core.settling import Noted, merged, taken_back
+from proxy.core.settling import Noted, containers_of, merged, taken_back, with_containers
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('openai-meter deferred objects', 0))"
 
@@ -205,7 +206,7 @@ async def settle(
         due = Due(
             maker=_maker(found), object_id=found["object_id"], parts=_read_parts(found["seen"])
         )
-        rows += await _priced(due, price)
+        rows += await _priced(connection, due, price)
         await connection.execute(_MARK, found["upstream"], found["object_id"], "whole")
     return Settled(rows=tuple(rows), taken_back=tuple(back))
 
@@ -233,12 +234,21 @@ async def _charge_lines(
     )
     await connection.execute(_MARK, batch["upstream"], batch["object_id"], "lines")
     return Settled(
-        rows=tuple(await _priced(due, price)),
+        rows=tuple(await _priced(connection, due, price)),
         taken_back=tuple(taken_back(_row(record)) for record in whole),
     )
 
 
-async def _priced(due: Due, price: Price) -> list[LedgerRow]:
+async def _priced(connection: asyncpg.Connection, due: Due, price: Price) -> list[LedgerRow]:
+    asked = [containers_of(due.maker, due.object_id, part) for part in due.parts]
+    if any(asked):
+        granted = await claim_uses(connection, [use for uses in asked for use in uses])
+        found = {(use.container_id, use.event_id): use for use in granted}
+        parts = (
+            with_containers(part, [found[use.container_id, use.event_id] for use in uses])
+            for part, uses in zip(due.parts, asked, strict=True)
+        )
+        due = replace(due, parts=tuple(parts))
     return await asyncio.to_thread(price, due)  # a batch has up to 50,000 lines
 
 

@@ -16,7 +16,8 @@ from typing import TypeVar
 
 import asyncpg
 
-from proxy import deferring
+from proxy import claiming, deferring
+from proxy.core.claims import Claim, Use
 from proxy.core.model import Correction, LedgerRow, Lines
 from proxy.core.pricing import PriceRate
 from proxy.core.settling import Noted
@@ -201,6 +202,14 @@ class Ledger:
             return 0
         return await self._write(_CORRECT, correction_columns(corrections))
 
+    async def claim(self, claims: Sequence[Claim]) -> list[tuple[Use, ...] | None]:
+        """Claim what other rows may charge as well; None: another row charges all of it."""
+
+        async def work(connection: asyncpg.Connection) -> list[tuple[Use, ...] | None]:
+            return await claiming.claim(connection, claims)
+
+        return await self._run(work)
+
     async def settle(self, notes: Sequence[Noted], lines: Sequence[Lines], price: Price) -> int:
         """Keep what was seen of objects that are billed when they are done; return the new rows.
 
@@ -225,6 +234,7 @@ class Ledger:
     async def forget(self) -> None:
         """Drop what is known of objects that were charged long ago, or were never made here."""
         await self._run(deferring.forget)
+        await self._run(claiming.forget)
 
     async def store_prices(self, catalog_version: str, rates: Iterable[PriceRate]) -> None:
         """Keep the rates of a price catalogue, so that a cost can be made again by hand."""

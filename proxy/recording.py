@@ -19,9 +19,9 @@ import msgspec
 import structlog
 
 from proxy.core.charging import charge
+from proxy.core.claims import Claim, Use, claim_of, counted
 from proxy.core.model import Closing, LedgerRow, Lines, UsageSource
 from proxy.core.pricing import PriceBook
-from proxy.core.repeats import Repeats
 from proxy.core.settling import Noted, noted, settled
 from proxy.core.storing import columns
 from proxy.deferring import Due
@@ -67,6 +67,7 @@ class _Portion:
     rows: list[LedgerRow]
     values: Columns | None  # None: they cannot be made of all rows at once
     notes: list[Noted]
+    claims: dict[int, tuple[Closing, Claim]]  # by row: what others may charge as well
     book: PriceBook
     mark: Mark | None  # the place behind it, where it is time to remember one
 
@@ -101,7 +102,6 @@ class Recorder:
         self._is_behind = False  # there is more in the journal than fits in a batch
         self._tasks: asyncio.TaskGroup | None = None
         self._tail = Tail(directory / "journal")
-        self._repeats = Repeats()
         self._turn = asyncio.Lock()  # the tail is for one thread at a time
         self._refusals = Refusals(directory / "journal" / "refused.jsonl")
         self._stop = stop
@@ -181,6 +181,8 @@ class Recorder:
 
     async def _bring(self, portion: _Portion) -> None:
         batch = portion.batch
+        if portion.claims:
+            portion = await self._claim(portion)
         if portion.rows:
             self._oldest = min(row.created_at for row in portion.rows)
             insert = partial(self._insert, portion.rows, portion.values)
@@ -193,6 +195,38 @@ class Recorder:
             self.state.interrupted += len(batch.abandoned)
             _log.warning("calls of a dead worker recorded", calls=len(batch.abandoned))
 
+    async def _claim(self, portion: _Portion) -> _Portion:
+        """Leave out what others have charged, and price what is left to be charged here."""
+        claims = [claim for _, claim in portion.claims.values()]
+        answers = await self._patience.insist(partial(self._claimed, claims))
+        rows: dict[int, LedgerRow | None] = dict(enumerate(portion.rows))
+        for (place, (closing, _)), uses in zip(portion.claims.items(), answers, strict=True):
+            if uses is None:
+                rows[place] = None
+            elif uses and closing.answer_units is not None:
+                units = counted(closing.answer_units, uses)
+                closing = msgspec.structs.replace(closing, answer_units=units)  # noqa: PLW2901
+                rows[place] = self._charged(closing, portion.book)
+        left = [row for row in rows.values() if row is not None]
+        return dataclasses.replace(portion, rows=left, values=None)
+
+    async def _claimed(self, claims: Sequence[Claim]) -> list[tuple[Use, ...] | None]:
+        """Claim; what is to blame for a fault is charged as if nobody else did."""
+        try:
+            return await self._ledger.claim(claims)
+        except RowsRefusedError as exc:
+            problem = str(exc).partition("\n")[0]
+        except MeterError:
+            raise
+        except Exception as exc:  # noqa: BLE001  one claim must not hold up all others
+            problem = type(exc).__name__
+        if len(claims) == 1:
+            self.state.faults += 1
+            _log.error("claim refused", problem=problem, event_id=claims[0].event_id.hex)
+            return [()]
+        middle = len(claims) // 2
+        return [*await self._claimed(claims[:middle]), *await self._claimed(claims[middle:])]
+
     def _next(self) -> _Portion:
         """Read and price, in a thread: most of the work is done while Postgres does its own."""
         self._look_at_prices()
@@ -201,16 +235,28 @@ class Recorder:
         book = self._prices.book
         rows: list[LedgerRow] = []
         notes: list[Noted] = []
+        claims: dict[int, tuple[Closing, Claim]] = {}
         for closing in batch.closings + lost:
             row = self._charged(closing, book)
-            if row is not None and not self._repeats.has(row):
-                rows.append(row)
-                notes += noted(closing, row) if closing.sightings else ()
+            if row is None:
+                continue
+            if (claim := claim_of(closing, row)) is not None:
+                claims[len(rows)] = closing, claim
+            rows.append(row)
+            notes += noted(closing, row) if closing.sightings else ()
         values = None
         with contextlib.suppress(Exception):  # `_insert` finds the row that is to blame
             values = columns(rows)
         mark = self._tail.mark() if self._is_time_to_save() else None
-        return _Portion(batch=batch, rows=rows, values=values, notes=notes, book=book, mark=mark)
+        return _Portion(
+            batch=batch,
+            rows=rows,
+            values=values,
+            notes=notes,
+            claims=claims,
+            book=book,
+            mark=mark,
+        )
 
     def _charged(self, closing: Closing, book: PriceBook) -> LedgerRow | None:
         """Return the row; a fault of ours costs its usage, or (None) sends it to the refusals."""

@@ -238,7 +238,7 @@ def test_every_hosted_tool_that_was_used_is_billed_or_flagged(corpus_path: Path)
             total[key] = total.get(key, Decimal(0)) + Decimal(unit["quantity"])
     assert total == {
         ("chat_search_preview_model", "tools"): 1,
-        ("code_interpreter_container/session_1g", "tools"): 10,
+        ("code_interpreter_container/minute_1g", "tools"): 50,
         ("file_search", "tools"): 11,
         ("image_generation_call", None): 14,
         ("web_search", "tools"): 11,

@@ -14,9 +14,9 @@ from uuid import UUID
 
 import msgspec
 
-from proxy.core.catalog import COMPONENTS, FREE_PRICE_ID
+from proxy.core.catalog import COMPONENTS, FREE_PRICE_ID, TOOLS_PRICE_ID
 from proxy.core.components import Quantities
-from proxy.core.fees import tool_cost
+from proxy.core.fees import CONTAINER_MAKER, CONTAINER_MINUTE, tool_cost
 from proxy.core.model import (
     BACKGROUND_TIER,
     BilledUnit,
@@ -51,6 +51,7 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 _NAME_OCTETS = 512  # what schema.sql lets into an index
 _TIER_OCTETS = 64
 _BY_SIZE = "prompt_counted_by_size"
+_BY_THE_CLOCK = "container_time_estimated"
 
 
 class _Reading(NamedTuple):
@@ -123,7 +124,8 @@ def _reading(record: Closing, book: PriceBook) -> _Reading:
     if book.is_free(name):
         return _free(book)
     if record.usage is None:
-        return _unpriced(record) or _estimated(record, book) or _counted(record, book)
+        by_units = _container(record, book) or _estimated(record, book)
+        return _unpriced(record) or by_units or _counted(record, book)
     if (record.status or 0) >= _FIRST_ERROR_STATUS:
         return _Reading(problem=record.usage_problem)
     return _reported(record, record.usage, book)
@@ -190,13 +192,25 @@ def _reported(record: Closing, raw: bytes, book: PriceBook) -> _Reading:
 
 def _free(book: PriceBook) -> _Reading:
     """Return what is known of a call that costs nothing, because the price list says so."""
-    cost = Cost(
-        cost_usd=NOTHING,
-        price_id=FREE_PRICE_ID,
-        catalog_version=book.catalog_version,
-        lines=(),
-    )
-    return _Reading(cost=cost, tools=ToolCost(cost_usd=NOTHING, list_cost_usd=NOTHING))
+    nothing = ToolCost(cost_usd=NOTHING, list_cost_usd=NOTHING)
+    return _Reading(cost=_nothing(book, FREE_PRICE_ID), tools=nothing)
+
+
+def _container(record: Closing, book: PriceBook) -> _Reading | None:
+    """Return what a container costs that was made: the time that is billed in any case."""
+    if record.opening.operation_name != CONTAINER_MAKER or record.status not in _SUCCESS:
+        return None
+    tools = tool_cost(record, book)
+    if not tools.units:
+        return None
+    reading = _Reading(source=UsageSource.ESTIMATED, tools=tools)
+    if tools.cost_usd is None:
+        return reading._replace(unpriced_reason=UnknownToolFeeError.reason)
+    return reading._replace(cost=_nothing(book, TOOLS_PRICE_ID))
+
+
+def _nothing(book: PriceBook, price_id: str) -> Cost:
+    return Cost(cost_usd=NOTHING, price_id=price_id, catalog_version=book.catalog_version, lines=())
 
 
 def _with_tools(reading: _Reading, record: Closing) -> _Reading:
@@ -317,6 +331,7 @@ def _row(record: Closing, reading: _Reading, model: str | None, tier: str | None
     model = model or reading.model or _deployment(opening)
     reported = reading.source is UsageSource.REPORTED
     body_bytes = record.request_body_bytes
+    clock = _BY_THE_CLOCK if any(_is_timed(unit) for unit in tools.units) else None
     return LedgerRow(
         event_id=UUID(bytes=opening.event_id),
         created_at=created_at(opening.event_id),
@@ -342,7 +357,7 @@ def _row(record: Closing, reading: _Reading, model: str | None, tier: str | None
         catalog_version=cost.catalog_version if cost else None,
         unpriced_reason=reading.unpriced_reason,
         usage_source=reading.source._value_,  # what `value` looks up slowly
-        usage_problem=reading.problem,
+        usage_problem=_joined(reading.problem, clock) if clock else reading.problem,
         status=record.status,
         outcome=record.outcome,
         error_type=_fitting(record.error_type, _NAME_OCTETS),
@@ -361,6 +376,11 @@ def _row(record: Closing, reading: _Reading, model: str | None, tier: str | None
         list_cost_usd=_list_cost(cost) + (tools.list_cost_usd or 0) if cost else None,
         billed_units=_json_of((*_units(cost), *reading.units, *tools.units)),
     )
+
+
+def _is_timed(unit: BilledUnit) -> bool:
+    """Tell minutes that we have measured, for nobody tells them."""
+    return unit.component.startswith(CONTAINER_MINUTE) and bool(unit.quantity)
 
 
 def _list_cost(cost: Cost) -> Decimal:

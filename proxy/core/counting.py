@@ -2,9 +2,10 @@
 
 A response tells of its hosted tools three times: what was allowed (`tools`), what was done (the
 calls in its output) and, since 2026, what is billed (`tool_usage`). The last one is believed where
-it is there. Else a web search is a call whose action is a search (pages opened are free), and a
-container is counted once however often code ran in it; a call that failed is none. Images that the
-tool made are counted in tokens by `tool_usage` alone: without it their price is unknown.
+it is there. Else a web search is a call whose action is a search (pages opened are free), and one
+that failed is none. Containers are told by the calls that ran something in them; which calls share
+one, and for how long, is not for one answer to know. Images that the tool made are counted in
+tokens by `tool_usage` alone: without it their price is unknown.
 """
 
 from typing import Protocol
@@ -13,16 +14,23 @@ import msgspec
 
 from proxy.core.findings import Members, text_of
 from proxy.core.mending import UNREADABLE
-from proxy.core.model import AnswerUnits
+from proxy.core.model import AnswerUnits, Container
 
 NONE = AnswerUnits()
 UNREAD = AnswerUnits(is_partial=True)
 DEFAULT_CONTAINER = "1g"  # where no memory_limit was asked for
 MAX_COUNT_DIGITS = 6
-MAX_CONTAINERS = 1000  # of one answer; each is a word in the journal
+MAX_CONTAINERS = 100  # of one answer; each is a few words in the journal
+MAX_ID = 128  # characters of the id of a container
 MAX_NAME = 64  # characters of a tool, a model or a size
 MAX_USAGE_BYTES = 4096  # of a usage object in the journal
-TOOL_SIGNS = (b'"web_search', b'"file_search"', b'"code_interpreter"', b'"image_generation"')
+TOOL_SIGNS = (
+    b'"web_search',
+    b'"file_search"',
+    b'"code_interpreter"',
+    b'"image_generation"',
+    b'"shell"',
+)
 KINDS = ("web_search", "file_search", "code_interpreter", "image_generation")  # how these begin
 
 
@@ -42,6 +50,7 @@ class _Item(msgspec.Struct):
     model: msgspec.Raw = msgspec.Raw()
     container: msgspec.Raw = msgspec.Raw()
     container_id: msgspec.Raw = msgspec.Raw()
+    environment: msgspec.Raw = msgspec.Raw()
     memory_limit: msgspec.Raw = msgspec.Raw()
 
 
@@ -82,16 +91,29 @@ def tools_used(answer: bytes, members: Members, *, is_condensed: bool) -> Answer
     done = [call for call in calls if text_of(call.status) != "failed"]
     searched = sum(_kind(call) == "web_search_call" and _is_search(call) for call in done)
     is_lost, image = is_condensed and not calls, _object(usage.image_gen)
+    ran_in = _ran_in(tools, calls)
     return AnswerUnits(
         web_searches=searched if billed is None else billed,
         web_search_tool=next((k for k in map(_kind, tools) if k.startswith("web_search")), None),
         file_searches=sum(_kind(call) == "file_search_call" for call in done),
-        containers=_containers(tools, calls),
         image_calls=sum(_kind(call) == "image_generation_call" for call in done),
         image_model=_name(_tool(tools, "image_generation").model),
         image_usage=image if image and len(image) <= MAX_USAGE_BYTES else None,
-        is_partial=is_lost and any(_kind(tool).startswith(KINDS) for tool in tools),
+        is_partial=len(ran_in) > MAX_CONTAINERS or (is_lost and any(map(_is_billed, tools))),
+        ran_in=ran_in[:MAX_CONTAINERS],
     )
+
+
+def container_made(answer: bytes, members: Members, *, is_condensed: bool) -> AnswerUnits:
+    """Tell which container was made, and its size."""
+    del is_condensed
+    try:
+        size = _name(_read_item(answer).memory_limit) or DEFAULT_CONTAINER
+    except UNREADABLE:
+        return NONE
+    if not members.id:
+        return NONE
+    return AnswerUnits(ran_in=(Container(container_id=members.id[:MAX_ID], size=size),))
 
 
 def media(answer: bytes, members: Members, *, is_condensed: bool) -> AnswerUnits:
@@ -147,12 +169,44 @@ def _is_search(call: _Item) -> bool:
     return action is None or text_of(_read_item(action).type) == "search"
 
 
-def _containers(tools: list[_Item], calls: list[_Item]) -> tuple[str, ...]:
-    """Return the size of each container in which code ran."""
-    used = {text_of(c.container_id) for c in calls if _kind(c) == "code_interpreter_call"} - {None}
-    container = _object(_tool(tools, "code_interpreter").container)
-    size = _name(_read_item(container).memory_limit) if container else None
-    return (size or DEFAULT_CONTAINER,) * min(len(used), MAX_CONTAINERS)
+def _is_billed(tool: _Item) -> bool:
+    """Tell tools that OpenAI runs, for a fee."""
+    return _kind(tool).startswith(KINDS) or _is_hosted(tool)
+
+
+def _is_hosted(tool: _Item) -> bool:
+    """Tell a shell in a container of OpenAI's from one that the client runs."""
+    where = _object(tool.environment)
+    return where is not None and (_kind(_read_item(where))).startswith("container_")
+
+
+def _ran_in(tools: list[_Item], calls: list[_Item]) -> tuple[Container, ...]:
+    """Return each container in which code ran, or commands, once."""
+    code, shell = _tool(tools, "code_interpreter"), _tool(tools, "shell")
+    found: dict[str, Container] = {}
+    for call in calls:
+        kind = _kind(call)
+        if kind == "code_interpreter_call":
+            name, size = text_of(call.container_id), _size(code.container)
+        elif kind == "shell_call" and (_is_hosted(call) or _is_hosted(shell)):
+            where = _object(call.environment)
+            name = text_of(_read_item(where).container_id) if where else None
+            name, size = name or "", _size(shell.environment)
+        else:
+            continue
+        if name is not None:
+            found.setdefault(name, Container(container_id=name[:MAX_ID], size=size))
+    return tuple(found.values())
+
+
+def _size(asked: msgspec.Raw) -> str | None:
+    """Return the size of containers that are made on the way; None: an id was given."""
+    text = _object(asked)
+    if text is None:
+        return None
+    item = _read_item(text)
+    is_made = (_kind(item) or "auto").endswith("auto")
+    return (_name(item.memory_limit) or DEFAULT_CONTAINER) if is_made else None
 
 
 def _object(raw: msgspec.Raw) -> bytes | None:
@@ -162,6 +216,7 @@ def _object(raw: msgspec.Raw) -> bytes | None:
 
 COUNTERS: dict[str, Counter] = {  # by operation; the others have nothing to count
     "responses": tools_used,
+    "containers.create": container_made,
     "images.generations": media,
     "images.edits": media,
     "images.variations": media,

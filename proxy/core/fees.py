@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from proxy.core.catalog import TOOLS_PRICE_ID
+from proxy.core.claims import apart
 from proxy.core.model import AnswerUnits, BilledUnit, Closing, Cost, ToolCost, created_at
 from proxy.core.pricing import NOTHING, PriceBook
 from proxy.core.tariffs import grained
@@ -20,6 +21,8 @@ PREVIEWS = ("web_search_preview_reasoning", "web_search_preview_nonreasoning")
 SEARCH_MODELS = ("chat_search_preview_model", "chat_search_model")
 TOLD_NOTHING = AnswerUnits()
 IMAGE_OPERATION = "images.generations"
+CONTAINER_MAKER = "containers.create"
+CONTAINER_MINUTE = "code_interpreter_container/minute_"
 
 
 def tool_cost(record: Closing, book: PriceBook) -> ToolCost:
@@ -29,13 +32,14 @@ def tool_cost(record: Closing, book: PriceBook) -> ToolCost:
     if opening.operation_name == "chat":
         tool = book.tool_for(SEARCH_MODELS, model)
         return _sum([(tool, 1)], book) if tool else NO_TOOLS
-    if opening.operation_name != "responses" and (units is None or not units.is_partial):
+    has_tools = opening.operation_name in {"responses", CONTAINER_MAKER}
+    if not has_tools and (units is None or not units.is_partial):
         return NO_TOOLS
     if units is None:
         return UNKNOWN
     if units == TOLD_NOTHING:
         return NO_TOOLS
-    fees = _sum(list(_uses(units, model, book)), book)
+    fees = _sum(list(_uses(apart(record, units), model, book)), book)
     images = _images(record, units, book)
     return UNKNOWN if units.is_partial else _added(fees, images)
 
@@ -48,6 +52,8 @@ def _uses(units: AnswerUnits, model: str | None, book: PriceBook) -> Iterator[tu
         yield "file_search", units.file_searches
     for size in sorted(set(units.containers)):
         yield f"code_interpreter_container/session_{size}", units.containers.count(size)
+    for size, minutes in units.container_minutes or ():
+        yield CONTAINER_MINUTE + size, minutes
 
 
 def _web_search(tool: str | None, model: str | None, book: PriceBook) -> str:
@@ -64,7 +70,7 @@ def _sum(uses: list[tuple[str, int]], book: PriceBook) -> ToolCost:
         try:
             amount: Decimal | None = grained(book.tool_price(component) * quantity)
         except UnknownToolFeeError:
-            amount = None
+            amount = None if quantity else NOTHING
         price_id = TOOLS_PRICE_ID if amount is not None else None
         units.append(BilledUnit(component=component, quantity=quantity, price_id=price_id))
         total = None if total is None or amount is None else total + amount
@@ -94,6 +100,8 @@ def _image_cost(record: Closing, units: AnswerUnits, book: PriceBook) -> Cost | 
         usage = itemised(read_usage(units.image_usage), IMAGE_OPERATION)
         if not usage.input_tokens and not usage.output_tokens:
             return nothing
+        if usage.unknown_members:
+            return None
         return book.cost(
             usage,
             response_model=units.image_model,

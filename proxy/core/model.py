@@ -80,6 +80,13 @@ class RequestUnits(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_li
     audio_seconds: float | None = None  # how long the uploaded file plays
 
 
+class Container(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
+    """A container of OpenAI's that an answer has made, or in which it ran code."""
+
+    container_id: str  # empty: not told
+    size: str | None = None  # 1g, 4g, …; None: the answer does not tell
+
+
 class AnswerUnits(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
     """What an answer tells of things that are billed beside its tokens, or instead of them."""
 
@@ -88,11 +95,13 @@ class AnswerUnits(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_lik
     web_searches: int = 0  # searches, not pages opened
     web_search_tool: str | None = None  # the type of the tool: web_search, web_search_preview, …
     file_searches: int = 0
-    containers: tuple[str, ...] = ()  # the size of each: 1g, 4g, …
+    containers: tuple[str, ...] = ()  # of earlier releases: the size of each, billed by session
     image_calls: int = 0  # of the image_generation tool
     image_model: str | None = None  # that this tool uses
     image_usage: bytes | None = None  # tool_usage.image_gen as it came (JSON)
     is_partial: bool = False  # too large to be counted in full
+    ran_in: tuple[Container, ...] = ()
+    container_minutes: tuple[tuple[str, int], ...] | None = None  # by size; None: not claimed yet
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):

@@ -73,6 +73,11 @@ CHARGED: tuple[tuple[str, str, Operation], ...] = (
             "audio/translations",
         )
     ),
+    (
+        "POST",
+        "containers",
+        Operation(name="containers.create", api_type="containers", reads_usage=True),
+    ),
 )
 
 # Path behind the mount and name of what is asked for by an upgrade to WebSocket.

@@ -24,6 +24,8 @@ from proxy.errors import UnknownToolFeeError
 _UNKNOWN_SEARCH = "web_search_by_unknown_tool"
 _PREVIEW = "web_search_preview"
 _CONTAINER = "code_interpreter_container/session_"
+_CONTAINER_MINUTE = "code_interpreter_container/minute_"
+_WITH_TOOLS = ("responses", "containers.create")
 _IMAGE_CALL = "image_generation_call"
 
 
@@ -99,7 +101,7 @@ def _asked(units: Sequence[_Unit]) -> RequestUnits | None:
 
 def _told(call: StoredCall, units: Sequence[_Unit]) -> AnswerUnits | None:
     """Return which hosted tools were used; None: nobody has looked."""
-    if call.operation_name != "responses":
+    if call.operation_name not in _WITH_TOOLS:
         return AnswerUnits() if call.unpriced_reason == UnknownToolFeeError.reason else None
     if call.tool_cost_usd is None and not units:
         is_complete = call.cost_usd is not None and call.unpriced_reason is None
@@ -112,6 +114,11 @@ def _told(call: StoredCall, units: Sequence[_Unit]) -> AnswerUnits | None:
         for size in [unit.component.removeprefix(_CONTAINER)] * int(unit.quantity)
         if unit.component.startswith(_CONTAINER)
     ]
+    minutes = tuple(
+        (unit.component.removeprefix(_CONTAINER_MINUTE), int(unit.quantity))
+        for unit in units
+        if unit.component.startswith(_CONTAINER_MINUTE)
+    )
     calls = [unit.quantity for unit in units if unit.component == _IMAGE_CALL]
     painted = [unit for unit in units if unit.component in COMPONENTS]
     return AnswerUnits(
@@ -122,6 +129,7 @@ def _told(call: StoredCall, units: Sequence[_Unit]) -> AnswerUnits | None:
         image_calls=int(sum(calls)),
         image_model=(painted[0].price_id or "").partition("@")[0] if painted else None,
         image_usage=_usage_of_units(painted) if painted else None,
+        container_minutes=minutes or None,
     )
 
 

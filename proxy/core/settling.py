@@ -7,8 +7,9 @@ where nothing but its own sum is known; that is taken back when its lines are ch
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
@@ -16,6 +17,7 @@ from uuid import UUID
 import msgspec
 
 from proxy.core.charging import charge, charge_units
+from proxy.core.claims import Use, counted, uses_of
 from proxy.core.identity import derived
 from proxy.core.model import (
     BACKGROUND_TIER,
@@ -132,11 +134,10 @@ def settled(maker: Opening, object_id: str, seen: Sighting, book: PriceBook) -> 
     """Return the row that charges an object, or a part of it, to the call that made it."""
     is_batch = seen.kind in {"batch", OUTPUT}
     asked = operation_of("POST", seen.endpoint).name if seen.endpoint else maker.operation_name
-    names = (object_id, seen.part) if seen.part else (object_id,)
     record = Closing(
         opening=msgspec.structs.replace(
             maker,
-            event_id=derived(maker.event_id, *names),
+            event_id=row_id(maker, object_id, seen),
             operation_name=asked,
             api_path=seen.endpoint or maker.api_path,
             metadata=_metadata(maker, seen),
@@ -156,6 +157,27 @@ def settled(maker: Opening, object_id: str, seen: Sighting, book: PriceBook) -> 
     )
     row = _charged(record, seen, book)
     return dataclasses.replace(row, settles=UUID(bytes=maker.event_id))
+
+
+def row_id(maker: Opening, object_id: str, seen: Sighting) -> bytes:
+    """Return the id of the row that charges an object, or a part of it."""
+    names = (object_id, seen.part) if seen.part else (object_id,)
+    return derived(maker.event_id, *names)
+
+
+def containers_of(maker: Opening, object_id: str, seen: Sighting) -> tuple[Use, ...]:
+    """Return the uses of containers by an object, or a part of it; how long is not known."""
+    if seen.units is None or not seen.units.ran_in:
+        return ()
+    charged_by = UUID(bytes=row_id(maker, object_id, seen))
+    return uses_of(maker, charged_by, seen.units.ran_in, timedelta())
+
+
+def with_containers(seen: Sighting, uses: Sequence[Use]) -> Sighting:
+    """Return what was seen, with the minutes in containers that are left to be charged."""
+    if seen.units is None or not uses:
+        return seen
+    return msgspec.structs.replace(seen, units=counted(seen.units, uses))
 
 
 def _charged(record: Closing, seen: Sighting, book: PriceBook) -> LedgerRow:

@@ -12,6 +12,7 @@ from enum import Enum
 from proxy.core.asking import BILLED_BY_UNITS
 from proxy.core.counting import COUNTERS, tools_used
 from proxy.core.estimates import ESTIMABLE, HEARERS, WITHOUT_OUTPUT
+from proxy.core.fees import CONTAINER_MAKER
 from proxy.core.operations import (
     FAMILIES,
     MEDIA_ELSEWHERE,
@@ -33,8 +34,9 @@ shipped (`make surfaces`), and a test fails where it is not what they make. Path
 behind `/v1`, `/openai/v1` and the like; `*` is an id. What is estimated is marked so on its row
 (`usage_source`), and [estimates.md](estimates.md) says how far such numbers are off.
 
-What no call shows is in no row: what is stored by the day (vector stores, files), containers that
-are kept, provisioned capacity, and whatever is spent past this proxy.
+What no call shows is in no row: what is stored by the day (vector stores, files), the time of
+containers between and after the calls that use them, containers of which no answer tells because no
+code ran in them, provisioned capacity, and whatever is spent past this proxy.
 """
 _PLANS = {  # how objects are charged that are billed when they are done, by kind
     "response": "its `usage`, at the model's prices",
@@ -175,6 +177,8 @@ def _name(surface: Surface) -> str:
 
 
 def _reads(operation: Operation) -> str:
+    if operation.name == CONTAINER_MAKER:
+        return "its size (`memory_limit`)"
     where = "`usage` of the answer"
     if operation.splices:
         where += "; of a stream: in its last chunk, which is asked for"
@@ -186,16 +190,23 @@ def _reads(operation: Operation) -> str:
 
 
 def _priced(operation: Operation) -> str:
+    if operation.name == CONTAINER_MAKER:
+        return "five minutes of its size; answers that use it longer pay for the minutes they add"
     if operation.name in BILLED_BY_UNITS:
         return "tokens by kind; without tokens by the unit that the model has a price for"
     if COUNTERS.get(operation.name) is tools_used:
-        return "tokens by kind and tier, and fees of hosted tools (`tool_usage`, else its calls)"
+        return (
+            "tokens by kind and tier, and fees of hosted tools (`tool_usage`, else its calls);"
+            " containers by the minute, once for all answers that share one"
+        )
     if operation.name == "chat":
         return "tokens by kind and tier, and the search of models that search"
     return "tokens by kind and tier"
 
 
 def _guess(operation: Operation) -> str:
+    if operation.name == CONTAINER_MAKER:
+        return "its time: always"
     name, guesses = operation.name, []
     if name in IMAGE_MAKERS:
         guesses.append("images of a size and quality")

@@ -57,6 +57,11 @@ OUTPUT_DETAILS: Rules = {
 }
 MEMBERS: Rules = {
     **TOTALS,
+    "cached_tokens": "cache_read_input_tokens",  # so `tool_usage.image_gen` has it
+    "cached_tokens_details": {
+        "cached_image_tokens": "cache_read_image_input_tokens",
+        "cached_text_tokens": INSIDE,
+    },
     "prompt_tokens_details": INPUT_DETAILS,
     "prompt_token_details": INPUT_DETAILS,
     "input_tokens_details": INPUT_DETAILS,

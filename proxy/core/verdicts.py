@@ -23,10 +23,6 @@ UNPRICED: Mapping[str, tuple[str, str]] = {
     "content_provenance_checks": (NO_PUBLISHED_PRICE, "none is published"),
     "audio.voices.create": (NO_PUBLISHED_PRICE, "none is published for making a voice"),
     "agents.environments.create": (NO_PUBLISHED_PRICE, "none is published for hosting it"),
-    "containers.create": (
-        BILLED_ELSEWHERE,
-        "billed by session, when code runs in it, to the response that runs it",
-    ),
     "live.attach": (BILLED_ELSEWHERE, "the session is charged to the call that opened it"),
     "chatkit.sessions.create": (
         BILLED_ELSEWHERE,

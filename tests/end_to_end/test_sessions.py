@@ -383,6 +383,37 @@ async def test_sockets_that_attend_one_call_count_its_responses_once(
     assert [row["cost_usd"] for row in rows if row["response_id"] == "resp_1"] == [COST]
 
 
+async def test_hosts_that_attend_one_call_count_its_responses_once(
+    tmp_path: Path, database: str
+) -> None:
+    """Each with a journal and a recorder of its own, and one of them after a restart."""
+    done = event(type="response.done", response={"id": "resp_1", "usage": USAGE})
+
+    async def script(call: Call) -> None:
+        await call.send(switched())
+        await call.send(event(type="session.created", session=SESSION) + done)
+        await call.gone()
+
+    async def attend(proxy: Metering) -> None:
+        wire = await Wire.to(proxy.port)
+        await wire.send(upgrade(b"/v1/realtime?call_id=rtc_1"))
+        await wire.until(done)
+        await wire.close()
+
+    async with asyncio.timeout(120), Upstream(script) as upstream:
+        async with (
+            metering(tmp_path / "a", upstream.url, database) as here,
+            metering(tmp_path / "b", upstream.url, database) as there,
+        ):
+            await asyncio.gather(attend(here), attend(there), attend(there))
+            await until_rows(database, 4)
+        async with metering(tmp_path / "b", upstream.url, database) as again:
+            await attend(again)
+            rows = await again.rows(5)
+    assert [row["cost_usd"] for row in rows if row["response_id"] == "resp_1"] == [COST]
+    assert sum(row["operation_name"] == "realtime.connect" for row in rows) == 4
+
+
 @pytest.mark.parametrize("compression", [None, "deflate"])
 async def test_a_library_sees_through_the_proxy_what_it_sees_without(
     tmp_path: Path, database: str, compression: str | None

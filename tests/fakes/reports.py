@@ -47,7 +47,7 @@ CALL: dict[str, Any] = {column.name: None for column in tables.CALL} | {
     "usage_source": "reported",
     "cost_usd": Decimal("0.001575"),
     "price_id": "gpt-5.4-mini@start/default/short",
-    "catalog_version": "2026-11-22.2",
+    "catalog_version": "2026-11-22.3",
     "metadata": '{"course": "algebra-1", "n": 3}',
 }
 
@@ -103,7 +103,7 @@ def prices(*rows: tuple[str, str, str]) -> Table:
         "Unit prices",
         tables.PRICES,
         [
-            {"catalog_version": "2026-11-22.2", "price_id": name, "component": component}
+            {"catalog_version": "2026-11-22.3", "price_id": name, "component": component}
             | {"list_unit_price": Decimal(amount)}
             for name, component, amount in rows
         ],

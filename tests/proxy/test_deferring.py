@@ -14,9 +14,10 @@ from decimal import Decimal
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
-from proxy.core.model import LedgerRow, Lines, Sighting
+from proxy.core.model import AnswerUnits, Container, LedgerRow, Lines, Sighting
 from proxy.core.settling import Noted, settled
 from proxy.deferring import Due
 from proxy.ledger import Ledger
@@ -137,6 +138,22 @@ async def charges(reader: asyncpg.Connection) -> list[asyncpg.Record]:
     ORDER BY response_id
     """
     return await reader.fetch(query)
+
+
+async def test_containers_of_what_is_done_later_are_charged_once(
+    ledger: Ledger, reader: asyncpg.Connection
+) -> None:
+    """Several lines of a batch, or responses in the background, ran code in the same one."""
+    await ledger.insert([made(1, operation_name="responses"), made(2, operation_name="responses")])
+    units = AnswerUnits(ran_in=(Container(container_id="cntr_1", size="1g"),))
+    for number in (1, 2):
+        name = f"resp_{number}"
+        ended = done(name, "response")
+        parts = tuple(msgspec.structs.replace(seen, units=units) for seen in ended.seen)
+        await settle(ledger, new(name, "response", number), replace(ended, seen=parts))
+    fees = [row["tool_cost_usd"] for row in await charges(reader)]
+    assert fees == [Decimal("0.0075"), 0]
+    assert await reader.fetchval("SELECT sum(minutes) FROM container_use") == 5
 
 
 async def total(reader: asyncpg.Connection) -> tuple[int, Decimal | None]:

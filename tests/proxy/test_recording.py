@@ -16,14 +16,15 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from typing_extensions import override
 
-from proxy.core.model import Closing, Cost, LedgerRow, Lines, Sighting
+from proxy.core.claims import Claim, Use
+from proxy.core.model import AnswerUnits, Closing, Container, Cost, LedgerRow, Lines, Sighting
 from proxy.core.pricelist import read_catalog
 from proxy.core.pricing import PriceBook
 from proxy.core.records import segment_name
 from proxy.core.settling import Noted
 from proxy.database import prepare
 from proxy.deferring import Price
-from proxy.errors import DatabaseError
+from proxy.errors import DatabaseError, RowsRefusedError
 from proxy.heartbeat import FILE_NAME
 from proxy.journal import JournalWriter
 from proxy.ledger import Columns, InsertResult, Ledger
@@ -356,6 +357,76 @@ async def test_a_fault_in_settling_costs_one_charge(
         rows = await rows_when(database, 9)
     assert len([row for row in rows if row["cost_usd"] == COST]) == 3  # two, and a call of its own
     assert recorder.state.refused == 2
+
+
+RAN = AnswerUnits(ran_in=(Container(container_id="cntr_1", size="1g"),))
+FEE = Decimal("0.0075")  # five minutes of a gigabyte
+
+
+def responded(number: int, **changes: Any) -> Closing:
+    """Return a response in which code ran; it took one and a half seconds."""
+    record = closing(number)
+    asked = replace(record.opening, operation_name="responses", api_path="/v1/responses")
+    return replace(record, opening=asked, answer_units=RAN, **changes)
+
+
+def heard(number: int, response_id: str) -> Closing:
+    """Return the end of a realtime response, as a socket has heard it."""
+    record = closing(number)
+    told = replace(record.opening, operation_name="realtime.response", api_path="/v1/realtime")
+    return replace(record, opening=told, response_id=response_id)
+
+
+async def test_what_several_calls_tell_of_is_charged_once(
+    tmp_path: Path, journal: JournalWriter, prices: PriceFile, database: str
+) -> None:
+    """By the first of them; after a restart too, and when a batch comes again."""
+    journal.append(responded(1))
+    journal.append(heard(2, "a"))
+    journal.append(heard(3, "b"))
+    async with recorder_at_work(tmp_path, database, prices):
+        await rows_when(database, 3)
+    journal.append(heard(4, "a"))
+    journal.append(responded(5))
+    journal.append(closing(6))
+    async with recorder_at_work(tmp_path, database, prices):
+        await rows_when(database, 5)
+    rows = await rows_of(database)
+    assert [row["cost_usd"] for row in rows] == [COST + FEE, COST, COST, COST, COST]
+    notes = [row["usage_problem"] for row in rows]
+    assert notes == ["container_time_estimated", None, None, None, None]
+
+
+class OddClaims(Ledger):
+    """Finds fault with the claims of one container."""
+
+    @override
+    async def claim(self, claims: Sequence[Claim]) -> list[tuple[Use, ...] | None]:
+        for claim in claims:
+            if any(use.container_id == "cntr_odd" for use in claim.uses):
+                raise ValueError("odd")
+            if any(use.container_id == "cntr_bad" for use in claim.uses):
+                raise RowsRefusedError("bad\nwith details")
+        return await super().claim(claims)
+
+
+async def test_a_fault_in_claiming_leaves_the_row_as_it_is(
+    tmp_path: Path, journal: JournalWriter, prices: PriceFile, database: str
+) -> None:
+    """It is charged as if nobody else had used its container, and that is told."""
+    odd = AnswerUnits(ran_in=(Container(container_id="cntr_odd", size="1g"),))
+    bad = AnswerUnits(ran_in=(Container(container_id="cntr_bad", size="1g"),))
+    journal.append(responded(1))
+    journal.append(replace(responded(2), answer_units=odd))
+    journal.append(replace(responded(3), answer_units=bad))
+    journal.append(responded(4))
+    with capture_logs() as logs:
+        async with recorder_at_work(tmp_path, database, prices, ledger_type=OddClaims) as recorder:
+            rows = await rows_when(database, 4)
+    assert [row["cost_usd"] for row in rows] == [COST + FEE, COST + FEE, COST + FEE, COST]
+    assert recorder.state.faults == 2
+    problems = [log["problem"] for log in logs if log["event"] == "claim refused"]
+    assert problems == ["ValueError", "bad"]
 
 
 async def test_files_that_cannot_be_written_are_told_and_stop_nothing(

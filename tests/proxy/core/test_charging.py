@@ -1,6 +1,7 @@
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -8,7 +9,15 @@ import pytest
 
 from proxy.core.catalog import Catalog, Contract, Deployment, Entry, Period, Tool
 from proxy.core.charging import charge
-from proxy.core.model import AnswerUnits, Closing, Estimate, LedgerRow, Opening, RequestUnits
+from proxy.core.model import (
+    AnswerUnits,
+    Closing,
+    Container,
+    Estimate,
+    LedgerRow,
+    Opening,
+    RequestUnits,
+)
 from proxy.core.pricing import NOTHING, PriceBook
 
 SENT = datetime(2026, 11, 22, 12, 0, 0, 123_000, tzinfo=UTC)
@@ -40,7 +49,12 @@ BOOK = PriceBook(
             ),
         ),
         tier_names={"auto": "default", "fast": "priority"},
-        tools={"web_search": Tool(unit_prices={"web_search": Decimal("0.01")})},
+        tools={
+            "web_search": Tool(unit_prices={"web_search": Decimal("0.01")}),
+            "code_interpreter_container": Tool(
+                unit_prices={"code_interpreter_container/minute_4g": Decimal("0.006")}
+            ),
+        },
         free=frozenset({"models.list", "realtime.connect", "realtime.client_secrets"}),
         default_models={"images.edits": "paints"},
         deployments={"chat": Deployment(model="m")},
@@ -615,10 +629,30 @@ def test_a_call_that_was_left_alone_has_the_tier_that_it_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
+    ("size", "cost", "reason"),
+    [("4g", Decimal("0.03"), None), ("9g", None, "unknown_tool_fee")],
+)
+def test_a_container_that_was_made_costs_its_least_time(
+    size: str, cost: Decimal | None, reason: str | None
+) -> None:
+    """By its size; what is not known of it is no zero."""
+    units = AnswerUnits(ran_in=(Container(container_id="c", size=size),))
+    row = row_as("containers.create", None, answer_units=units, usage_problem="no_usage")
+    assert (row.usage_source, row.usage_problem) == ("estimated", "container_time_estimated")
+    assert (row.cost_usd, row.tool_cost_usd, row.unpriced_reason) == (cost, cost, reason)
+
+
+@pytest.mark.parametrize("changes", [{"answer_units": AnswerUnits()}, {"status": 400}])
+def test_a_container_of_which_nothing_is_told_has_no_cost(changes: dict[str, Any]) -> None:
+    """The answer was an error, or could not be read."""
+    row = row_as("containers.create", None, usage_problem="no_usage", **changes)
+    assert (row.usage_source, row.cost_usd, row.usage_problem) == ("unavailable", None, "no_usage")
+
+
+@pytest.mark.parametrize(
     ("name", "status", "problem"),
     [
         ("vector_stores.search", 200, "no_published_price"),
-        ("containers.create", 200, "billed_elsewhere"),
         ("agents.sessions.create", 201, "usage_not_read"),
         ("agents.sessions.create", 400, None),
         ("live.attach", 101, "billed_elsewhere"),

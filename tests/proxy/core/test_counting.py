@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.counting import COUNTERS, media, tools_used
+from proxy.core.counting import COUNTERS, container_made, media, tools_used
 from proxy.core.findings import read_members
-from proxy.core.model import AnswerUnits
+from proxy.core.model import AnswerUnits, Container
 from proxy.core.operations import REGISTRY
 
 
@@ -31,6 +31,19 @@ def ran(container: str | None) -> dict[str, Any]:
     return {"type": "code_interpreter_call", "container_id": container}
 
 
+def shell(**environment: str) -> dict[str, Any]:
+    """Return a call of the shell."""
+    return {"type": "shell_call", "environment": environment or None}
+
+
+def containers(*ids: str, size: str | None = "1g") -> AnswerUnits:
+    """Return what is counted where code ran in these."""
+    return AnswerUnits(ran_in=tuple(Container(container_id=name, size=size) for name in ids))
+
+
+HOSTED = [{"type": "shell", "environment": {"type": "container_auto", "memory_limit": "16g"}}]
+KEPT = [{"type": "shell", "environment": {"type": "container_reference", "container_id": "cntr_1"}}]
+OWN_SHELL = [{"type": "shell", "environment": {"type": "local"}}]
 WEB = [{"type": "function", "name": "f"}, {"type": "web_search_preview"}]
 CODE = [{"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "4g"}}]
 PLAIN_CODE = [{"type": "code_interpreter", "container": "cntr_1"}]
@@ -74,9 +87,28 @@ IMAGE_USAGE = {"input_tokens": 1, "output_tokens": 2}
         ),
         (
             {"tools": CODE, "output": [ran("a"), ran("b"), ran("a"), ran(None), {"type": 7}]},
-            AnswerUnits(containers=("4g", "4g")),
+            containers("a", "b", size="4g"),
         ),
-        ({"tools": PLAIN_CODE, "output": [ran("cntr_1")]}, AnswerUnits(containers=("1g",))),
+        (
+            {"tools": [{"type": "code_interpreter", "container": {}}], "output": [ran("a")]},
+            containers("a"),
+        ),
+        ({"tools": PLAIN_CODE, "output": [ran("cntr_1")]}, containers("cntr_1", size=None)),
+        (
+            {
+                "tools": HOSTED,
+                "output": [shell(type="container_reference", container_id="c"), shell()],
+            },
+            containers("c", "", size="16g"),
+        ),
+        (
+            {
+                "tools": KEPT,
+                "output": [shell(type="container_reference", container_id="cntr_1")],
+            },
+            containers("cntr_1", size=None),
+        ),
+        ({"tools": OWN_SHELL, "output": [shell(type="local"), shell()]}, AnswerUnits()),
         (
             {
                 "tools": IMAGE,
@@ -100,7 +132,11 @@ IMAGE_USAGE = {"input_tokens": 1, "output_tokens": 2}
         "tools are not told",
         "file searches",
         "containers",
+        "a container of no stated size",
         "a container of one's own",
+        "a hosted shell",
+        "a hosted shell in a container of one's own",
+        "a shell that the client runs",
         "images",
     ],
 )
@@ -120,12 +156,15 @@ def test_what_goes_into_the_journal_is_small() -> None:
     ]
     usage = {"image_gen": {"x": "y" * 5000}}
     counted = used(tools=tools, output=[ran(str(n)) for n in range(2000)], tool_usage=usage)
-    assert counted == AnswerUnits(containers=("1g",) * 1000)
+    few = tuple(Container(container_id=str(n), size="1g") for n in range(100))
+    assert counted == AnswerUnits(ran_in=few, is_partial=True)
 
 
 def test_what_was_too_large_to_be_kept_is_not_taken_for_nothing() -> None:
     """Where a tool may have been used, the count is not complete."""
     assert used(tools=CODE, output=None, is_condensed=True).is_partial
+    assert used(tools=HOSTED, output=None, is_condensed=True).is_partial
+    assert not used(tools=OWN_SHELL, output=None, is_condensed=True).is_partial
     assert not used(tools=CODE, output=None).is_partial
     assert not used(output=None, is_condensed=True).is_partial
 
@@ -150,6 +189,22 @@ def test_what_cannot_be_read_is_not_taken_for_nothing() -> None:
 def test_images_and_seconds_are_counted(answer: bytes, expected: AnswerUnits) -> None:
     """Where no usage tells them."""
     assert media(answer, read_members(b"{}"), is_condensed=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b'{"id":"cntr_1","memory_limit":"4g"}', containers("cntr_1", size="4g")),
+        (b'{"id":"cntr_1","memory_limit":null}', containers("cntr_1")),
+        (b'{"memory_limit":"4g"}', AnswerUnits()),
+        (b'{"id":7}', AnswerUnits()),
+        (b'["cntr_1"]', AnswerUnits()),
+    ],
+)
+def test_a_container_that_was_made_has_a_size(answer: bytes, expected: AnswerUnits) -> None:
+    """The smallest one, where nothing else is said."""
+    members = read_members(answer if answer.startswith(b"{") else b'{"id":"x"}')
+    assert container_made(answer, members, is_condensed=False) == expected
 
 
 def test_a_counter_belongs_to_an_operation() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.core.catalog import Catalog, Entry, Period, Tool
 from proxy.core.fees import tool_cost
-from proxy.core.model import AnswerUnits, BilledUnit, Closing, Opening, ToolCost
+from proxy.core.model import AnswerUnits, BilledUnit, Closing, Container, Opening, ToolCost
 from proxy.core.pricing import PriceBook
 
 FEE = Decimal("0.01")
@@ -47,6 +47,7 @@ BOOK = PriceBook(
                 unit_prices={
                     "code_interpreter_container/session_1g": Decimal("0.03"),
                     "code_interpreter_container/session_4g": Decimal("0.12"),
+                    "code_interpreter_container/minute_1g": Decimal("0.0015"),
                 }
             ),
         },
@@ -95,6 +96,11 @@ PAINTED = {"input_tokens": 10, "output_tokens": 1056, "input_tokens_details": {"
         (AnswerUnits(file_searches=3), "thinks", "0.0075"),
         (AnswerUnits(containers=("1g", "4g", "1g")), "thinks", "0.18"),
         (AnswerUnits(containers=("2g",), file_searches=1), "thinks", None),
+        (AnswerUnits(container_minutes=(("1g", 7),)), "thinks", "0.0105"),
+        (AnswerUnits(container_minutes=(("1g", 7), ("unknown", 0))), "thinks", "0.0105"),
+        (AnswerUnits(container_minutes=(("1g", 7), ("unknown", 5))), "thinks", None),
+        (AnswerUnits(ran_in=(Container(container_id="c", size="1g"),)), "thinks", "0.0075"),
+        (AnswerUnits(ran_in=(Container(container_id="c"),)), "thinks", None),
         (AnswerUnits(is_partial=True), "thinks", None),
         (None, "thinks", None),
         (image(PAINTED), "thinks", "0.04231"),
@@ -103,6 +109,7 @@ PAINTED = {"input_tokens": 10, "output_tokens": 1056, "input_tokens_details": {"
         (image({"input_tokens": 0, "output_tokens": 0}), "thinks", None),
         (image(PAINTED, model=None), "thinks", None),
         (image({"input_tokens": "many"}, calls=0), "thinks", None),
+        (image({**PAINTED, "dream_tokens": 7}), "thinks", None),
         (AnswerUnits(image_calls=2), "thinks", None),
     ],
 )

@@ -78,6 +78,13 @@ def test_what_is_billed_by_the_unit_is_recalled(listed: str, expected: RequestUn
             ),
             AnswerUnits(containers=("1g", "1g", "4g"), image_calls=1),
         ),
+        (
+            (
+                "7 code_interpreter_container/minute_1g tools",
+                "5 code_interpreter_container/minute_unknown",
+            ),
+            AnswerUnits(container_minutes=(("1g", 7), ("unknown", 5))),
+        ),
     ],
 )
 def test_hosted_tools_are_recalled(listed: tuple[str, ...], expected: AnswerUnits) -> None:

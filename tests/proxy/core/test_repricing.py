@@ -183,7 +183,13 @@ RATES = st.fixed_dictionaries(dict.fromkeys(CHEAP, AMOUNTS))
 TOOLS = st.fixed_dictionaries(
     {},
     optional=dict.fromkeys(
-        ("web_search", "file_search", "code_interpreter_container/session_1g"), AMOUNTS
+        (
+            "web_search",
+            "file_search",
+            "code_interpreter_container/session_1g",
+            "code_interpreter_container/minute_1g",
+        ),
+        AMOUNTS,
     ),
 )
 UNITS = st.fixed_dictionaries(
@@ -224,6 +230,7 @@ def calls(draw: st.DrawFn) -> Closing:
         web_search_tool=st.sampled_from(["web_search", "web_search_preview", None]),
         file_searches=st.integers(0, 2),
         containers=st.sampled_from([(), ("1g",), ("1g", "1g")]),
+        container_minutes=st.sampled_from([None, (("1g", 5),), (("1g", 0), ("unknown", 7))]),
         image_model=st.just("paints"),
         image_usage=st.sampled_from(
             [None, b'{"input_tokens":7,"output_tokens":30}', b'{"input_tokens":"x"}']

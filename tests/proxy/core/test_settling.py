@@ -11,9 +11,18 @@ import pytest
 
 from proxy.core.catalog import Catalog, Entry, LongContext, Period
 from proxy.core.charging import charge
-from proxy.core.model import AnswerUnits, Closing, Opening, Sighting, created_at
+from proxy.core.model import AnswerUnits, Closing, Container, Opening, Sighting, created_at
 from proxy.core.pricing import PriceBook
-from proxy.core.settling import Noted, merged, noted, settled, taken_back
+from proxy.core.settling import (
+    Noted,
+    containers_of,
+    merged,
+    noted,
+    row_id,
+    settled,
+    taken_back,
+    with_containers,
+)
 from tests.fakes.records import closing, opening
 
 USAGE = b'{"prompt_tokens":100,"completion_tokens":10,"total_tokens":110}'
@@ -64,6 +73,28 @@ def ended(kind: str, usage: Any, **changes: Any) -> Sighting:
 def made(operation_name: str) -> Opening:
     """Return the call that made an object."""
     return msgspec.structs.replace(MAKER, operation_name=operation_name)
+
+
+def test_the_containers_of_an_object_are_claimed_for_its_row() -> None:
+    """How long it took is not told, so they are claimed for their least time."""
+    units = AnswerUnits(ran_in=(Container(container_id="cntr_1", size="1g"),))
+    seen = msgspec.structs.replace(SEEN, units=units)
+    (use,) = containers_of(MAKER, "resp_1", seen)
+    assert (use.container_id, use.size, use.began_at) == ("cntr_1", "1g", use.ended_at)
+    assert use.event_id.bytes == row_id(MAKER, "resp_1", seen)
+    assert settled(MAKER, "resp_1", seen, BOOK).event_id == use.event_id
+    (granted,) = (replace(use, minutes=3),)
+    told = with_containers(seen, [granted]).units
+    assert told is not None
+    assert told.container_minutes == (("1g", 3),)
+
+
+@pytest.mark.parametrize("units", [None, AnswerUnits(file_searches=1)])
+def test_an_object_without_containers_claims_nothing(units: AnswerUnits | None) -> None:
+    """Most have none."""
+    seen = msgspec.structs.replace(SEEN, units=units)
+    assert containers_of(MAKER, "resp_1", seen) == ()
+    assert with_containers(seen, ()) == seen
 
 
 def test_the_charge_belongs_to_the_call_that_made_the_object() -> None:

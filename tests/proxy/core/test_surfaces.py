@@ -45,7 +45,7 @@ def test_every_published_call_is_decided(prefix: str) -> None:
         ("POST", "/v1/batches", Verdict.DEFERRED),
         ("GET", "/v1/files/f/content", Verdict.FREE),
         ("POST", "/v1/vector_stores/v/search", Verdict.UNPRICED),
-        ("POST", "/v1/containers", Verdict.UNPRICED),
+        ("POST", "/v1/containers", Verdict.CHARGED),
         ("POST", "/v1/realtime/calls", Verdict.UNPRICED),
         ("POST", "/v1/realtime/client_secrets", Verdict.FREE),
         ("POST", "/v1/conversations", Verdict.FREE),
