@@ -15,6 +15,7 @@ from proxy.accounting import Account, Books
 from proxy.answering import Reframed, ends_with_link, reframed, with_head
 from proxy.client import INVALID_FRAMING, ClientLink
 from proxy.core import headers, passage
+from proxy.core.gathering import Pieces
 from proxy.core.model import Outcome
 from proxy.core.splicing import splice_include_usage
 from proxy.errors import (
@@ -59,8 +60,7 @@ class Exchange:
 
     answering = False  # bytes of the final answer have gone out
     _request_done = False
-    _held: list[bytes] | None = None
-    _held_bytes = 0
+    _held: Pieces | None = None
     _invited = False  # the client was told to go on, so the upstream need not say it
     _last_part: bytes | None = None  # what waits for the closing
     _up: UpstreamLink | None = None
@@ -98,11 +98,10 @@ class Exchange:
         if self._held is None:
             self._send(self._framed(data))
             return
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > self._relay.limits.held_bytes:
+        self._held.add(data)
+        if self._held.size > self._relay.limits.held_bytes:
             held, self._held = self._held, None
-            self._forward(self._sent(None, self._framed(b"".join(held))))
+            self._forward(self._sent(None, self._framed(held.joined())))
 
     def request_end(self, trailers: framing.Trailers) -> None:
         """Learn that the body is over."""
@@ -110,7 +109,7 @@ class Exchange:
         if self._held is not None:
             held, self._held = self._held, None
             self._account.learn()
-            self._forward_whole(b"".join(held), trailers)
+            self._forward_whole(held.joined(), trailers)
             return
         if self._request.length == framing.CHUNKED:
             self._send(self._last_chunk(trailers))
@@ -232,7 +231,7 @@ class Exchange:
 
     def _hold(self, body: bytes) -> None:
         """Keep the body back until it is whole, and ask for the rest of it."""
-        self._held = []
+        self._held = Pieces()
         if self._request.plan.is_invited:
             self._invited = True
             self._link.write(_INVITATION)

@@ -9,6 +9,7 @@ from typing import Protocol
 from proxy.core.counting import Counter
 from proxy.core.durations import AudioProbe
 from proxy.core.findings import Findings, Kept, read_members
+from proxy.core.gathering import Pieces
 from proxy.core.mending import UNREADABLE
 from proxy.core.model import AnswerUnits
 from proxy.core.objects import sightings
@@ -82,7 +83,7 @@ class TextReader:
 
     def __init__(self, findings: Findings, *, keep_bytes: int) -> None:
         self._findings = findings
-        self._kept: list[bytes] = []
+        self._kept = Pieces()
         self._room = keep_bytes
         self._size = 0
         findings.complete = True  # nothing is looked for, so nothing is missed
@@ -92,12 +93,12 @@ class TextReader:
         self._size += len(chunk)
         if self._room > 0:
             self._room -= len(chunk)
-            self._kept.append(chunk)
+            self._kept.add(chunk)
 
     def finish(self) -> None:
         """Hand over what was kept."""
-        if self._kept:
-            self._findings.kept = Kept("text", b"".join(self._kept), self._size)
+        if self._kept.size:
+            self._findings.kept = Kept("text", self._kept.joined(), self._size)
 
 
 class SoundReader:

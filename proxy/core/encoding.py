@@ -1,8 +1,10 @@
 """Decode a copy of a content-encoded body step by step: gzip, deflate, br, zstd, and stacks.
 
-What comes out is bounded: a body that unfolds into more than `max_bytes`, or one chunk that unfolds
-into more than `max_bytes_per_feed`, is taken for a decompression bomb and decoded no further. No
-input makes a decoder raise: from the first fault on it returns nothing, and `problem` names it.
+What comes out is bounded: a body that unfolds into more than `max_bytes`, one chunk that unfolds
+into more than `max_bytes_per_feed`, or a body that unfolds to `max_ratio` times what came (and a
+few megabytes) is taken for a decompression bomb and decoded no further: whoever reads what comes
+out would hold up every other call. No input makes a decoder raise: from the first fault on it
+returns nothing, and `problem` names it.
 """
 
 import zlib
@@ -19,6 +21,7 @@ STEP_BYTES = 65_536
 ZSTD_SLICE_BYTES = 256  # four bytes can unfold into 128 KiB, and there is no limit to ask for
 ZSTD_WINDOW_BYTES = 8 << 20  # RFC 9659: no larger window in HTTP
 MAX_CODINGS = 4
+FLOOR_BYTES = 1 << 22  # no ratio is asked of so much
 GZIP_MAGIC = b"\x1f\x8b"
 ZLIB_HEADER_BYTES = 2
 ZLIB_METHOD = 8
@@ -37,21 +40,37 @@ class _Coding(Protocol):
 class Decoder:
     """A stack of codings, undone in the reverse order of their application."""
 
-    __slots__ = ("_codings", "_max_bytes", "_max_bytes_per_feed", "_seen", "_total", "problem")
+    __slots__ = (
+        "_codings",
+        "_max_bytes",
+        "_max_bytes_per_feed",
+        "_max_ratio",
+        "_seen",
+        "_total",
+        "problem",
+    )
 
-    def __init__(self, codings: list[_Coding], *, max_bytes: int, max_bytes_per_feed: int) -> None:
+    def __init__(
+        self,
+        codings: list[_Coding],
+        *,
+        max_bytes: int,
+        max_bytes_per_feed: int,
+        max_ratio: int | None,
+    ) -> None:
         self._codings = codings
         self._max_bytes = max_bytes
         self._max_bytes_per_feed = max_bytes_per_feed
+        self._max_ratio = max_ratio
         self._total = 0
-        self._seen = False
+        self._seen = 0  # bytes as they came
         self.problem: str | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what these bytes decode to; nothing any more after a problem."""
         if self.problem is not None or not chunk:
             return b""
-        self._seen = True
+        self._seen += len(chunk)
         if not self._codings:
             return chunk
         steps: list[bytes] = []
@@ -68,7 +87,10 @@ class Decoder:
         return b""
 
     def _collect(self, chunk: bytes, steps: list[bytes]) -> None:
-        room = min(self._max_bytes_per_feed, self._max_bytes - self._total)
+        most = self._max_bytes
+        if self._max_ratio is not None:
+            most = min(most, FLOOR_BYTES + self._max_ratio * self._seen)
+        room = min(self._max_bytes_per_feed, most - self._total)
         for step in _through(self._codings, chunk):
             room -= len(step)
             if room < 0:
@@ -79,7 +101,11 @@ class Decoder:
 
 
 def decoder_for(
-    content_encoding: str, *, max_bytes: int = 1 << 29, max_bytes_per_feed: int = 1 << 24
+    content_encoding: str,
+    *,
+    max_bytes: int = 1 << 29,
+    max_bytes_per_feed: int = 1 << 24,
+    max_ratio: int | None = None,
 ) -> Decoder | None:
     """Return a decoder for the value of a Content-Encoding field; None for an unknown coding."""
     names = [name.strip().lower() for name in content_encoding.split(",")]
@@ -87,7 +113,12 @@ def decoder_for(
     if len(names) > MAX_CODINGS or any(name not in CODINGS for name in names):
         return None
     codings = [CODINGS[name]() for name in reversed(names)]
-    return Decoder(codings, max_bytes=max_bytes, max_bytes_per_feed=max_bytes_per_feed)
+    return Decoder(
+        codings,
+        max_bytes=max_bytes,
+        max_bytes_per_feed=max_bytes_per_feed,
+        max_ratio=max_ratio,
+    )
 
 
 def _through(codings: list[_Coding], chunk: bytes) -> Iterator[bytes]:

@@ -3,12 +3,15 @@
 RFC 6455 section 5. Payload is handed on in the pieces in which it came, so that a frame of any size
 takes no memory; only a head (14 bytes at most) and a control frame (125) are put together. Bytes
 that break the rules end the reading, not the relay: a peer that meets them ends its connection.
+So do thousands of frames at once: no API's are that small, and reading them would hold up others.
 """
 
 from typing import NamedTuple
 
 TEXT, BINARY, CLOSE = 1, 2, 8
 NOT_WEBSOCKET = "not_websocket"
+TOO_MANY = "too_many_frames"
+MAX_FRAMES = 4096  # in bytes that come at once; each takes a few steps of ours
 NO_CODE = 1005  # a close frame without a code (RFC 6455 section 7.4.1)
 _CONTINUATION = 0
 _CONTROLS = (CLOSE, 9, 10)
@@ -64,12 +67,16 @@ class FrameReader:
     def feed(self, data: bytes) -> list[Piece]:
         """Return what these bytes hold of messages; nothing any more behind a close frame."""
         pieces: list[Piece] = []
-        position = 0
+        position = frames = 0
         while self.problem is None and self.close_code is None:
             if self._left < 0:
                 used = self._take_head(data[position : position + 14])
                 position += used
+                frames += 1
                 if self._left < 0:
+                    break
+                if frames > MAX_FRAMES:
+                    self.problem = TOO_MANY
                     break
             elif self._left and position >= len(data):
                 break

@@ -2,8 +2,9 @@
 
 Messages mostly share one history (context takeover), so every byte of each has to be inflated for
 the next one to be readable, also of those that nobody wants. What comes out of one message is
-bounded: beyond that it is taken for a decompression bomb and nothing further is read, unless the
-peer starts each message afresh. No input raises: from the first fault on nothing comes out.
+bounded, in bytes and in proportion: beyond that it is taken for a decompression bomb and nothing
+further is read, unless the peer starts each message afresh. No input raises: from the first fault
+on nothing comes out.
 """
 
 import re
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 STEP_BYTES = 65_536
+FLOOR_BYTES = 1 << 22  # of a message, of which no ratio is asked: silence unfolds to very much
+MAX_RATIO = 128
 UNDECODABLE = "undecodable_messages"
 TOO_LARGE = "inflated_message_too_large"
 UNKNOWN_EXTENSION = "unknown_websocket_extension"
@@ -49,13 +52,14 @@ def extensions_of(head: bytes) -> Extensions:
 class Inflater:
     """Inflates the messages of one direction."""
 
-    __slots__ = ("_ended", "_history", "_max_bytes", "_seen", "_takes_over", "problem")
+    __slots__ = ("_came", "_ended", "_history", "_max_bytes", "_seen", "_takes_over", "problem")
 
     def __init__(self, *, takes_over: bool, max_bytes: int) -> None:
         self._takes_over = takes_over
         self._max_bytes = max_bytes
         self._history = zlib.decompressobj(_RAW)
         self._seen = 0  # of this message, inflated
+        self._came = 0  # of it, as it came
         self._ended = False
         self.problem: str | None = None
 
@@ -72,17 +76,19 @@ class Inflater:
 
     def _begin(self) -> None:
         """Begin the next message, afresh where the peer does so as well."""
-        self._seen = 0
+        self._seen = self._came = 0
         if not self._takes_over:
             self._history = zlib.decompressobj(_RAW)
             self.problem = None
 
     def _inflate(self, data: bytes) -> Iterator[bytes]:
         step = b""
+        self._came += len(data)
+        most = min(self._max_bytes, FLOOR_BYTES + MAX_RATIO * self._came)
         while data or len(step) == STEP_BYTES:
             step = self._history.decompress(data, STEP_BYTES)
             self._seen += len(step)
-            if self._seen > self._max_bytes:
+            if self._seen > most:
                 self.problem = TOO_LARGE
                 return
             yield step

@@ -12,12 +12,14 @@ from typing import TypeVar
 import msgspec
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair
-    rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})"
-    rb"|.)",
-    re.DOTALL,
+HIGH = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
+LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+HALF = re.compile(
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!" + LOW + rb")"
+    rb"|[c-fC-F][0-9a-fA-F]{2}(?<!" + HIGH + LOW + rb"))"
 )
+WHOLE = rb"\\ufffd"
+BACKSLASH, MARK = rb"\\", b"\0\0"  # an escaped one, and what stands for it meanwhile
 T = TypeVar("T")
 
 
@@ -26,11 +28,14 @@ def read(decode: Callable[[bytes], T], text: bytes) -> T:
     try:
         return decode(text)
     except msgspec.DecodeError:
-        mended = ESCAPE.sub(_mend, text)
+        mended = mend(text)
         if mended == text:
             raise
         return decode(mended)
 
 
-def _mend(escape: re.Match[bytes]) -> bytes:
-    return b"\\ufffd" if escape["half"] else escape[0]
+def mend(text: bytes) -> bytes:
+    """Return a text of the same length without halves of characters."""
+    if b"\0" in text:
+        return text  # no JSON
+    return HALF.sub(WHOLE, text.replace(BACKSLASH, MARK)).replace(MARK, BACKSLASH)

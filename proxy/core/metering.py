@@ -35,6 +35,8 @@ from proxy.core.thinning import Thinner
 __all__ = ["AnswerMeter", "Observation", "RequestFacts", "RequestMeter"]
 
 MAX_BODY_BYTES = 1 << 20  # of an answer that is kept whole; a larger one is condensed
+MAX_UNFOLDED_BYTES = 1 << 22  # of what comes at once
+MAX_RATIO = 128  # to what came; a stream that says the same again and again has 50
 ERROR_STATUS = 400
 CHARGED_STATUS = range(200, 300)
 OK = 200
@@ -130,7 +132,7 @@ class RequestMeter:
             self._read = _ignore
             return
         if content_encoding:
-            self._decoder = encoding.decoder_for(content_encoding)
+            self._decoder = _decoder_for(content_encoding)
             if self._decoder is None:
                 self._stop(UNKNOWN_ENCODING)
 
@@ -170,6 +172,13 @@ class RequestMeter:
         self._keeper = self._form = self._decoder = None
         self._read = _ignore
         self._problem = problem
+
+
+def _decoder_for(content_encoding: str) -> encoding.Decoder | None:
+    """Return what decodes a copy; what unfolds to very much is worth no call's delay."""
+    return encoding.decoder_for(
+        content_encoding, max_bytes_per_feed=MAX_UNFOLDED_BYTES, max_ratio=MAX_RATIO
+    )
 
 
 def _ignore(chunk: bytes) -> None:
@@ -217,7 +226,7 @@ class AnswerMeter:
             self._findings.complete = True  # nothing is looked for, so nothing is missed
             if not watches:
                 return
-        decoder = encoding.decoder_for(content_encoding) if content_encoding else None
+        decoder = _decoder_for(content_encoding) if content_encoding else None
         content_type = content_type.lower()
         bounds = {"max_event_bytes": max_event_bytes, "max_body_bytes": max_body_bytes}
         reader: Reader | None

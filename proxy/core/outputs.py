@@ -9,6 +9,7 @@ import msgspec
 
 from proxy.core.counting import tools_used
 from proxy.core.findings import Findings, name_of, read_members, text_of
+from proxy.core.gathering import Pieces
 from proxy.core.mending import UNREADABLE, read
 from proxy.core.model import Sighting
 from proxy.core.objects import MAX_USAGE_BYTES, id_of
@@ -41,7 +42,6 @@ class OutputReader:
     __slots__ = (
         "_answers",
         "_carry",
-        "_count",
         "_findings",
         "_is_output",
         "_max_line_bytes",
@@ -51,8 +51,7 @@ class OutputReader:
     def __init__(self, findings: Findings, *, max_line_bytes: int) -> None:
         self._findings = findings
         self._max_line_bytes = max_line_bytes
-        self._carry: list[bytes] = []
-        self._count = 0  # bytes in what is carried
+        self._carry = Pieces()
         self._answers = 0  # lines with a usage
         self._is_output: bool | None = None  # None: nothing is known yet
         self._problem: str | None = None
@@ -61,25 +60,24 @@ class OutputReader:
         """Look at the lines that are whole now."""
         if self._is_output is False or self._problem or not chunk:
             return
-        if self._is_output is None and not self._carry and not chunk.lstrip().startswith(b"{"):
+        if self._is_output is None and not self._carry.size and not chunk.lstrip().startswith(b"{"):
             self._is_output = False
             return
         *ended, rest = chunk.split(b"\n")
         if ended:
-            ended[0] = b"".join((*self._carry, ended[0]))
-            self._carry.clear()
-            self._count = 0
+            self._carry.add(ended[0])
+            ended[0] = self._carry.joined()
+            self._carry = Pieces()
             for line in ended:
                 self._read(line)
-        self._carry.append(rest)
-        self._count += len(rest)
-        if self._count > self._max_line_bytes:
+        self._carry.add(rest)
+        if self._carry.size > self._max_line_bytes:
             self._lose()
 
     def finish(self) -> None:
         """Read the last line, and say whether all of the output was read."""
-        self._read(b"".join(self._carry))
-        self._carry.clear()
+        self._read(self._carry.joined())
+        self._carry = Pieces()
         if self._is_output:
             state = self._problem or COMPLETE
             seen = Sighting(kind=OUTPUT, object_id="", state=state, requests=self._answers)
@@ -102,8 +100,7 @@ class OutputReader:
         if self._is_output is None:
             self._is_output = False
         self._problem = LINE_LOST
-        self._carry.clear()
-        self._count = 0
+        self._carry = Pieces()
 
     def _note(self, line: _Line) -> None:
         """Keep what a line is billed by; one that failed has no usage."""

@@ -11,17 +11,18 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from proxy.core.gathering import Pieces
+from proxy.core.nesting import Nesting
+
 OPENING = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*+\{[ \t\r\n]*+")
 STRING = rb'"(?:[^"\\]++|\\.)*+"'
 KEY = re.compile(rb"(" + STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+", re.DOTALL)
 SCALAR = re.compile(STRING + rb'|[^ \t\r\n,"{}\[\]]++', re.DOTALL)
 NEXT = re.compile(rb"[ \t\r\n]*+([,}])[ \t\r\n]*+")
-# The outer repeat is a plain one: CPython 3.11.2 loses its place in nested possessive groups.
-UP_TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + STRING + rb')*([\[\]{}"])', re.DOTALL)
 UP_TO_TOKEN = re.compile(rb'[^"\[\]{}]*+')
 IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
-MAX_DEPTH = 1000  # no decoder follows further; each bracket takes a step of ours
-DEPTH_STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+MAX_TOKENS = 4096  # strings and brackets at the top level; each takes a few steps of ours
+BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
 class Member(NamedTuple):
@@ -34,7 +35,10 @@ class Member(NamedTuple):
 
 
 def members_of(text: bytes, start: int = 0) -> list[Member]:
-    """Return the members of the object at start, in order; ValueError where there is none."""
+    """Return the members of the object at start, in order; ValueError where there is none.
+
+    Neither is one of the API's that has thousands.
+    """
     members: list[Member] = []
     position = _matched(OPENING, text, start).end()
     if text[position : position + 1] == b"}":
@@ -46,19 +50,19 @@ def members_of(text: bytes, start: int = 0) -> list[Member]:
         following = _matched(NEXT, text, end)
         if following[1] == b"}":
             return members
+        if len(members) > MAX_TOKENS:
+            raise ValueError(f"No JSON object of ours: more than {MAX_TOKENS} members")
         position = following.end()
 
 
 def _value_end(text: bytes, start: int) -> int:
     if text[start : start + 1] not in {b"{", b"["}:
         return _matched(SCALAR, text, start).end()
-    depth, position = 0, start
-    while True:
-        found = _matched(UP_TO_BRACKET, text, position)
-        depth += DEPTH_STEPS.get(found[1], 0)
-        position = found.end()
-        if depth == 0:
-            return position
+    nesting = Nesting()
+    end = nesting.feed(text, start + 1)
+    if nesting.depth:
+        raise ValueError(f"No JSON object: nothing ends what begins at byte {start}")
+    return end
 
 
 def _matched(pattern: re.Pattern[bytes], text: bytes, position: int) -> re.Match[bytes]:
@@ -73,12 +77,13 @@ class Condenser:
 
     __slots__ = (
         "_carry",
-        "_depth",
         "_dropping",
-        "_in_string",
         "_kept",
         "_max_bytes",
         "_max_value_bytes",
+        "_nesting",
+        "_reads",
+        "_tokens",
         "_value_start",
         "overflown",
     )
@@ -88,11 +93,12 @@ class Condenser:
         self._value_start = 0  # where the top-level value that is being read stands in what is kept
         self._max_value_bytes = max_value_bytes
         self._max_bytes = max_bytes
-        self._depth = 0
-        self._in_string = False
+        self._reads: Callable[[bytes, int], int] = self._read_opening
+        self._nesting: Nesting | None = None  # of the value that is being read
         self._dropping = False
         self._carry = b""  # a backslash whose other half has not come yet
-        self.overflown = False  # even the small values are too many, or one is nested without end
+        self._tokens = 0
+        self.overflown = False  # even the small values are too many
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes."""
@@ -100,16 +106,20 @@ class Condenser:
         self._carry = b""
         position = 0
         while position < len(data) and not self.overflown:
-            if self._in_string:
-                position = self._read_string(data, position)
-            elif self._depth > 1:
-                position = self._read_nested(data, position)
-            else:
-                position = self._read_top(data, position)
+            position = self._reads(data, position)
 
     def finish(self) -> bytes:
-        """Return the condensed text."""
+        """Return the condensed text; of what is no object, a bracket that says so."""
         return bytes(self._kept)
+
+    def _read_opening(self, data: bytes, start: int) -> int:
+        """Read up to the first brace."""
+        rest = data[start:].lstrip(BLANK)
+        if rest:
+            is_object = rest.startswith(b"{")
+            self._keep(b"{" if is_object else b"]")
+            self._reads = self._read_top if is_object else _ignore
+        return len(data) - len(rest[1:])
 
     def _read_top(self, data: bytes, start: int) -> int:
         """Read up to the next string or bracket at the top level, and into it."""
@@ -118,39 +128,33 @@ class Condenser:
         token = data[end : end + 1]
         if not token:
             return end
-        self._in_string = token == b'"'
-        self._depth += DEPTH_STEPS.get(token, 0)
-        if self._in_string or self._depth > 1:
-            self._value_start = len(self._kept)
+        self._tokens += 1
+        self._value_start = len(self._kept)
         self._keep(token)
+        self.overflown = self.overflown or self._tokens > MAX_TOKENS
+        if token == b'"':
+            self._reads = self._read_string
+        elif token in {b"[", b"{"}:
+            self._nesting = Nesting()
+            self._reads = self._read_nested
+        else:
+            self._reads = self._read_behind
         return end + 1
 
     def _read_nested(self, data: bytes, start: int) -> int:
         """Read inside a value, up to its end or the end of what is here."""
-        position, depth = start, self._depth
-        while 1 < depth <= MAX_DEPTH:
-            found = UP_TO_BRACKET.match(data, position)
-            if found is None:
-                position = len(data)
-                break
-            position = found.end()
-            if found[1] == b'"':
-                self._in_string = True
-                break
-            depth += DEPTH_STEPS[found[1]]
-        self._depth = depth
-        self._keep(data[start:position])
-        self._end_value()
-        if depth > MAX_DEPTH:
-            self.overflown = True
-        return position
+        nesting = self._nesting or Nesting()
+        end = nesting.feed(data, start)
+        self._keep(data[start:end])
+        if not nesting.depth:
+            self._end_value()
+        return end
 
     def _read_string(self, data: bytes, start: int) -> int:
         """Read inside a string, up to its end or the end of what is here."""
         end = IN_STRING.match(data, start).end()  # type: ignore[union-attr]  # matches anything
         token = data[end : end + 1]
         if token == b'"':
-            self._in_string = False
             self._keep(data[start : end + 1])
             self._end_value()
             return end + 1
@@ -158,10 +162,15 @@ class Condenser:
         self._keep(data[start:end])
         return len(data)
 
+    def _read_behind(self, data: bytes, start: int) -> int:
+        """Read behind the object: what is not blank there makes it none."""
+        self._keep(data[start:].strip()[:1])
+        return len(data)
+
     def _end_value(self) -> None:
-        if self._depth <= 1 and not self._in_string:
-            self._dropping = False
-            self._value_start = len(self._kept)
+        self._reads = self._read_top
+        self._dropping = False
+        self._value_start = len(self._kept)
 
     def _keep(self, data: bytes) -> None:
         if self._dropping:
@@ -173,13 +182,18 @@ class Condenser:
         self.overflown = len(self._kept) > self._max_bytes
 
 
+def _ignore(data: bytes, start: int) -> int:
+    del start
+    return len(data)
+
+
 class BodyKeeper:
     """Keep a JSON body of any size in bounded memory.
 
     `also` is shown all of a large one, from its beginning.
     """
 
-    __slots__ = ("_also", "_condenser", "_kept", "_max_bytes", "_max_value_bytes", "_size")
+    __slots__ = ("_also", "_condenser", "_kept", "_max_bytes", "_max_value_bytes")
 
     def __init__(
         self,
@@ -189,8 +203,7 @@ class BodyKeeper:
         also: Callable[[bytes], None] | None = None,
     ) -> None:
         self._also = also
-        self._kept: list[bytes] = []
-        self._size = 0
+        self._kept = Pieces()
         self._condenser: Condenser | None = None
         self._max_bytes = max_bytes
         self._max_value_bytes = max_value_bytes
@@ -200,14 +213,13 @@ class BodyKeeper:
         if self._condenser is not None:
             self._condense(self._condenser, chunk)
             return
-        self._kept.append(chunk)
-        self._size += len(chunk)
-        if self._size > self._max_bytes:
+        self._kept.add(chunk)
+        if self._kept.size > self._max_bytes:
             self._condenser = Condenser(
                 max_value_bytes=self._max_value_bytes, max_bytes=self._max_bytes
             )
-            self._condense(self._condenser, b"".join(self._kept))
-            self._kept.clear()
+            self._condense(self._condenser, self._kept.joined())
+            self._kept = Pieces()
 
     def _condense(self, condenser: Condenser, chunk: bytes) -> None:
         condenser.feed(chunk)
@@ -222,5 +234,5 @@ class BodyKeeper:
     def finish(self) -> bytes | None:
         """Return the body, condensed where it was large; None: even so it was too large."""
         if self._condenser is None:
-            return self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
+            return self._kept.joined()
         return None if self._condenser.overflown else self._condenser.finish()

@@ -16,7 +16,7 @@ import msgspec
 
 from proxy.core.mending import UNREADABLE, read
 from proxy.core.scanning import Member, members_of
-from proxy.core.sse import BOM, SseFramer, split
+from proxy.core.sse import BOM, SseFramer, has_many_lines, split
 
 PLAIN = rb'"(?!usage")[^"\\]*+":(?:"[^"\\]*+"|null|true|false|-?[0-9.]++)'
 HEAD = re.compile(rb"data: ?\{(?:" + PLAIN + rb',)*+("usage":null,)(?=")')
@@ -138,6 +138,8 @@ def _strip_plainly(event: bytes) -> bytes | None:
 
 
 def _strip_carefully(event: bytes) -> bytes:
+    if has_many_lines(event):
+        return event
     text = _json_in_place(event)
     try:
         chunk = read(_read_chunk, text)

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 BOM = b"\xef\xbb\xbf"
 BOUNDARY = re.compile(rb"(?:\n|\r(?!\n))(?:\r\n|\n|(?<=\r)\r|\r(?=[^\n]))")
+LAST_BOUNDARY = re.compile(rb".*" + BOUNDARY.pattern, re.DOTALL)
+MAX_LINES = 4096  # of an event that is read; each takes a step of ours
 OVERLAP = 3  # bytes of a boundary (CR LF CR LF) that may have come before
 
 
@@ -95,10 +97,15 @@ def split(block: bytes) -> list[bytes]:
 
 
 def parse(event: bytes) -> SseEvent:
-    """Return name and data of one event, without comments and fields that nobody here reads."""
+    """Return name and data of one event, without comments and fields that nobody here reads.
+
+    Of one with thousands of lines, nothing: no API writes its JSON like that.
+    """
     if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
         return SseEvent(b"", event[6:-2])
     name, data = b"", []
+    if has_many_lines(event):
+        return SseEvent(b"", b"")
     for line in event.removeprefix(BOM).splitlines():
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
@@ -109,11 +116,14 @@ def parse(event: bytes) -> SseEvent:
     return SseEvent(name, b"\n".join(data))
 
 
+def has_many_lines(event: bytes) -> bool:
+    """Tell whether an event has more lines than anybody should look at one by one."""
+    return event.count(b"\n") + event.count(b"\r") > MAX_LINES
+
+
 def _last_boundary(held: bytearray, start: int) -> int:
     """Return the offset behind the last empty line at or after start, 0 where there is none."""
     if held.find(b"\r", start) < 0:
         return held.rfind(b"\n\n", start) + 2 if held.find(b"\n\n", start) >= 0 else 0
-    end = 0
-    for found in BOUNDARY.finditer(held, start):
-        end = found.end()
-    return end
+    found = LAST_BOUNDARY.match(held, start)
+    return found.end() if found else 0

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from proxy.core.counting import tools_used
 from proxy.core.findings import NOTHING, Findings, Kept, Members, read_members, text_of
+from proxy.core.gathering import Pieces
 from proxy.core.mending import UNREADABLE
 from proxy.core.objects import sightings
 from proxy.core.sse import SseEvent, SseFramer, parse, split
@@ -24,6 +25,8 @@ FINAL = {
     "transcript.text.done",
 }
 STEP = b"thread.run.step"  # its usage is a part of the run's
+MOST = 2048  # events that are looked at of those that come at once: of the first, and of the last
+MANY = 64  # of these, that are read; likewise
 END_SIGNS = (b'"usage"', b".completed", b".done", b"[DONE]", b"error")
 
 
@@ -162,7 +165,7 @@ class StreamReader:
         self, findings: Findings, dialect: Dialect, *, max_event_bytes: int, keep_bytes: int = 0
     ) -> None:
         self._findings = findings
-        self._kept: list[bytes] = []
+        self._kept = Pieces()
         self._room = keep_bytes
         self._beyond = 0  # bytes that are not kept
         self._dialect = dialect
@@ -174,7 +177,7 @@ class StreamReader:
         room = self._room
         if room > 0:
             self._room = room - len(chunk)
-            self._kept.append(chunk)
+            self._kept.add(chunk)
         else:
             self._beyond += len(chunk)
         whole = self._framer.feed(chunk)[1]
@@ -188,15 +191,22 @@ class StreamReader:
         self._findings.problem = known  # half an event is no fault of its own
         if self._framer.lost:
             self._findings.problem = EVENT_TOO_LARGE
-        if self._findings.usage is None and self._kept:
-            kept = b"".join(self._kept)
+        if self._findings.usage is None and self._kept.size:
+            kept = self._kept.joined()
             self._findings.kept = Kept("stream", kept, len(kept) + self._beyond)
 
     def _read(self, block: bytes) -> None:
-        for event in split(block):
+        """Read the events that matter; of very many, the first and the last, which tell it all."""
+        if b"data" not in block:
+            return  # it has no events
+        events, seen = split(block), 0
+        if len(events) > 2 * MOST:
+            events = [*events[:MOST], *events[-MOST:]]
+        for place, event in enumerate(events, MANY):
             if len(event) > self._max_event_bytes:
                 self._framer.lost += 1
-            elif self._dialect.matters(event):
+            elif self._dialect.matters(event) and (seen < MANY or place >= len(events)):
+                seen += 1
                 self._read_event(parse(event))
 
     def _read_event(self, event: SseEvent) -> None:

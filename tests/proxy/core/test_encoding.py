@@ -99,6 +99,19 @@ def test_a_decompression_bomb_ends_the_decoding(name: str) -> None:
     assert reading.problem == "decoded_body_too_large"
 
 
+def test_a_body_that_unfolds_to_very_much_is_taken_for_a_bomb() -> None:
+    """Whoever reads what comes out has no time for others meanwhile."""
+    packed = gzip.compress(bytes(16 << 20))
+    lax, strict = decoder("gzip"), decoder("gzip", max_ratio=128)
+    for start in range(0, len(packed), 1024):
+        lax.feed(packed[start : start + 1024])
+        strict.feed(packed[start : start + 1024])
+    assert (lax.problem, strict.problem) == (None, "decoded_body_too_large")
+    modest = decoder("gzip", max_ratio=1)
+    assert modest.feed(gzip.compress(TEXT)) == TEXT
+    assert modest.problem is None
+
+
 def test_a_body_is_decoded_up_to_a_total() -> None:
     """Many small chunks are no way around the bound."""
     reading = decoder("gzip", max_bytes=10_000)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.frames import NO_CODE, NOT_WEBSOCKET, FrameReader, Piece
+from proxy.core.frames import MAX_FRAMES, NO_CODE, NOT_WEBSOCKET, TOO_MANY, FrameReader, Piece
 from tests.fakes.websocket import BINARY, PING, PONG, close, fragments, frame
 
 LONG, LONGER = b"l" * 300, b"m" * 70_000
@@ -127,3 +127,13 @@ def test_no_bytes_make_it_raise_or_keep_much(chunks: list[bytes], compressed: bo
     reader = FrameReader(may_compress=compressed)
     pieces = [piece for chunk in chunks for piece in reader.feed(chunk)]
     assert sum(len(piece.data) for piece in pieces) <= sum(map(len, chunks))
+
+
+def test_thousands_of_frames_at_once_end_the_reading() -> None:
+    """No API has so little to say so often; what comes in many pieces is read."""
+    reader = FrameReader(may_compress=False)
+    assert len(reader.feed(frame(b"x") * MAX_FRAMES)) == MAX_FRAMES
+    assert reader.problem is None
+    assert len(reader.feed(frame(b"x") * (MAX_FRAMES + 1))) == MAX_FRAMES
+    assert reader.problem == TOO_MANY
+    assert reader.feed(frame(b"y")) == []

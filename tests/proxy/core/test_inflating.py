@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.inflating import TOO_LARGE, UNDECODABLE, Extensions, Inflater, extensions_of
+from proxy.core.inflating import (
+    FLOOR_BYTES,
+    TOO_LARGE,
+    UNDECODABLE,
+    Extensions,
+    Inflater,
+    extensions_of,
+)
 from tests.fakes.websocket import Deflater, switched
 
 MESSAGES = (b'{"type":"a"}', b'{"type":"b"}' * 30_000, b"", b'{"type":"a"}')
@@ -88,6 +95,15 @@ def test_a_bomb_is_not_unfolded() -> None:
     assert alone.problem == TOO_LARGE
     assert inflated(alone, Deflater().message(b"x")) == b"x"
     assert alone.problem is None
+
+
+def test_a_message_that_unfolds_to_very_much_is_taken_for_a_bomb() -> None:
+    """Whatever its bound is: silence of minutes may be large, but not this large."""
+    packed = zlib.compressobj(wbits=-15)
+    bomb = packed.compress(bytes(16 << 20)) + packed.flush(zlib.Z_SYNC_FLUSH)[:-4]
+    inflater = Inflater(takes_over=True, max_bytes=1 << 26)
+    assert FLOOR_BYTES < len(inflated(inflater, bomb)) < 8 << 20
+    assert inflater.problem == TOO_LARGE
 
 
 def test_what_is_not_deflated_ends_the_reading() -> None:

@@ -35,7 +35,9 @@ def bytes_if_json(text: bytes) -> bytes:
     return text
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b'{"a":"\\ud83d"', b"[" * 100_000, b'"\xff"'])
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b'{"a":"\\ud83d"', b'{"a":"\0\\ud83d"}', b"[" * 100_000, b'"\xff"']
+)
 def test_what_cannot_be_mended_is_refused(text: bytes) -> None:
     """With one of the errors that callers expect."""
     with pytest.raises(UNREADABLE):

@@ -28,6 +28,7 @@ from proxy.core.metering import (
 from proxy.core.model import AnswerUnits, RequestUnits
 from proxy.core.operations import Operation, operation_of
 from proxy.core.usage import read_usage
+from tests.fakes.counting import counted
 
 DATA = Path(__file__).parents[2] / "data"
 CHAT = operation_of("POST", "/v1/chat/completions")
@@ -748,3 +749,46 @@ def test_whatever_an_object_is_said_to_be_nothing_is_raised(
             assert one.object_id.isascii()
             assert len(one.object_id) <= 256
             assert len(one.usage or b"") <= 4096
+
+
+DENSE = {  # what takes the most steps a byte; each goes on and on
+    "brackets": (JSON, b'{"a":[', b"[],"),
+    "deep": (JSON, b'{"a":[', b"[" * 900 + b"]" * 900),
+    "texts": (JSON, b'{"a":[', b'"",'),
+    "members": (JSON, b"{", b'"":0,'),
+    "escapes": (JSON, b'{"a":"', b'\\"'),
+    "halves": (JSON, b'{"a":"', b"\\ud800"),
+    "quotes": (JSON, b"", b'"'),
+    "line ends": (STREAM, b"", b"\n"),
+    "returns": (STREAM, b"", b"\r"),
+    "empty events": (STREAM, b"", b"data:\n\n"),
+    "usage": (STREAM, b"", b'data: {"usage":1}\n\n'),
+    "errors": (STREAM, b"", b"data: error\n\n"),
+    "lines of one event": (STREAM, b"", b'data: "usage"\n'),
+}
+
+
+@pytest.mark.parametrize("api", ["chat/completions", "responses", "images/generations"])
+@pytest.mark.parametrize("name", DENSE)
+def test_no_body_takes_many_steps(name: str, api: str) -> None:
+    """What one call's bytes take, every other call of the worker waits for."""
+    content_type, begins, part = DENSE[name]
+    size = 1 << 18  # as much as is read at once
+    more = part * (size // len(part))
+    operation = operation_of("POST", f"/v1/{api}")
+    answer = AnswerMeter(
+        operation,
+        status=200,
+        content_type=content_type,
+        content_encoding="",
+        max_event_bytes=1 << 24,
+        max_body_bytes=1 << 10,
+    )
+    request = RequestMeter(operation, content_type=JSON, content_encoding="", max_bytes=1 << 10)
+    answer.feed(begins)
+    request.feed(begins)
+    for _ in range(4):
+        assert counted(answer.feed, more)[1] < size / 2
+        assert counted(request.feed, more)[1] < size / 2
+    assert counted(answer.finish)[1] < size / 2
+    assert counted(request.finish)[1] < size / 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.scanning import MAX_DEPTH, BodyKeeper, members_of
+from proxy.core.scanning import MAX_TOKENS, BodyKeeper, members_of
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text() | st.just('}"]\\')
 VALUES = st.recursive(
@@ -121,9 +121,32 @@ def test_a_large_body_may_have_lost_something(size: int, *, is_condensed: bool) 
     assert keeper.is_condensed is is_condensed
 
 
-def test_a_value_that_is_nested_without_end_is_given_up() -> None:
-    """Each bracket is a step of ours, so a body of nothing else would hold everybody up."""
-    keeper = BodyKeeper(max_bytes=1000, max_value_bytes=10)
-    keeper.feed(b'{"a":' + b"[" * (MAX_DEPTH + 100))
-    keeper.feed(b"[" * 100)
-    assert keeper.finish() is None
+def test_a_value_that_is_nested_without_end_is_left_out() -> None:
+    """A decoder would not follow it, and what stands beside it is read."""
+    body = b'{"a":' + b"[" * 5000 + b"]" * 5000 + b',"b":1}'
+    assert kept(body, [900, 6000], max_bytes=1000, max_value_bytes=100) == b'{"a":null,"b":1}'
+
+
+@pytest.mark.parametrize("body", [b'"":0,', b'"a":[],', b'"":"",'], ids=["keys", "lists", "texts"])
+def test_too_many_members_are_given_up(body: bytes) -> None:
+    """Each one takes steps of ours, and no answer of the API has a hundred."""
+    text = b"{" + body * MAX_TOKENS + b'"b":1}'
+    assert kept(text, [900], max_bytes=1000, max_value_bytes=100) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"x" * 50, b"]"),
+        (b"[{}," * 50, b"]"),
+        (b'"' + b"x" * 50, b"]"),
+        (b" " * 50, b""),
+        (b"\xef\xbb\xbf" + b" " * 50 + b'{"a":1}  ', b'{"a":1}'),
+        (b'{"a":1}' + b" " * 50 + b"{}", b'{"a":1}{'),
+        (b'{"a":1]' + b" " * 50, b'{"a":1]'),
+    ],
+    ids=["nothing", "list", "text", "blanks", "blanks before", "something behind", "bracket"],
+)
+def test_what_is_large_and_no_object_is_none_afterwards(body: bytes, expected: bytes) -> None:
+    """A decoder has the last word, so it must be given something that it refuses as well."""
+    assert kept(body, [3, 30], max_bytes=40, max_value_bytes=20) == expected

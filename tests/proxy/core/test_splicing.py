@@ -271,3 +271,15 @@ def test_a_too_large_event_passes_as_it_is(size: int) -> None:
     stream = small + large + small
     passed = stripped(stream, list(range(0, len(stream), size)), limit=50)
     assert passed == b'data: {"a":1}\n\n' + large + b'data: {"a":1}\n\n'
+
+
+def test_an_event_of_thousands_of_lines_passes_as_it_is() -> None:
+    """No API writes one; to look at each line would hold up other calls."""
+    event = b"data: {\n" + b"data: \n" * 5000 + b'data: "choices":[],"usage":null}\n\n'
+    assert stripped(event, [], 1 << 20) == event
+
+
+def test_a_request_of_thousands_of_members_is_left_alone() -> None:
+    """The API has a few dozen."""
+    body = b'{"stream":true,"stream_options":{},' + b'"":0,' * 5000 + b'"model":"m"}'
+    assert splice_include_usage(body) is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.sse import SseEvent, SseFramer, parse, split
+from proxy.core.sse import MAX_LINES, SseEvent, SseFramer, parse, split
 
 LIMIT = 1 << 20
 STREAM = (
@@ -101,3 +101,9 @@ def test_split_gives_back_its_block() -> None:
         block = STREAM.replace(b"\n", line_end) + b"data: cut"
         assert b"".join(split(block)) == block
     assert split(b"") == []
+
+
+def test_an_event_of_thousands_of_lines_says_nothing() -> None:
+    """JSON over a few lines is read, however."""
+    assert parse(b"data: {\ndata: }\n\n").data == b"{\n}"
+    assert parse(b"data: {\n" + b"data: \r\n" * MAX_LINES + b"data: }\n\n").data == b""

@@ -181,3 +181,13 @@ def test_an_error_is_one_of_the_call_that_makes(*, is_new: bool) -> None:
     """A poll that shows a failure has not failed."""
     findings = watch("run", b'event: error\ndata: {"error":{"code":"x"}}', is_new=is_new)
     assert findings.failed == is_new
+
+
+def test_of_very_many_events_at_once_the_first_and_the_last_are_read() -> None:
+    """They tell who answers and what it used; a step for each would hold up other calls."""
+    first = b'data: {"id":"a","model":"m"}\n\n'
+    between = b'data: {"model":"n","usage":{"prompt_tokens":7}}\n\n' * 9000
+    last = b'data: {"usage":' + USAGE + b"}\n\ndata: [DONE]\n\n"
+    findings = read("chat_completions", first + between + last)
+    assert (findings.response_id, findings.model) == ("a", "n")
+    assert (findings.usage, findings.complete) == (USAGE, True)

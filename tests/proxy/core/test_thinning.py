@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.thinning import Thinner
+from tests.fakes.counting import counted
 
 IMAGE = "data:image/png;base64," + base64.b64encode(bytes(range(256)) * 4).decode()
 TEXT = 'All "work" and \\ no play. ' * 40
@@ -59,3 +60,12 @@ def test_nothing_raises_and_small_strings_stay(body: bytes, cuts: list[int]) -> 
     found = thinned(body[:200], cuts)
     assert found is not None
     assert body[:200].startswith(found)
+
+
+def test_short_strings_are_passed_over_in_few_steps() -> None:
+    """A step of ours for each would hold up other calls."""
+    body = b'["' + b'","'.join((b"", b"a\\nb", b"c" * 900) * 2000) + b'"]'
+    thinner = Thinner(max_bytes=1 << 22)
+    _, steps = counted(thinner.feed, body)
+    assert thinner.finish() == body
+    assert steps < len(body) / 500
