@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 STEP_BYTES = 65_536
-FLOOR_BYTES = 1 << 22  # of a message, of which no ratio is asked: silence unfolds to very much
+FLOOR_BYTES = 1 << 24  # of a message, of which no ratio is asked: silence unfolds to very much
 MAX_RATIO = 128
 UNDECODABLE = "undecodable_messages"
 TOO_LARGE = "inflated_message_too_large"
