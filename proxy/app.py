@@ -36,7 +36,7 @@ from proxy.health import PREFIX, Health, Snapshot
 from proxy.inquiring import Inquiries
 from proxy.journal import JournalWriter
 from proxy.listening import BACKLOG, open_sockets, raise_file_limit
-from proxy.memory import Tide, trim
+from proxy.memory import Tide, keep, trim
 from proxy.settings import Settings
 from proxy.tls import listening_context
 from proxy.upstreams import Contexts, Shared, Upstreams, request_plans
@@ -75,6 +75,7 @@ def run_worker(
         on_problem=lambda text: structlog.get_logger().error("journal problem", problem=text),
     )
     try:
+        keep()
         _, remark = raise_file_limit()
         if remark is not None:
             structlog.get_logger().warning("few connections", remark=remark)

@@ -1,8 +1,10 @@
-"""Give memory back to the system when many connections have gone.
+"""Memory that bodies and connections take: kept while there are calls, given back when they go.
 
-What they took is free for the next ones, but not for other programs: glibc keeps it until it is
-asked. It is asked when three quarters of the most connections there were have gone. (What stays
-beyond that are arenas of Python's own allocator in which something still lives.)
+By itself glibc returns the memory of every large piece of a body and asks for it again with the
+next one, which costs more than relaying it. It is told to keep a few megabytes. Those it keeps
+until it is asked, and so with what connections took: it is asked when three quarters of the most
+connections there were have gone. (What stays beyond that are arenas of Python's own allocator in
+which something still lives.)
 """
 
 import ctypes
@@ -10,6 +12,17 @@ import gc
 
 MANY = 500  # connections; below that there is nothing to gain
 LOOKS = 3
+KEPT_BYTES = 8 * 1024 * 1024  # at the end of the heap
+LARGE_BYTES = 4 * 1024 * 1024  # what gets a mapping of its own; pieces of bodies are smaller
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def keep() -> None:
+    """Keep some memory for the next pieces of bodies; without glibc nothing is done."""
+    choose = getattr(ctypes.CDLL(None), "mallopt", None)
+    if choose is not None:
+        choose(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        choose(_M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def trim() -> bool:
