@@ -23,6 +23,8 @@ from prove.upstream import Upstream
 
 CLIENTS = 24
 PAUSE_SECONDS = 0.4  # between two faults, on average
+LONG_RUN = 200  # faults
+OUTAGE_SECONDS = 300.0  # at most
 
 
 def main() -> int:
@@ -78,7 +80,9 @@ class Run:
                     try:
                         await self._do_faults(stage, chance)
                     finally:
-                        await stage.until(lambda: stage.postgres_up, "Postgres is back")
+                        await stage.until(
+                            lambda: stage.postgres_up, "Postgres is back", OUTAGE_SECONDS
+                        )
                         clients.stop()
                         await asyncio.wait([load], timeout=PATIENCE_SECONDS)
                 await self._settle(stage)
@@ -88,24 +92,36 @@ class Run:
     async def _do_faults(self, stage: Stage, chance: Random) -> None:
         possible = [fault for fault in FAULTS if self._options.only in fault.name]
         possible = [fault for fault in possible if stage.has_disk or not fault.needs_disk]
+        if self._options.faults < LONG_RUN:
+            possible = [fault for fault in possible if not fault.takes_minutes]
+        left = plan(possible, self._options.faults, chance)
         ends = time.monotonic() + (self._options.seconds or 10**9)
-        for number, fault in enumerate(plan(possible, self._options.faults, chance)):
+        number = 0
+        while left:
             await asyncio.sleep(chance.expovariate(1 / PAUSE_SECONDS))
             if time.monotonic() > ends:
                 return
-            if fault.needs_postgres:
-                await stage.until(lambda: stage.postgres_up, "Postgres is back")
+            fault = await self._next(stage, left)
+            number += 1
             now = time.strftime("%H:%M:%S")
-            print(f"{number + 1:5} {now} {fault.name}", flush=True)
+            print(f"{number:5} {now} {fault.name}", flush=True)
             with (self._directory / "log").open("a") as log:
-                log.write(f"--- {now} {number + 1} {fault.name}\n")
+                log.write(f"--- {now} {number} {fault.name}\n")
             try:
                 await fault.do(stage)
             except (AssertionError, OSError, TimeoutError) as exc:
-                self.troubles.append(f"{number + 1}, {fault.name}: {exc!r}")
+                self.troubles.append(f"{number}, {fault.name}: {exc!r}")
                 print(f"      {exc!r}", flush=True)
             else:
                 self.happened[fault.name] += 1
+
+    async def _next(self, stage: Stage, left: list[Fault]) -> Fault:
+        """Take the next fault; while Postgres is away, the next one that can do without it."""
+        for place, fault in enumerate(left):
+            if stage.postgres_up or not fault.needs_postgres:
+                return left.pop(place)
+        await stage.until(lambda: stage.postgres_up, "Postgres is back", OUTAGE_SECONDS)
+        return left.pop(0)
 
     async def _settle(self, stage: Stage) -> None:
         """Wait until all is recorded: a clean stop waits for it, as long as that takes."""

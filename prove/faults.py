@@ -14,7 +14,14 @@ from pathlib import Path
 
 import asyncpg
 
-from prove.journals import calls_of, copy_segments, last_of_the_dead, put_back, tear
+from prove.journals import (
+    calls_of,
+    copy_segments,
+    has_written,
+    last_of_the_dead,
+    put_back,
+    tear,
+)
 from prove.stage import PATIENCE_SECONDS, WORKERS, Stage, free_port, is_open
 from tests.fakes.serving import processes_of
 
@@ -29,9 +36,10 @@ class Fault:
 
     name: str
     do: Do
-    weight: int
+    weight: float
     needs_postgres: bool = True
     needs_disk: bool = False
+    takes_minutes: bool = False  # only in long runs
 
 
 async def kill_worker(stage: Stage) -> None:
@@ -100,8 +108,16 @@ async def replace(stage: Stage) -> None:
 
 async def outage(stage: Stage) -> None:
     """Stop Postgres for a while, in which other faults happen."""
+    await _away(stage, stage.chance.choice((1, 2, 4, 8, 20)))
+
+
+async def long_outage(stage: Stage) -> None:
+    """Stop Postgres for minutes, in which many other faults happen."""
+    await _away(stage, 120 + 60 * stage.chance.random())
+
+
+async def _away(stage: Stage, seconds: float) -> None:
     await stage.stop_postgres()
-    seconds = stage.chance.choice((1, 2, 4, 8, 20))
 
     async def end() -> None:
         await asyncio.sleep(seconds)
@@ -149,11 +165,13 @@ async def time_out(stage: Stage) -> None:
 
 
 async def fill_disk(stage: Stage) -> None:
-    """Fill the disk of the data directory for a while."""
+    """Fill the disk of the data directory for a while, and what room others make there, too."""
     failures = _failures(stage)
     ballast = stage.data / "ballast"
-    await asyncio.to_thread(_fill, ballast)
-    await asyncio.sleep(1 + stage.chance.random())
+    ends = asyncio.get_running_loop().time() + 1 + stage.chance.random()
+    while asyncio.get_running_loop().time() < ends:
+        await asyncio.to_thread(_fill, ballast)
+        await asyncio.sleep(0.01)
     ballast.unlink()
     await _mended(stage, failures)
 
@@ -180,10 +198,11 @@ async def tear_journal(stage: Stage) -> None:
     recorder = await stage.one_recorder()
     os.kill(recorder, signal.SIGSTOP)
     try:
-        segment: Path | None = None
-        while segment is None:  # some have written nothing yet
-            await stage.kill_worker(await stage.one_worker())
-            segment = await asyncio.to_thread(last_of_the_dead, stage.journal)
+        await stage.kill_worker(await _one_that_has_written(stage))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            # The last of its threads gives its lock back, a moment after the first one is gone.
+            while (segment := await asyncio.to_thread(last_of_the_dead, stage.journal)) is None:
+                await asyncio.sleep(0.02)
         torn = await asyncio.to_thread(tear, segment, stage.chance)
         stage.torn.update(() if torn is None else (torn,))
     finally:
@@ -265,6 +284,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("SIGTERM and start", restart, 5, needs_postgres=False),
     Fault("SIGHUP, all replaced", replace, 5, needs_postgres=False),
     Fault("Postgres stopped for a while", outage, 5),
+    Fault("Postgres stopped for minutes", long_outage, 0.5, takes_minutes=True),
     Fault("Postgres ends all connections", reset_database, 10),
     Fault("upstream resets all connections", reset_upstream, 8, needs_postgres=False),
     Fault("clients reset half of theirs", reset_clients, 8, needs_postgres=False),
@@ -304,6 +324,16 @@ async def _reset_timeout(stage: Stage) -> None:
             await asyncio.sleep(0.1)
 
 
+async def _one_that_has_written(stage: Stage) -> int:
+    """Return a worker that has a record in its journal: a new one has none for a while."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            found = [pid for pid in stage.workers() if has_written(stage.journal, pid)]
+            if found:
+                return stage.chance.choice(found)
+            await asyncio.sleep(0.02)
+
+
 def _failures(stage: Stage) -> int:
     return sum(one["journal_failures"] for one in stage.snapshots())
 
@@ -321,7 +351,7 @@ async def _mended(stage: Stage, before: int) -> None:
 
 
 def _fill(path: Path) -> None:
-    with path.open("wb", 0) as file:
+    with path.open("ab", 0) as file:
         size = 4 * len(_CHUNK)
         while size:
             try:

@@ -61,6 +61,13 @@ def last_of_the_dead(directory: Path) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
+def has_written(directory: Path, pid: int) -> bool:
+    """Tell whether a record of the worker with this process id is there."""
+    with suppress(FileNotFoundError):
+        return any(path.stat().st_size for path in directory.glob(f"*-{pid}-*.journal"))
+    return False
+
+
 def tear(path: Path, chance: Random) -> int | None:
     """Tear the end of a segment; return the call that has lost its closing by that.
 

@@ -71,10 +71,12 @@ class Stage:
         """Return the process ids of the workers."""
         return [pid for name, pid in self.members().items() if name.startswith("worker")]
 
-    async def until(self, true: Callable[[], Any], what: str) -> None:
+    async def until(
+        self, true: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS
+    ) -> None:
         """Wait until something is so; say what it was where it does not come."""
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(seconds):
                 while not true():
                     await asyncio.sleep(0.02)
         except TimeoutError:

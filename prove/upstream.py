@@ -52,7 +52,8 @@ class Upstream:
         busy = [number for number in self._links.values() if number is not None]
         self.cut.update(busy)
         for writer in tuple(self._links):
-            reset(writer)
+            if not writer.is_closing():
+                reset(writer)
         return len(busy)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

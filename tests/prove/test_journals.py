@@ -1,9 +1,17 @@
+import os
 from pathlib import Path
 from random import Random
 
 from msgspec.structs import replace
 
-from prove.journals import calls_of, copy_segments, last_of_the_dead, put_back, tear
+from prove.journals import (
+    calls_of,
+    copy_segments,
+    has_written,
+    last_of_the_dead,
+    put_back,
+    tear,
+)
 from proxy.core.model import Opening
 from proxy.core.records import pack, scan
 from proxy.journal import JournalWriter
@@ -57,3 +65,13 @@ def test_a_copy_is_put_back_under_a_name_that_is_free(tmp_path: Path) -> None:
     for path in source.iterdir():
         path.unlink()
     assert put_back(kept, source) == [segment]
+
+
+def test_a_worker_that_has_written_is_known_by_its_process_id(tmp_path: Path) -> None:
+    """One that was only just started has a segment, and nothing in it."""
+    journal = JournalWriter(tmp_path, name="worker-0")
+    assert not has_written(tmp_path, os.getpid())
+    journal.append(opening())
+    assert has_written(tmp_path, os.getpid())
+    assert not has_written(tmp_path, 1)
+    journal.close()
