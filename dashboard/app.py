@@ -23,7 +23,8 @@ from dashboard.passwords import password_hash
 from dashboard.queries import Ledger
 from dashboard.register import Register
 from dashboard.settings import Settings
-from dashboard.views import CLOCK, LEDGER, ZONES
+from dashboard.suggesting import Suggester
+from dashboard.views import CLOCK, LEDGER, SUGGESTER, ZONES
 
 STDIN = 0
 
@@ -56,6 +57,7 @@ def create_app(
     signon.add_sign_on(app, settings, clock=monotonic)
     app[SECURE] = settings.base_url.startswith("https:")
     app[ZONES] = {name: ZoneInfo(name) for name in sorted(available_timezones())}
+    app[SUGGESTER] = Suggester(app[LEDGER].names, clock=monotonic)
     app[live.WATCHER] = live.Watcher(app[LEDGER].watermark)
     app.on_shutdown.append(app[live.WATCHER].stop)
     for more in (exporting, administering, sharing, views, login, signon, live, statics):

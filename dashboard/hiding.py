@@ -16,18 +16,21 @@ _NAMING = ("user_id",)
 _TELLING = ("metadata", "attribution_problem")
 
 
-def demand_blind(wanted: Filter) -> None:
-    """Raise ParameterError for a question that would tell who somebody is."""
+def demand_blind(wanted: Filter, *, finds_users: bool) -> None:
+    """Raise ParameterError for a question that would tell who somebody is.
+
+    `finds_users`: whether the page lists users, by whose names it can be searched and sorted.
+    """
     reason = "this account sees pseudonyms, and cannot ask for a user"
     if wanted.users:
         raise ParameterError("user", reason)
     if wanted.metadata:
         raise ParameterError("metadata", reason)
-    if wanted.search:
+    if wanted.search and finds_users:
         raise ParameterError("search", reason)
     if wanted.after is not None and not _is_blind(wanted.after[0] or ""):
         raise ParameterError("after", reason)
-    if wanted.sort in {"name", "-name"}:
+    if wanted.sort in {"name", "-name"} and finds_users:
         raise ParameterError("sort", reason)
 
 
@@ -39,7 +42,7 @@ def _is_blind(place: str) -> bool:
 def hidden(report: Report, pseudonym: Callable[[str], str]) -> Report:
     """Return the report with pseudonyms for users."""
     tables = tuple(_hidden(table, report.filter, pseudonym) for table in report.tables)
-    return replace(report, tables=tables)
+    return replace(report, tables=tables, blind=True)
 
 
 def _hidden(table: Table, asked: Filter, pseudonym: Callable[[str], str]) -> Table:

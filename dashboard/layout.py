@@ -23,6 +23,7 @@ NAMELESS = {
     "service_tier": "(none)",
 }
 
+BY_CALL = frozenset({"calls", "exports"})  # pages that know of outcomes and metadata
 _SUMS = ("calls", "prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd")
 SHOWN: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("overview", "endpoints"): (
@@ -38,8 +39,8 @@ SHOWN: Mapping[tuple[str, str], tuple[str, ...]] = {
     ),
     ("user", "endpoints"): ("endpoint", "model", *_SUMS, "cost_share"),
     ("user", "calls"): (
-        *("created_at", "endpoint", "model", "service_tier", "outcome", "status"),
-        *("prompt_tokens", "completion_tokens", "cost_usd", "latency_ms"),
+        *("created_at", "endpoint", "model", "outcome", "status", "prompt_tokens"),
+        *("completion_tokens", "cost_usd", "latency_ms"),
     ),
     ("endpoints", "endpoints"): (
         *("endpoint", "calls", "users", "errors", "prompt_tokens", "cached_tokens"),
@@ -52,7 +53,7 @@ SHOWN: Mapping[tuple[str, str], tuple[str, ...]] = {
     ),
     ("calls", "calls"): (
         *("created_at", "user_id", "endpoint", "model", "outcome", "status"),
-        *("prompt_tokens", "cached_tokens", "completion_tokens", "cost_usd", "latency_ms"),
+        *("prompt_tokens", "completion_tokens", "cost_usd", "latency_ms"),
     ),
     ("daily", "days"): ("day", "calls", "users", *_SUMS[1:], "errors", "unpriced_calls"),
 }
@@ -111,9 +112,20 @@ class Grid:
 
 
 def address(page: str, wanted: Filter) -> str:
-    """Return the address of a page with a filter."""
-    query = wanted.query()
+    """Return the address of a page with a filter, less what that page does not know."""
+    query = _known(page, wanted).query()
     return f"/admin{page and '/'}{page}{query and '?'}{query}"
+
+
+def _known(page: str, wanted: Filter) -> Filter:
+    if page in BY_CALL:
+        return wanted if wanted.compare == "none" else wanted.with_(compare="none")
+    if wanted.by_call:
+        wanted = wanted.with_(outcomes=(), metadata=())
+    if page == "endpoint":  # how its calls ended is known of all of them alone
+        without = tuple(name for name in wanted.without if name == page)
+        return wanted.with_(users=(), models=(), tiers=(), without=without)
+    return wanted
 
 
 def grid(report: Report, name: str) -> Grid:
@@ -187,6 +199,8 @@ def _columns(page: str, table: Table) -> tuple[Column, ...]:
 def _head(report: Report, column: Column, *, sortable: bool) -> Head:
     default = SORTED.get(report.name)
     by_name = _BY_NAME.get(report.name) == column.name
+    if by_name and report.blind and column.name == "user_id":
+        default = None  # their order would tell who they are
     if not sortable or default is None or not (column.sortable or by_name):
         return Head(title=column.title, name=column.name, number=column.is_number)
     key = "name" if by_name else column.name
@@ -215,7 +229,7 @@ def _link(column: Column, row: Mapping[str, Value], report: Report) -> str | Non
         return address("calls", wanted.with_(range="custom", first=value, last=value))
     if column.name in {"created_at", "event_id"} and row.get("event_id"):
         return f"/admin/call?{urlencode({'call': str(row['event_id'])})}"
-    if column.name not in _PATHS:
+    if column.name not in _PATHS or (report.blind and column.name == "user_id" and value):
         return None
     field, page = _LISTS[column.name], _PATHS[column.name]
     if value is None:

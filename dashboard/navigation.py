@@ -3,14 +3,14 @@
 Every link is an address that holds all of the state, so that going back works, and sending it too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from dashboard import formatting
 from dashboard.filters import OUTCOMES, Filter
-from dashboard.layout import address
+from dashboard.layout import BY_CALL, address
 from dashboard.report import Report
 
 PAGES = (
@@ -24,7 +24,6 @@ PAGES = (
     ("exports", "Exports", "exports"),
 )
 PARENTS = {"user": "users", "endpoint": "endpoints", "call": "calls"}
-BY_CALL = frozenset({"calls", "exports"})  # pages that know of outcomes and metadata
 STREAMED = frozenset({"users", "calls"})
 UNRANGED = frozenset({"call", "pricing"})
 
@@ -129,13 +128,20 @@ def chips(report: Report) -> list[dict[str, str]]:
     return found
 
 
-def form(report: Report, options: dict[str, Sequence[str]]) -> dict[str, Any]:
+def form(report: Report, options: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return what the form for filters shows; its fields add to the filters in force."""
     wanted = report.filter
     by_call = report.name in BY_CALL
+    hidden = {"user", "metadata"} if report.blind else set()
     fixed = {"user": "user", "endpoint": "endpoint"}.get(report.name)
+    subject = [
+        pair
+        for pair in wanted.pairs()
+        if fixed is not None and (pair[0] == fixed or pair == ("without", fixed))
+    ]
     return {
         "path": path(report),
+        "cleared": f"{path(report)}{'?' if subject else ''}{urlencode(subject)}",
         "kept": _kept(wanted, less={"from", "to", "tz", "range", "compare", "after"}),
         "first": wanted.first.isoformat() if wanted.first and wanted.range == "custom" else "",
         "last": wanted.last.isoformat() if wanted.range == "custom" else "",
@@ -148,7 +154,7 @@ def form(report: Report, options: dict[str, Sequence[str]]) -> dict[str, Any]:
                 "options": options.get(name, ()),
             }
             for name, title, placeholder in _FIELDS
-            if (by_call or name != "metadata") and name != fixed
+            if (by_call or name != "metadata") and name != fixed and name not in hidden
         ],
         "outcomes": OUTCOMES if by_call else (),
         "comparisons": () if by_call else _COMPARISONS,
@@ -161,9 +167,11 @@ def kept_for_search(report: Report) -> list[tuple[str, str]]:
     return _kept(report.filter, less={"search", "after"})
 
 
-def downloads(report: Report) -> list[dict[str, str]]:
+def downloads(report: Report, *, may_export: bool) -> list[dict[str, str]]:
     """Return the files that hold what this page shows."""
     if report.name in {"exports", "call"} or not report.tables:
+        return []
+    if report.name in STREAMED and not may_export:
         return []
     wanted = report.filter.with_(after=None)
     if report.name in STREAMED:  # a file of these has one range
@@ -186,8 +194,8 @@ def downloads(report: Report) -> list[dict[str, str]]:
     ]
 
 
-def offers(report: Report) -> list[dict[str, Any]]:
-    """Return the files that can be had of the calls that the filter wants."""
+def offers(report: Report, *, may_export: bool) -> list[dict[str, Any]]:
+    """Return the files that can be had of the calls that the filter wants, and by this account."""
     query = carried(report, "exports").query()
     raw = _joined(query, ("dialect", "raw"))
     return [
@@ -218,15 +226,11 @@ def offers(report: Report) -> list[dict[str, Any]]:
                 "For FinOps tools: a line for each UTC day, user, endpoint, model and component.",
                 (("For machines", "/api/usage/export", _of_focus(report)),),
             ),
-            (
-                "By day",
-                "One line for each day.",
-                (
-                    ("For Excel", "/admin/daily.csv", _of_sums(report)),
-                    ("Raw", "/admin/daily.csv", _joined(_of_sums(report), ("dialect", "raw"))),
-                ),
-            ),
+            ("By day", "One line for each day.", _sums(report, "daily")),
+            ("By endpoint", "One line for each feature of yours.", _sums(report, "endpoints")),
+            ("By model", "One line for each model and service tier.", _sums(report, "models")),
         )
+        if may_export or all(where.startswith("/admin/") for _, where, _ in links)
     ]
 
 
@@ -237,8 +241,11 @@ def _of_focus(report: Report) -> str:
     return _joined(plain, ("format", "focus-1.2"), ("dialect", "raw"))
 
 
-def _of_sums(report: Report) -> str:
-    return carried(report, "daily").query()
+def _sums(report: Report, page: str) -> tuple[tuple[str, str, str], ...]:
+    """Return the links to the sums of a page, which whoever sees the page may have."""
+    query = carried(report, page).query()
+    where = f"/admin/{page}.csv"
+    return ("For Excel", where, query), ("Raw", where, _joined(query, ("dialect", "raw")))
 
 
 def json_twin(report: Report) -> str:

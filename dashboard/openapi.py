@@ -18,9 +18,11 @@ _FILTER: dict[str, tuple[str, dict[str, Any]]] = {
     "model": ("Only calls of this model; may be repeated.", _TEXT),
     "tier": ("Only calls of this service tier; may be repeated.", _TEXT),
     "without": ("Only calls that name none.", {"type": "string", "enum": list(get_args(Named))}),
-    "search": ("Only names in which this occurs, whatever its case.", _TEXT),
     "sort": ("A column; with a minus before it, the largest first.", _TEXT),
     "compare": ("Days to compare with.", {"type": "string", "enum": list(get_args(Compare))}),
+}
+_SEARCH: dict[str, tuple[str, dict[str, Any]]] = {
+    "search": ("Only names in which this occurs, whatever its case.", _TEXT),
 }
 _PAGING: dict[str, tuple[str, dict[str, Any]]] = {
     "size": ("Rows of a page.", {"type": "integer", "enum": list(SIZES)}),
@@ -45,10 +47,10 @@ _USER = {
     "schema": _TEXT,
 }
 _REPORTS = (
-    ("/api/usage/summary", "Sums of each user", _FILTER | _PAGING),
-    ("/api/usage/endpoint", "Sums of each endpoint", _FILTER),
+    ("/api/usage/summary", "Sums of each user", _FILTER | _SEARCH | _PAGING),
+    ("/api/usage/endpoint", "Sums of each endpoint", _FILTER | _SEARCH),
     ("/api/usage/daily", "Sums of each day", _FILTER),
-    ("/api/usage/model", "Sums of each model and service tier", _FILTER),
+    ("/api/usage/model", "Sums of each model and service tier", _FILTER | _SEARCH),
 )
 _ADMIN = (
     ("get", "/api/admin/tokens", "All tokens, without themselves"),
@@ -71,7 +73,7 @@ def document(*, version: str) -> str:
     one = _operation("Everything of one user", _FILTER)
     one["parameters"].insert(0, _USER)
     paths["/api/usage/user/{user_id}"] = {"get": one}
-    files = _FILTER | _CALLS | _DIALECT
+    files = _FILTER | _SEARCH | _CALLS | _DIALECT
     paths["/api/usage/export"] = {
         "get": _operation("Every call, or FOCUS 1.2", files | _FORMAT, form="text/csv")
     }

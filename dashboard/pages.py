@@ -4,7 +4,7 @@ Templates are read once, when this is imported; whoever changes one starts the d
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from importlib.resources import files
 from typing import Any
@@ -21,10 +21,12 @@ from dashboard.report import Report, Value
 from dashboard.roles import Viewer
 from dashboard.statics import asset
 
+NO_OPTIONS: Mapping[str, Sequence[str]] = {}
 _LISTS = {"users": "users", "endpoints": "endpoints", "models": "models", "daily": "days"}
 _NOTHING = {
     "users": "No user made a call in these days.",
     "calls": "No call of these days matches. Take a filter away, or choose more days.",
+    "narrowed": "Nothing of these days matches. Take a filter away, or choose more days.",
 }
 _SEARCHES = {
     "users": ("User contains…", "Search users"),
@@ -34,12 +36,12 @@ _SEARCHES = {
 }
 
 
-def page(report: Report, viewer: Viewer) -> str:
-    """Return a report as HTML."""
+def page(report: Report, viewer: Viewer, options: Mapping[str, Sequence[str]] = NO_OPTIONS) -> str:
+    """Return a report as HTML; `options` are what the fields of its filter suggest."""
     name = f"{report.name}.html" if report.name in _OWN else "listing.html"
     if report.name in {"user", "endpoint"}:
         name = "one.html"
-    context = _frame(report, viewer) | _CONTEXTS.get(report.name, _of_list)(report)
+    context = _frame(report, viewer, options) | _CONTEXTS.get(report.name, _of_list)(report)
     return _templates.get_template(name).render(context)
 
 
@@ -49,12 +51,16 @@ def own_page(report: Report) -> str:
     tables = []
     for table in report.tables:
         columns = [column for column in table.columns if column.name in wanted]
-        rows = [*table.records(), *([table.total() | {"day": "Total", "endpoint": "Total"}])]
-        shown = [[_told(row[column.name]) for column in columns] for row in rows]
-        tables.append({"title": table.title, "columns": columns, "rows": shown})
+        total = table.total() | {"day": "Total", "endpoint": "Total"}
+        *shown, foot = (
+            [_told(row[column.name]) for column in columns] for row in (*table.records(), total)
+        )
+        tables.append({"title": table.title, "columns": columns, "rows": shown, "foot": foot})
+    asked = report.filter
     return _templates.get_template("own.html").render(
         {"title": report.title, "tables": tables, "style": asset("dashboard.css")}
-        | {"zone": report.filter.zone.key, "first": report.filter.first, "last": report.filter.last}
+        | {"items": glance.strip(report, "days")[:4], "chart": _chart(report, by=None)}
+        | {"zone": asked.zone.key, "span": formatting.span(asked.first, asked.last)}
     )
 
 
@@ -90,7 +96,7 @@ def message_page(message: str, *, heading: str = "This cannot be shown") -> str:
     )
 
 
-def _frame(report: Report, viewer: Viewer) -> dict[str, Any]:
+def _frame(report: Report, viewer: Viewer, options: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return what every page is told."""
     wanted, fresh = report.filter, report.freshness
     newest = fresh.newest_call
@@ -118,7 +124,7 @@ def _frame(report: Report, viewer: Viewer) -> dict[str, Any]:
         "presets": navigation.presets(report),
         "steps": navigation.steps(report),
         "chips": navigation.chips(report),
-        "downloads": navigation.downloads(report) if viewer.may_export else [],
+        "downloads": navigation.downloads(report, may_export=viewer.may_export),
         "json": navigation.json_twin(report),
         "newest": newest
         and {"machine": newest.isoformat(), "text": formatting.moment(newest, wanted.zone)},
@@ -126,7 +132,10 @@ def _frame(report: Report, viewer: Viewer) -> dict[str, Any]:
             "machine": fresh.as_of.isoformat(),
             "text": formatting.moment(fresh.as_of, wanted.zone),
         },
-        **navigation.form(report, {}),
+        "offers": navigation.offers(report, may_export=viewer.may_export)
+        if report.name == "exports"
+        else [],
+        **navigation.form(report, options),
     }
 
 
@@ -148,11 +157,12 @@ def _of_overview(report: Report) -> dict[str, Any]:
 
 def _of_list(report: Report) -> dict[str, Any]:
     name = report.tables[0].name
-    words = _SEARCHES.get(report.name)
+    hides = report.blind and report.name in navigation.STREAMED
+    words = None if hides else _SEARCHES.get(report.name)
     searched = words and {"words": words[0], "title": words[1], "value": report.filter.search or ""}
     return {
         "main": grid(report, name),
-        "nothing": _NOTHING.get(report.name, ""),
+        "nothing": _NOTHING["narrowed"] if report.filter.chips() else _NOTHING.get(name, ""),
         "searched": searched,
         "kept_search": navigation.kept_for_search(report),
         "strip_items": glance.strip(report, name) if report.name in _LISTS else [],
@@ -176,7 +186,11 @@ def _of_one(report: Report) -> dict[str, Any]:
     return {
         "strip_items": glance.strip(report, "days"),
         "chart": _chart(report, by=None),
-        "grids": [grid(report, table.name) for table in report.tables if table.name != "days"],
+        "grids": [
+            grid(report, table.name)
+            for table in sorted(report.tables, key=lambda table: table.name == "users")
+            if table.name != "days"
+        ],
         "links": {"calls": address("calls", report.filter.with_(compare="none"))},
     }
 
@@ -194,10 +208,6 @@ def _of_pricing(report: Report) -> dict[str, Any]:
     }
 
 
-def _of_exports(report: Report) -> dict[str, Any]:
-    return {"offers": navigation.offers(report)}  # whoever may not export is told so when asking
-
-
 _OWN = frozenset({"overview", "models", "pricing", "call", "exports"})
 _CONTEXTS: Mapping[str, Callable[[Report], dict[str, Any]]] = {
     "overview": _of_overview,
@@ -205,7 +215,7 @@ _CONTEXTS: Mapping[str, Callable[[Report], dict[str, Any]]] = {
     "user": _of_one,
     "endpoint": _of_one,
     "pricing": _of_pricing,
-    "exports": _of_exports,
+    "exports": lambda _: {},
     "call": deriving.story,
 }
 

@@ -30,6 +30,7 @@ STATEMENT_SECONDS = 10.0
 EXPORT_SECONDS = 600.0
 IDLE_SECONDS = 60.0
 FEW_DAYS = 45  # up to which single days are read sooner than spans by endpoint and model
+NAMED_SINCE = timedelta(days=31)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -68,6 +69,13 @@ class Ledger:
             if row is None:
                 return None, 0, None, None
             return row["last_call"], row["calls"], row["total_tokens"], row["cost_usd"]
+
+    async def names(self, *, at_most: int) -> dict[str, tuple[str, ...]]:
+        """Return what a filter may be about, by parameter; of each the most frequent."""
+        async with self.snapshot() as snapshot:
+            if snapshot.newest_call is None:
+                return {}
+            return await snapshot.names(snapshot.newest_call - NAMED_SINCE, at_most=at_most)
 
     async def stats(self, at: datetime) -> Stats:
         """Return the sums of today, of this month and of all time, as of one moment."""
@@ -284,6 +292,11 @@ class Snapshot:
                 raise
             raise TooSlowError if isinstance(exc, TimeoutError) else _unavailable(exc) from exc
         return int(said.rpartition(" ")[2])
+
+    async def names(self, since: datetime, *, at_most: int) -> dict[str, tuple[str, ...]]:
+        """Return the names that calls since then have, by parameter."""
+        rows = await self._fetch(selects.NAMES, since, at_most)
+        return {row["kind"]: tuple(row["names"]) for row in rows}
 
     async def prices(self) -> Sequence[Row]:
         """Return every unit price of every catalogue that a row was priced with."""

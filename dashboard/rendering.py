@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, datetime
 from decimal import Decimal
@@ -71,9 +72,9 @@ def to_csv(table: Table, *, raw: bool = False) -> str:
     return text.getvalue() if raw else "\ufeff" + text.getvalue()
 
 
-def to_html(report: Report, viewer: Viewer) -> str:
+def to_html(report: Report, viewer: Viewer, options: Mapping[str, Sequence[str]]) -> str:
     """Return a report as a page."""
-    return pages.page(report, viewer)
+    return pages.page(report, viewer, options)
 
 
 def own_page(report: Report) -> str:

@@ -81,6 +81,7 @@ class Report:
     filter: Filter
     freshness: Freshness
     tables: tuple[Table, ...]
+    blind: bool = False  # whether users are pseudonyms, which lead nowhere
 
     def table(self, name: str) -> Table:
         """Return a table by its name; KeyError: the report has none of it."""

@@ -476,3 +476,44 @@ SELECT catalog_version, price_id, component, list_unit_price
 FROM prices
 ORDER BY catalog_version DESC, price_id, component
 """
+
+# What a filter may be about: whom and what the newest calls name, and the endpoints and models of a
+# month. Names that are long or cannot stand in a field are left out, and there are at most so many.
+NAMES = """
+WITH newest AS MATERIALIZED (
+    SELECT user_id, metadata
+    FROM calls
+    WHERE created_at >= $1::timestamptz
+    ORDER BY created_at DESC
+    LIMIT 1000
+),
+named (kind, name, calls) AS (
+    SELECT 'user', user_id, count(*)
+    FROM newest
+    GROUP BY user_id
+    UNION ALL
+    SELECT 'metadata', member.key || '=' || member.value, count(*)
+    FROM newest
+    CROSS JOIN LATERAL jsonb_each_text(metadata) AS member (key, value)
+    GROUP BY member.key, member.value
+    UNION ALL
+    SELECT 'endpoint', endpoint, sum(calls)
+    FROM days
+    WHERE day >= $1::date
+    GROUP BY endpoint
+    UNION ALL
+    SELECT 'model', model, sum(calls)
+    FROM days
+    WHERE day >= $1::date
+    GROUP BY model
+),
+ranked AS (
+    SELECT kind, name, row_number() OVER (PARTITION BY kind ORDER BY calls DESC, name) AS place
+    FROM named
+    WHERE length(name) <= 64 AND name !~ '[[:cntrl:]]'
+)
+SELECT kind, array_agg(name ORDER BY name) AS names
+FROM ranked
+WHERE place <= $2
+GROUP BY kind
+"""

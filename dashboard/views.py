@@ -20,9 +20,11 @@ from dashboard.queries import Ledger
 from dashboard.report import Report, Table
 from dashboard.reporting import Reporter
 from dashboard.signing import pseudonym
+from dashboard.suggesting import Names, Suggester
 
 LEDGER = web.AppKey("ledger", Ledger)
 CLOCK: web.AppKey[Callable[[], datetime]] = web.AppKey("clock")
+SUGGESTER = web.AppKey("suggester", Suggester)
 ZONES: web.AppKey[Mapping[str, ZoneInfo]] = web.AppKey("zones")
 
 OWN_PARAMETERS = frozenset({"dialect", "table", "call"})  # of the view, not the filter
@@ -32,11 +34,12 @@ FORMS = {"": "html", ".json": "json", ".csv": "csv"}
 _BY_CALL = dict.fromkeys(
     ("outcome", "metadata"), "sums know nothing of it; calls and their exports can be filtered"
 )
+_LISTING_USERS = ("/admin/users", "/admin/calls", "/api/usage/summary")  # by their search
 _WHOLE = _BY_CALL | dict.fromkeys(("after", "size"), "there is but one page of this")
 _OF_ENDPOINT = dict.fromkeys(
     ("tier", "user", "model"), "how calls of an endpoint ended is not known by it"
 )
-_OVERVIEW = _WHOLE | dict.fromkeys(("search",), "expected on the pages that list something")
+_UNSEARCHED = _WHOLE | dict.fromkeys(("search",), "expected on the pages that list something")
 
 routes = web.RouteTableDef()
 Answer = Callable[[Reporter, Filter, web.Request], Awaitable[Report]]
@@ -86,7 +89,7 @@ async def asking(
             refused=refused,
         )
         if not request[VIEWER].sees_users:
-            demand_blind(wanted)
+            demand_blind(wanted, finds_users=request.path.startswith(_LISTING_USERS))
         yield wanted, Reporter(snapshot, now=now)
 
 
@@ -98,12 +101,15 @@ def answering(question: "Question", form: str) -> Handler:
         columns, refused = question.columns, question.refused
         async with asking(request, columns=columns, refused=refused) as (wanted, reporter):
             report = await question.answer(reporter, wanted, request)
-        return rendered(request, report, form, raw=raw)
+        options = await request.app[SUGGESTER].names() if form == "html" else {}
+        return rendered(request, report, form, raw=raw, options=options)
 
     return handler
 
 
-def rendered(request: web.Request, report: Report, form: str, *, raw: bool) -> web.Response:
+def rendered(
+    request: web.Request, report: Report, form: str, *, raw: bool, options: Names
+) -> web.Response:
     """Return a report in the form that was asked for, and as far as the viewer may see it."""
     viewer = request[VIEWER]
     if not viewer.sees_users:
@@ -120,7 +126,7 @@ def rendered(request: web.Request, report: Report, form: str, *, raw: bool) -> w
             charset="utf-8",
             headers={"Content-Disposition": f'attachment; filename="{name}"'},
         )
-    return web.Response(text=rendering.to_html(report, viewer), content_type="text/html")
+    return web.Response(text=rendering.to_html(report, viewer, options), content_type="text/html")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,14 +140,18 @@ class Question:
 
 
 QUESTIONS = (
-    Question(path="/admin", answer=lambda ask, wanted, _: ask.overview(wanted), refused=_OVERVIEW),
+    Question(
+        path="/admin", answer=lambda ask, wanted, _: ask.overview(wanted), refused=_UNSEARCHED
+    ),
     Question(
         path="/admin/users",
         answer=lambda ask, wanted, _: ask.users(wanted),
         columns=tables.SORTABLE,
         refused=_BY_CALL,
     ),
-    Question(path="/admin/user", answer=lambda ask, wanted, _: ask.user(wanted), refused=_WHOLE),
+    Question(
+        path="/admin/user", answer=lambda ask, wanted, _: ask.user(wanted), refused=_UNSEARCHED
+    ),
     Question(
         path="/admin/endpoints",
         answer=lambda ask, wanted, _: ask.endpoints(wanted),
@@ -151,7 +161,7 @@ QUESTIONS = (
     Question(
         path="/admin/endpoint",
         answer=lambda ask, wanted, _: ask.endpoint(wanted),
-        refused=_WHOLE | _OF_ENDPOINT,
+        refused=_UNSEARCHED | _OF_ENDPOINT,
     ),
     Question(
         path="/admin/models",
@@ -163,7 +173,7 @@ QUESTIONS = (
         path="/admin/daily",
         answer=lambda ask, wanted, _: ask.daily(wanted),
         columns=tables.SORTABLE,
-        refused=_WHOLE,
+        refused=_UNSEARCHED,
     ),
     Question(
         path="/admin/calls",
@@ -186,7 +196,7 @@ QUESTIONS = (
 _OF_USER = Question(
     path="/api/usage/user/{user_id}",
     answer=lambda ask, wanted, _: ask.user(wanted),
-    refused=_WHOLE,
+    refused=_UNSEARCHED,
 )
 
 # The usage API: the same questions, in JSON by themselves.

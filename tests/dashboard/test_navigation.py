@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -75,18 +76,30 @@ def test_the_form_offers_what_its_page_understands(page: str, *, offered: bool) 
 
 def test_files_hold_what_the_page_shows() -> None:
     """The same address with another ending."""
-    found = navigation.downloads(_users(sort="-calls"))
+    found = navigation.downloads(_users(sort="-calls"), may_export=True)
     assert [item["href"] for item in found] == [
         "/admin/users.csv?sort=-calls",
         "/admin/users.csv?sort=-calls&dialect=raw",
     ]
     assert navigation.json_twin(_users()) == "/admin/users.json"
-    assert navigation.downloads(report("call", calls("call", {}))) == []
+    assert navigation.downloads(report("call", calls("call", {})), may_export=True) == []
+    assert navigation.downloads(_users(), may_export=False) == []
 
 
 def test_exports_offer_users_calls_and_days() -> None:
     """Each for people and for machines, with the filter."""
-    offers = navigation.offers(report("exports", asked=ASKED.with_(metadata=(("a", "b"),))))
+    asked = report("exports", asked=ASKED.with_(metadata=(("a", "b"),)))
+    offers = navigation.offers(asked, may_export=True)
     links = [link["href"] for offer in offers for link in offer["links"]]
     assert "/api/usage/export?metadata=a%3Db" in links
     assert "/admin/daily.csv" in links
+    given = navigation.offers(asked, may_export=False)
+    assert [offer["title"] for offer in given] == ["By day", "By endpoint", "By model"]
+
+
+def test_a_form_for_those_who_see_no_users_asks_for_none() -> None:
+    """Nor for metadata, which may name them; what it suggests is what it asks for."""
+    names = {"user": ("ada",), "endpoint": ("hint",)}
+    form = navigation.form(replace(report("calls"), blind=True), names)
+    assert [field["name"] for field in form["fields"]] == ["endpoint", "model"]
+    assert [field["options"] for field in form["fields"]] == [("hint",), ()]

@@ -97,7 +97,7 @@ def test_whatever_begins_a_formula_is_defused(first: str) -> None:
 def test_what_is_shown_cannot_become_markup() -> None:
     """Text is text."""
     table = replace(TABLE, rows=(("<script>", None, 1),), title="<script>")
-    page = rendering.to_html(replace(REPORT, title="<script>", tables=(table,)), ADA)
+    page = rendering.to_html(replace(REPORT, title="<script>", tables=(table,)), ADA, {})
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "<script>" not in rendering.message_page("<script>")
