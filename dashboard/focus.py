@@ -29,6 +29,7 @@ _UNIT = """
         ) THEN 'Tokens'
         WHEN component = 'character' THEN 'Characters'
         WHEN component LIKE '%second%' THEN 'Seconds'
+        WHEN component LIKE '%/minute%' THEN 'Minutes'
         WHEN component LIKE 'image/%' THEN 'Images'
         ELSE 'Requests'
     END

@@ -97,23 +97,28 @@ class Session:
         if self._meter is None or len(self._open) >= MAX_OPEN or begun.response_id in self._open:
             return
         name = DIALECTS[self._account.operation.name].operation_name
-        opening = self._opening_of(session, name)
+        opening = self._opening_of(session, name, begun.request_model)
         self._open[begun.response_id] = _Turn(opening, begun.model, self._books.now_ns())
         self._books.journal.append(opening)
 
     def _bill(self, billed: Billed, session: Opening) -> None:
         turn = self._open.pop(billed.seen.response_id or "", None)
-        opening = turn.opening if turn else self._opening_of(session, billed.operation_name)
+        opening = turn.opening if turn else None
+        if opening is None:
+            opening = self._opening_of(session, billed.operation_name, billed.request_model)
         if billed.user or billed.metadata:
             opening = _attributed(opening, billed)
         outcome = Outcome.UPSTREAM_ERROR if billed.seen.failed else Outcome.OK
         self._write(opening, billed.seen, outcome, turn.began_ns if turn else None)
 
-    def _opening_of(self, session: Opening, operation_name: str) -> Opening:
+    def _opening_of(
+        self, session: Opening, operation_name: str, request_model: str | None
+    ) -> Opening:
         return msgspec.structs.replace(
             session,
             event_id=self._books.new_id(),
             operation_name=operation_name,
+            request_model=request_model or session.request_model,
             request_bytes=None,  # a response over WebSocket has no request of its own
         )
 

@@ -32,6 +32,7 @@ class Dialect:
     tells_session: frozenset[bytes] = frozenset()
     wraps: frozenset[bytes] = frozenset()  # events that hold an event of something delegated
     decides: bytes = b""  # one of those
+    asks: bytes = b""  # what a client asks for a response with, where that names a model
 
     def matters(self, start: bytes) -> bool:
         """Say no only where the first bytes of an event show that nothing is to be found in it."""
@@ -71,6 +72,7 @@ DIALECTS: Mapping[str, Dialect] = {  # by the operation that opens the session
     "responses.connect": Dialect(
         operation_name="responses",
         ends=_TERMINAL,
+        asks=b"response.create",
     ),
     "realtime.translations.connect": Dialect(
         operation_name="",

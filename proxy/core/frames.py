@@ -31,6 +31,16 @@ class Piece(NamedTuple):
     data: bytes  # as they came, masked or not
     compressed: bool
     ends: bool  # the message ends here
+    mask: bytes = b""  # as it lies on these bytes; empty: they are not masked
+
+    @property
+    def plain(self) -> bytes:
+        """The bytes without their mask (RFC 6455 section 5.3)."""
+        if not self.mask:
+            return self.data
+        size = len(self.data)
+        key = (self.mask * (size // 4 + 1))[:size]
+        return (int.from_bytes(self.data) ^ int.from_bytes(key)).to_bytes(size)
 
 
 class FrameReader:
@@ -43,6 +53,7 @@ class FrameReader:
         "_final",
         "_in_message",
         "_left",
+        "_mask",
         "_masked",
         "_may_compress",
         "_opcode",
@@ -55,6 +66,7 @@ class FrameReader:
         self._masked = _MASKED if is_masked else 0
         self._may_compress = may_compress
         self._carry = b""  # of a head
+        self._mask = b""  # of the frame, from the next byte on
         self._left = -1  # payload bytes of the frame that are still to come; -1: between frames
         self._opcode = _CONTINUATION  # of the frame
         self._final = False  # the frame
@@ -97,6 +109,7 @@ class FrameReader:
         self._carry = b""
         if not self._begin(head[0], head[1], _length(head)):
             self.problem = NOT_WEBSOCKET
+        self._mask = head[size - 4 : size] if self._masked else b""
         return used
 
     def _begin(self, first: int, second: int, length: int) -> bool:
@@ -124,7 +137,10 @@ class FrameReader:
         if ended:
             self._left = -1
         if self._opcode not in _CONTROLS:
-            pieces.append(Piece(payload, self._compressed, ended and self._final))
+            mask = self._mask
+            pieces.append(Piece(payload, self._compressed, ended and self._final, mask))
+            if mask and (turned := len(payload) % 4):
+                self._mask = mask[turned:] + mask[:turned]
             return
         self._control += payload
         if not ended:

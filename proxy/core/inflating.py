@@ -23,6 +23,7 @@ _RAW = -15  # without a header; a window of any size that the sender may use
 _FIELD = re.compile(rb"(?im)^sec-websocket-extensions:[ \t]*([^\r\n]*)")
 _NAME = "permessage-deflate"
 _FRESH = "server_no_context_takeover"
+_CLIENT_FRESH = "client_no_context_takeover"
 
 
 class Extensions(NamedTuple):
@@ -31,6 +32,7 @@ class Extensions(NamedTuple):
     deflates: bool = False
     takes_over: bool = True  # a message may refer to those before it
     unknown: bool = False  # something else, which may mean anything
+    client_takes_over: bool = True  # the same of what the client says
 
 
 def extensions_of(head: bytes) -> Extensions:
@@ -46,7 +48,11 @@ def extensions_of(head: bytes) -> Extensions:
     (name, *terms), *others = listed
     if name != _NAME or others:
         return Extensions(unknown=True)
-    return Extensions(deflates=True, takes_over=_FRESH not in terms)
+    return Extensions(
+        deflates=True,
+        takes_over=_FRESH not in terms,
+        client_takes_over=_CLIENT_FRESH not in terms,
+    )
 
 
 class Inflater:

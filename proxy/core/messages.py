@@ -30,12 +30,17 @@ class MessageReader:
     )
 
     def __init__(
-        self, extensions: Extensions, *, max_bytes: int, matters: Callable[[bytes], bool]
+        self,
+        extensions: Extensions,
+        *,
+        max_bytes: int,
+        matters: Callable[[bytes], bool],
+        is_masked: bool = False,
     ) -> None:
-        self._frames = FrameReader(may_compress=extensions.deflates)
-        self._inflater = Inflater(
-            takes_over=extensions.takes_over, max_bytes=INFLATED_FACTOR * max_bytes
-        )
+        """Take what the handshake agreed on, and whether it is what a client says."""
+        self._frames = FrameReader(may_compress=extensions.deflates, is_masked=is_masked)
+        takes_over = extensions.client_takes_over if is_masked else extensions.takes_over
+        self._inflater = Inflater(takes_over=takes_over, max_bytes=INFLATED_FACTOR * max_bytes)
         self._max_bytes = max_bytes
         self._matters = matters
         self._kept = bytearray()
@@ -79,11 +84,11 @@ class MessageReader:
 
     def _parts(self, piece: Piece) -> Iterable[bytes]:
         if not piece.compressed:
-            return (piece.data,)
+            return (piece.plain,)
         return self._inflated(piece)
 
     def _inflated(self, piece: Piece) -> Iterable[bytes]:
-        yield from self._inflater.feed(piece.data, ends=piece.ends)
+        yield from self._inflater.feed(piece.plain, ends=piece.ends)
         if self._inflater.problem is not None:
             self._lost = self._inflater.problem
             self._skip()

@@ -1,9 +1,10 @@
 """Read from a WebSocket what was billed in it: `feed(chunk)` tells at once, `finish()` the rest.
 
 A session is no charge of its own: each response in it is one, and each transcription of what was
-said into it, by a model of its own. Usage is in what the upstream says last of them, so only that
-direction is read. Prompts, transcripts and answers are passed over. Nothing here raises into the
-relay: what cannot be read becomes the session's problem, because something may have been missed.
+said into it, by a model of its own. Usage is in what the upstream says last of them; of the client
+no more is read than the models that it asks for. Prompts, transcripts and answers are passed over.
+Nothing here raises into the relay: what cannot be read becomes the session's problem, because
+something may have been missed.
 """
 
 from collections import deque
@@ -14,7 +15,7 @@ import msgspec
 from proxy.core.counting import NONE, UNREAD, tools_used
 from proxy.core.dialects import TOOL_EVENTS, Dialect
 from proxy.core.findings import Findings, Members, name_of, read_members, text_of
-from proxy.core.frames import FrameReader
+from proxy.core.hearing import ClientReader
 from proxy.core.inflating import Extensions
 from proxy.core.mending import UNREADABLE, read
 from proxy.core.messages import MessageReader
@@ -31,6 +32,7 @@ class Begun(msgspec.Struct, frozen=True, gc=False):
 
     response_id: str
     model: str | None
+    request_model: str | None = None
 
 
 class Billed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -40,6 +42,7 @@ class Billed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     seen: Observation
     user: str | None = None
     metadata: dict[str, Any] | None = None
+    request_model: str | None = None
 
 
 TRANSCRIPTION = "realtime.transcription"
@@ -83,9 +86,10 @@ _read_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class SessionMeter:
-    """Reads what the upstream says in one session; of the client, whether it closed it first."""
+    """Reads what the upstream says in one session; of the client, what `hearing` tells."""
 
     __slots__ = (
+        "_begun",
         "_client",
         "_client_closed",
         "_dialect",
@@ -105,7 +109,8 @@ class SessionMeter:
         self._messages = MessageReader(
             extensions, max_bytes=max_event_bytes, matters=dialect.matters
         )
-        self._client = FrameReader(may_compress=extensions.deflates, is_masked=True)
+        self._client = ClientReader(dialect.asks, extensions, max_bytes=max_event_bytes)
+        self._begun: str | None = None  # the last response
         self._client_closed = False  # before the upstream did
         self._id: str | None = None
         self._model: str | None = None
@@ -129,10 +134,10 @@ class SessionMeter:
         return found
 
     def feed_client(self, chunk: bytes) -> None:
-        """Look for a close frame in what the client says."""
+        """Look for requests in what the client says, and for a close frame."""
         if self._messages.close_code is None:
             self._client.feed(chunk)
-            self._client_closed = self._client.close_code is not None
+            self._client_closed = self._client.has_closed
 
     def finish(self) -> Observation:
         """Return what is known of the session itself."""
@@ -170,6 +175,7 @@ class SessionMeter:
             errors = Findings()
             errors.note_error(read_members(message))
             self._error_type = errors.error_type
+            self._client.next_model()  # to that request this is the answer
         elif kind in dialect.tells_session:
             self._note_session(_read_session(_object(event.session)))
             if bytes(event.usage).startswith(b"{"):
@@ -177,7 +183,9 @@ class SessionMeter:
         elif kind and kind == dialect.begins:
             begun = read_members(_object(event.response))
             if (response_id := name_of(begun.id)) is not None:
-                found.append(Begun(response_id, name_of(begun.model) or self._default_model))
+                asked, self._begun = self._client.next_model(), response_id
+                model = name_of(begun.model) or self._default_model
+                found.append(Begun(response_id, model, asked))
         elif kind in dialect.ends:
             self._note_response(_object(event.response), found)
         elif kind and kind == dialect.transcribes:
@@ -205,6 +213,8 @@ class SessionMeter:
             return
         if findings.response_id is not None:
             self._over.append(findings.response_id)
+        asked = None if findings.response_id == self._begun else self._client.next_model()
+        self._begun = None
         metadata = _object(echo.metadata)
         found.append(
             Billed(
@@ -223,6 +233,7 @@ class SessionMeter:
                 ),
                 user=text_of(echo.safety_identifier) or text_of(echo.user),
                 metadata=read(_read_object, metadata) if metadata != _NO_OBJECT else None,
+                request_model=asked,
             )
         )
 

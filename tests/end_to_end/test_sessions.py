@@ -280,6 +280,7 @@ async def test_the_official_client_makes_responses_over_a_websocket(
     assert sorted(row["user_id"] for row in made) == ["ada", "bob"]
     for row in made:
         assert (row["model"], row["service_tier"]) == ("gpt-5.4-mini-2026-03-17", "default")
+        assert row["request_model"] == "gpt-5.4-mini"
         # (1000 × 0.75 + 100 × 4.5) / 1,000,000
         assert (row["cost_usd"], row["tool_cost_usd"]) == (Decimal("0.0012"), 0)
         assert (row["endpoint"], row["api_path"]) == ("tutor", "/v1/responses")

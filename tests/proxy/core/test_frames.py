@@ -55,6 +55,30 @@ def test_any_chunking_gives_the_same_messages(cuts: list[int]) -> None:
     assert reader.close_code == 1001
 
 
+MASK = bytes.fromhex("a1b2c3d4")
+MASKED = b"".join(
+    (
+        frame(b"one", mask=MASK),
+        frame(b"", mask=bytes(4)),
+        frame(b"tw", final=False, mask=MASK),
+        frame(b"oooo", 0, mask=bytes.fromhex("01020304")),
+        frame(LONGER, mask=MASK),
+        close(1000),
+    )
+)
+
+
+@given(st.lists(st.integers(0, len(MASKED)), max_size=30))
+def test_a_mask_is_taken_off(cuts: list[int]) -> None:
+    """Each frame has its own, which goes on where a piece has ended."""
+    edges = [0, *sorted(cuts), len(MASKED)]
+    reader = FrameReader(may_compress=False, is_masked=True)
+    pieces = [p for start, end in pairwise(edges) for p in reader.feed(MASKED[start:end])]
+    plain = [piece._replace(data=piece.plain) for piece in pieces]
+    assert messages(plain) == [b"one", b"", b"twoooo", LONGER]
+    assert Piece(b"as it is", compressed=False, ends=True).plain == b"as it is"
+
+
 def test_a_message_ends_with_the_last_byte_of_its_last_frame() -> None:
     """Also where that frame is empty and ends a chunk."""
     reader = FrameReader(may_compress=False)

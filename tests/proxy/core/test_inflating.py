@@ -37,7 +37,7 @@ def inflated(inflater: Inflater, data: bytes) -> bytes:
                 b"Sec-WebSocket-Extensions: permessage-deflate ; client_no_context_takeover;"
                 b" server_no_context_takeover\r\n"
             ),
-            Extensions(deflates=True, takes_over=False),
+            Extensions(deflates=True, takes_over=False, client_takes_over=False),
         ),
         (b"Sec-WebSocket-Extensions: permessage-deflate, x-odd\r\n", Extensions(unknown=True)),
         (b"Sec-WebSocket-Extensions: x-\xff\r\n", Extensions(unknown=True)),

@@ -166,6 +166,33 @@ def test_responses_over_a_websocket_are_responses() -> None:
     assert session == Observation()
 
 
+def ask(model: str | None, kind: str = "response.create") -> bytes:
+    """Return what a client says to have a response made."""
+    told = {"type": kind, "input": "Hello"} | ({} if model is None else {"model": model})
+    return frame(json.dumps(told).encode(), mask=b"\x01\x02\x03\x04")
+
+
+def asked(session: SessionMeter, **members: Any) -> list[str | None]:
+    """Return which models were asked for, as told when this event comes."""
+    return [found.request_model for found in session.feed(event(**members))]
+
+
+def test_each_response_has_the_model_that_was_asked_for() -> None:
+    """In the order of the requests; one that is refused is answered by an error."""
+    session = meter(RESPONSES)
+    for model in ("a", None, "refused", "c", "d"):
+        session.feed_client(ask(model) + ask("other", "response.cancel"))
+    first, last = {"id": "resp_1", "usage": USAGE}, {"id": "resp_4", "usage": USAGE}
+    assert asked(session, type="response.created", response=first) == ["a"]
+    assert asked(session, type="response.completed", response=first) == [None]
+    assert asked(session, type="response.created", response={"id": "resp_2"}) == [None]
+    assert asked(session, type="response.failed", response={"id": "resp_2"}) == [None]
+    assert asked(session, type="error", error={"code": "odd"}) == []
+    assert asked(session, type="response.created", response={"id": "resp_3"}) == ["c"]
+    assert asked(session, type="response.completed", response=last) == ["d"]
+    assert asked(session, type="response.created", response={"id": "resp_5"}) == [None]
+
+
 @pytest.mark.parametrize(
     ("kind", "failed"), [("response.incomplete", False), ("response.failed", True)]
 )
