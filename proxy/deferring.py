@@ -152,6 +152,12 @@ DELETE FROM deferred_object
 WHERE noted_at < now() - interval '30 days' AND (charged <> 'open' OR maker IS NULL)
 """
 
+_OPEN = """
+SELECT count(*)
+FROM deferred_object
+WHERE charged = 'open' AND maker IS NOT NULL
+"""
+
 _encode = msgspec.msgpack.Encoder().encode
 _read_parts = msgspec.msgpack.Decoder(tuple[Sighting, ...]).decode
 _read_line = msgspec.msgpack.Decoder(Sighting).decode
@@ -214,6 +220,11 @@ async def settle(
 async def forget(connection: asyncpg.Connection) -> None:
     """Drop what is of no use any more: charged long ago, or made by nobody that was seen."""
     await connection.execute(_FORGET)
+
+
+async def open_objects(connection: asyncpg.Connection) -> int:
+    """Return how many objects were made here and not seen done: what they cost is not known yet."""
+    return int(await connection.fetchval(_OPEN))
 
 
 async def _charge_lines(

@@ -46,6 +46,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     abandoned: int = 0
     abandoned_completed: int = 0
     abandoned_cut: int = 0
+    estimates_waiting: int = 0
+    estimates: int = 0
+    estimates_given_up: int = 0
+    estimate_seconds: float = 0.0
 
 
 class Health:
@@ -180,6 +184,7 @@ _RECORDER = {
     "lag_bytes": "Bytes of journal not yet in the ledger.",
     "lag_seconds": "Seconds since everything was in the ledger.",
     "open_calls": "Calls that have begun and not ended.",
+    "open_objects": "Objects made here that nobody has seen done: their cost is not known yet.",
     "prices_problem": "1 while the pricing file cannot be used; the last prices are kept.",
     "refused": "Rows that Postgres refused.",
     "rows": "Rows inserted since the recorder's start.",
@@ -203,6 +208,13 @@ _COUNTERS: tuple[_Reading, ...] = (
         "Calls whose client hung up and that a bound, the upstream or a stop ended.",
         lambda s: s.abandoned_cut,
     ),
+    ("estimates", "Calls without usage that were counted.", lambda s: s.estimates),
+    (
+        "estimates_given_up",
+        "Calls without usage that could not be counted, or not in time.",
+        lambda s: s.estimates_given_up,
+    ),
+    ("estimate_seconds", "Time that estimates took, summed.", lambda s: s.estimate_seconds),
     ("journal_records", "Records written to the journal.", lambda s: s.journal_records),
     ("journal_failures", "Journal writes that failed.", lambda s: s.journal_failures),
     ("journal_lost_records", "Records that were given up.", lambda s: s.journal_lost),
@@ -210,6 +222,11 @@ _COUNTERS: tuple[_Reading, ...] = (
 _GAUGES: tuple[_Reading, ...] = (
     ("calls_in_flight", "Calls under way.", lambda s: s.in_flight),
     ("abandoned_calls", "Calls that are read on for nobody.", lambda s: s.abandoned),
+    (
+        "estimates_waiting",
+        "Calls without usage that wait to be counted.",
+        lambda s: s.estimates_waiting,
+    ),
     (
         "journal_waiting_writes",
         "Journal writes that wait for the disk.",

@@ -25,6 +25,7 @@ class State(msgspec.Struct):
     backlog_seconds: float = 0.0  # age of the oldest call on its way to the ledger
     journal_bytes: int = 0  # on disk, what is in the ledger and not cleared away included
     open_calls: int = 0
+    open_objects: int = 0  # made here, billed when they are done, and not seen done
     rows: int = 0
     rows_per_second: float = 0.0  # since the last time
     unpriced: int = 0  # rows whose usage is known and whose cost is not, or not all of it

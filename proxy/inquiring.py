@@ -58,7 +58,17 @@ class _Ticket:
 
     done: Done | None
     size: int
+    since: float
     timer: Cancellable | None = field(default=None)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has become of questions so far."""
+
+    made: int = 0  # estimates
+    given_up: int = 0  # questions: beyond a bound, too late, or the process has failed
+    seconds: float = 0.0  # from the questions to their estimates, summed
 
 
 class Inquiries:
@@ -80,6 +90,7 @@ class Inquiries:
         self._consultant = _Consultant(command, answer_seconds)
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self.counts = Counts()
         self.answered = asyncio.Event()  # set while no question waits for its answer
         self.answered.set()
 
@@ -87,13 +98,13 @@ class Inquiries:
         """Have `done` called with an estimate, after so many seconds with an empty one."""
         packed = _encode(question)
         if self._stopped:
-            done(Estimate(note=STOPPED))
+            self._give_up(done, STOPPED)
             return
         size = self._size + len(packed)
         if len(self._tickets) >= MAX_WAITING or size > MAX_WAITING_BYTES:
-            done(Estimate(note=BUSY))
+            self._give_up(done, BUSY)
             return
-        ticket = _Ticket(done, len(packed))
+        ticket = _Ticket(done, len(packed), time.monotonic())
         ticket.timer = self._call_later(seconds, lambda: self._tell(ticket, Estimate(note=LATE)))
         self._tickets.add(ticket)
         self.answered.clear()
@@ -102,6 +113,11 @@ class Inquiries:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="estimates", daemon=True)
             self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Return how many questions wait for their answer."""
+        return len(self._tickets)
 
     def stop(self) -> None:
         """Give up what still waits; the process ends."""
@@ -116,6 +132,10 @@ class Inquiries:
         if self._thread is not None:
             self._thread.join(END_SECONDS)
 
+    def _give_up(self, done: Done, note: str) -> None:
+        self.counts.given_up += 1
+        done(Estimate(note=note))
+
     def _tell(self, ticket: _Ticket, estimate: Estimate) -> None:
         """Hand an estimate over, once."""
         done, ticket.done = ticket.done, None
@@ -127,6 +147,11 @@ class Inquiries:
             self.answered.set()
         if ticket.timer is not None:
             ticket.timer.cancel()
+        if estimate.input_tokens is None and estimate.output_tokens is None:
+            self.counts.given_up += 1
+        else:
+            self.counts.made += 1
+            self.counts.seconds += time.monotonic() - ticket.since
         done(estimate)
 
     def _work(self) -> None:

@@ -236,6 +236,10 @@ class Ledger:
         await self._run(deferring.forget)
         await self._run(claiming.forget)
 
+    async def open_objects(self) -> int:
+        """Return how many objects were made here whose cost is not in the ledger yet."""
+        return await self._run(deferring.open_objects)
+
     async def store_prices(self, catalog_version: str, rates: Iterable[PriceRate]) -> None:
         """Keep the rates of a price catalogue, so that a cost can be made again by hand."""
         known = {(rate.price_id, rate.component): rate.list_unit_price for rate in rates}

@@ -41,6 +41,7 @@ AHEAD_SECONDS = 0.01  # into an insert; what is sent has been encoded by then
 SAVE_SECONDS = 1.0
 BEAT_SECONDS = 1.0
 LOOK_SECONDS = 1.0  # at the pricing file
+COUNT_SECONDS = 15.0  # between two counts of what is not settled yet
 FOLD_SECONDS = 60.0  # between two looks for days that are over
 CHECK_SECONDS = 86_400.0  # between two checks of the sums
 FIRST_CHECK_SECONDS = 300.0  # after the start
@@ -112,7 +113,7 @@ class Recorder:
         self._partitions_on: date | None = None
         self._save_problem: str | None = None
         self._caught_up = self._saved = self._looked = time.monotonic()
-        self._fold_at = self._looked
+        self._fold_at = self._count_at = self._looked
 
     async def run(self) -> None:
         """Record until told to stop; raise DatabaseError where the database refuses to begin."""
@@ -164,6 +165,7 @@ class Recorder:
             self._caught_up = time.monotonic()
             self._oldest = None
             await self._fold()
+            await self._count_open()
             if self._is_time_to_save():
                 await self._save()
         return batch
@@ -304,6 +306,14 @@ class Recorder:
         with contextlib.suppress(DatabaseError):  # whoever inserts next will notice
             folded = await self._ledger.fold_span()
         self._fold_at = time.monotonic() + (FOLD_SECONDS if folded is None else 0)
+
+    async def _count_open(self) -> None:
+        """Count, now and then, what is billed when it is done and was not seen done."""
+        if time.monotonic() < self._count_at:
+            return
+        with contextlib.suppress(DatabaseError):  # as above
+            self.state.open_objects = await self._ledger.open_objects()
+        self._count_at = time.monotonic() + COUNT_SECONDS
 
     async def _insert(
         self, rows: Sequence[LedgerRow], values: Columns | None = None

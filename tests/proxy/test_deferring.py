@@ -343,6 +343,7 @@ async def test_what_is_not_charged_yet_is_in_sight(
     await settle(ledger, done(), done("run_3", "run", state="failed", seen=()))
     found = await reader.fetch("SELECT object_id, kind, state, user_id FROM open_objects")
     assert [tuple(row) for row in found] == [("run_2", "run", "queued", "ada")]
+    assert await ledger.open_objects() == 1
 
 
 async def test_the_last_word_about_a_state_is_the_end(

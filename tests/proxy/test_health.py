@@ -86,6 +86,8 @@ async def test_metrics_count_the_calls_of_all_workers(tmp_path: Path) -> None:
         assert b"\r\nContent-Type: text/plain; version=0.0.4" in head
         assert b'openai_meter_calls_total{outcome="ok",worker="w"} 1.0\n' in body
         assert b'openai_meter_calls_in_flight{worker="w"} 0.0\n' in body
+        assert b'openai_meter_estimates_waiting{worker="w"} 0.0\n' in body
+        assert b'openai_meter_estimates_given_up_total{worker="w"} 0.0\n' in body
 
 
 async def test_metrics_tell_what_the_recorder_says(tmp_path: Path) -> None:

@@ -133,3 +133,20 @@ async def test_asking_takes_no_time() -> None:
             longest = max(longest, time.perf_counter() - began)
         assert (await told).input_tokens == 220_001
         assert longest < 1.0  # generous: other work may run on this machine
+
+
+async def test_what_became_of_questions_is_counted() -> None:
+    """Made, given up, and how long it took; what waits is seen."""
+    async with inquiries() as asked, asyncio.timeout(60):
+        told = [ask(asked) for _ in range(inquiring.MAX_WAITING + 1)]
+        assert asked.waiting == inquiring.MAX_WAITING
+        await asyncio.gather(*told)
+        assert asked.waiting == 0
+        assert (asked.counts.made, asked.counts.given_up) == (inquiring.MAX_WAITING, 1)
+        assert asked.counts.seconds > 0
+    async with inquiries("pass") as asked, asyncio.timeout(60):
+        await ask(asked)
+        assert (asked.counts.made, asked.counts.given_up) == (0, 1)
+        asked.stop()
+        await ask(asked)
+        assert asked.counts.given_up == 2

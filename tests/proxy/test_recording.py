@@ -316,6 +316,17 @@ async def test_what_was_made_is_charged_when_it_is_seen_done(
     assert [row["cost_usd"] for row in rows if row["cost_usd"]] == [COST]
 
 
+async def test_what_was_not_seen_done_is_counted(
+    tmp_path: Path, database: str, prices: PriceFile, journal: JournalWriter
+) -> None:
+    """For whoever watches: it costs something, and nobody knows how much."""
+    journal.append_many([_later(number, is_new=True, state="queued") for number in (1, 2)])
+    end = _later(1, state="completed", usage=USAGE)
+    journal.append(replace(end, opening=opening(3)))
+    async with recorder_at_work(tmp_path, database, prices) as recorder:
+        await until(lambda: recorder.state.open_objects == 1)
+
+
 async def test_a_charge_that_the_database_refuses_holds_up_nobody(
     tmp_path: Path, database: str, prices: PriceFile, journal: JournalWriter
 ) -> None:

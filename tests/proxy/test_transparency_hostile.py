@@ -22,6 +22,7 @@ from proxy.core.metering import FAULT
 from proxy.pricefile import load_price_book
 from proxy.resources import resource
 from tests.fakes.relay import Running, Wire, running_worker
+from tests.fakes.running import metering
 from tests.fakes.upstream import Call, Upstream
 from tests.proxy.test_transparency_streams import peak_megabytes, worker_process
 
@@ -326,3 +327,76 @@ async def test_memory_is_bounded_whatever_is_said(tmp_path: Path, name: str) -> 
         assert upstream.calls[-1].body == sent
         assert peak_megabytes(pid) - before < 60
         await wire.close()
+
+
+_REST = b'"completion_tokens":3,"total_tokens":8'
+_FIVE = b'"prompt_tokens":5,' + _REST
+_REPORTED, _REFUSED = ("reported", "0.000002550000"), ("unavailable", None)
+USAGES = {  # what an answer says of its usage, and what the row says: the source, the cost
+    "negative": (b'"prompt_tokens":-5,' + _REST, _REFUSED),
+    "negative part": (_FIVE + b',"prompt_tokens_details":{"cached_tokens":-9}', _REFUSED),
+    "part above the whole": (
+        _FIVE + b',"prompt_tokens_details":{"cached_tokens":9}',
+        ("reported", None),
+    ),
+    "details in a list": (_FIVE + b',"prompt_tokens_details":[7]', _REFUSED),
+    "half a token": (b'"prompt_tokens":5.5,' + _REST, _REFUSED),
+    "1e308": (b'"prompt_tokens":1e308,' + _REST, _REFUSED),
+    "1e400": (b'"prompt_tokens":1e400,' + _REST, _REFUSED),
+    "10**400": (b'"prompt_tokens":1' + b"0" * 400 + b"," + _REST, _REFUSED),
+    "2**63": (b'"prompt_tokens":9223372036854775808,' + _REST, _REFUSED),
+    "text": (b'"prompt_tokens":"5",' + _REST, _REFUSED),
+    "boolean": (b'"prompt_tokens":true,' + _REST, _REFUSED),
+    "null": (b'"prompt_tokens":null,"completion_tokens":null', _REFUSED),
+    "nested": (b'"prompt_tokens":{"a":[1]},' + _REST, _REFUSED),
+    "nothing": (b"", _REFUSED),
+    "NaN": (b'"prompt_tokens":NaN,' + _REST, ("estimated", "0.000001200000")),
+    "told twice": (b'"prompt_tokens":7,' + _FIVE, _REPORTED),
+    "NUL": (_FIVE + b',"x":"a\\u0000b"', _REPORTED),
+    "half a character": (_FIVE + b',"x":"\\ud800"', _REPORTED),
+    "no UTF-8": (_FIVE + b',"x":"\xff"', _REFUSED),
+    "large": (_FIVE + b',"x":"' + b"x" * 200_000 + b'"', _REPORTED),
+    "deep": (_FIVE + b',"x":' + b"[" * 900 + b"]" * 900, _REPORTED),
+    "tier": (_FIVE + b'},"service_tier":"warp","x":{', ("reported", None)),
+    "tier of a wrong type": (_FIVE + b'},"service_tier":[7],"x":{', _REPORTED),
+    "usage twice": (b'"prompt_tokens":-1},"usage":{' + _FIVE, _REPORTED),
+    "model": (_FIVE + b'},"model":"no-such-model","x":{', _REPORTED),
+    "model of a wrong type": (_FIVE + b'},"model":["gpt-4o"],"x":{', _REPORTED),
+    "names with NUL": (_FIVE + b'},"model":"a\\u0000","id":"\\u0000","x":{', _REPORTED),
+    "names too long": (
+        _FIVE + b'},"model":"' + b"m" * 9000 + b'","id":"' + b"i" * 9000 + b'","x":{',
+        _REPORTED,
+    ),
+}
+
+
+async def test_whatever_usage_is_said_to_be_there_is_a_row(tmp_path: Path, database: str) -> None:
+    """Postgres takes it; what is no count is flagged with its cost unknown, never 0."""
+    bodies = {
+        name: b'{"id":"c","model":"gpt-4o-mini","usage":{' + usage + b"}}"
+        for name, (usage, _) in USAGES.items()
+    }
+    waiting = list(bodies.values())
+
+    async def script(call: Call) -> None:
+        body = waiting.pop(0)
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nx-request-id: r\xff\r\n"
+        await call.send(head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    asked = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}'
+    async with Upstream(script) as upstream, metering(tmp_path, upstream.url, database) as meter:
+        for name, body in bodies.items():
+            wire = await Wire.to(meter.port)
+            await wire.send(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Meter-User: %b\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (name.encode(), len(asked), asked)
+            )
+            assert (await wire.answer())[1] == body
+            await wire.close()
+        rows = {row["user_id"]: row for row in await meter.rows(len(bodies))}
+    for name, (_, (source, cost)) in USAGES.items():
+        row = rows[name]
+        told = None if row["cost_usd"] is None else str(row["cost_usd"])
+        assert (name, row["usage_source"], told) == (name, source, cost)
+        flagged = row["usage_problem"] or row["unpriced_reason"]
+        assert bool(flagged) == (source != "reported" or cost is None)
