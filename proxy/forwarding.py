@@ -30,6 +30,7 @@ from proxy.realtime import Session
 from proxy.replies import error_answer
 from proxy.upstream import Pool, UpstreamLink
 
+JOINED_BYTES = 16_384  # of a body behind its head: beyond that a copy costs more than a second part
 HALF_CLOSED_SECONDS = 1.5  # how long a client that closed its half may wait for a first byte
 _INVITATION = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -63,6 +64,7 @@ class Exchange:
     _held: Pieces | None = None
     _invited = False  # the client was told to go on, so the upstream need not say it
     _last_part: bytes | None = None  # what waits for the closing
+    _last_rest = b""  # and what follows it
     _up: UpstreamLink | None = None
     _up_since = 0.0
     _spliced = False
@@ -393,14 +395,13 @@ class Exchange:
 
     def answer(self, head: AnswerHead | None, raw: bytes, body: bytes, *, done: bool) -> None:
         """Pass the next part of the answer on, then look at it; the last part waits for us."""
-        account = self._account
+        account, rest = self._account, b""
         if head is not None:
-            raw = self._answer_begins(head, raw, body, done=done)
+            raw, rest = self._answer_begins(head, raw, body, done=done)
         elif self._reframed is not None:
             raw = self._reframed.part(body, done=done)
         if not done:
-            if raw:
-                self._link.write(raw)
+            self._send_down(raw, rest)
             account.answer_part(body)
             return
         self._up = None
@@ -408,8 +409,15 @@ class Exchange:
             account.answer_part(body)
         else:
             account.answer_whole(body)
-        self._last_part = raw
+        self._last_part, self._last_rest = raw, rest
         account.close_then(self._deliver)
+
+    def _send_down(self, data: bytes, rest: bytes) -> None:
+        """Write to the client; what follows is sent with it, without a copy."""
+        if data:
+            self._link.write(data)
+        if rest:
+            self._link.write(rest)
 
     def _deliver(self) -> None:
         """Send the last part: the closing is written."""
@@ -417,12 +425,16 @@ class Exchange:
         link = self._link
         if link.exchange is not self:
             return  # the client has left meanwhile
-        if out:
-            link.write(out)
+        self._send_down(out or b"", self._last_rest)
         link.finished(close=self._close_after)
 
-    def _answer_begins(self, head: AnswerHead, raw: bytes, body: bytes, *, done: bool) -> bytes:
-        """Return the head for the client with the first part, and settle how the rest goes down."""
+    def _answer_begins(
+        self, head: AnswerHead, raw: bytes, body: bytes, *, done: bool
+    ) -> tuple[bytes, bytes]:
+        """Return the head for the client and the first part, and settle how the rest goes down.
+
+        A small part is joined to the head, and nothing follows it.
+        """
         self._account.answer_begins(head)
         self.answering = True
         link, minor_version = self._link, self._request.plan.line.minor_version
@@ -438,6 +450,7 @@ class Exchange:
             self._close_after = True
         if self._reframed is not None:
             raw = self._reframed.part(body, done=done)
-        return with_head(
-            head, self._reframed, raw, close=self._close_after, minor_version=minor_version
-        )
+        rest = raw if len(raw) > JOINED_BYTES else b""
+        part = b"" if rest else raw
+        close, reframed_body = self._close_after, self._reframed
+        return with_head(head, reframed_body, part, close=close, minor_version=minor_version), rest
