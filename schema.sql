@@ -1990,6 +1990,7 @@ CREATE TABLE IF NOT EXISTS deferred_object (
     seen bytea,
     charged text NOT NULL,
     noted_at timestamptz NOT NULL DEFAULT now(),
+    asked_seconds integer,
     PRIMARY KEY (upstream, object_id),
 
     CONSTRAINT charged_is_known CHECK (
@@ -2008,6 +2009,10 @@ CREATE TABLE IF NOT EXISTS deferred_object (
     )
 );
 
+-- Ledgers from before the extension of a video was told from the whole.
+ALTER TABLE deferred_object
+    ADD COLUMN IF NOT EXISTS asked_seconds integer;
+
 COMMENT ON TABLE deferred_object IS
     'What is billed when it is done: who made it, how it ended, and how it was charged.';
 COMMENT ON COLUMN deferred_object.maker IS
@@ -2016,6 +2021,9 @@ COMMENT ON COLUMN deferred_object.lines IS
     'How many lines of a batch''s output have a usage: with fewer of them it is not charged by line.';
 COMMENT ON COLUMN deferred_object.seen IS
     'Its usage, as the recorder has noted it.';
+
+COMMENT ON COLUMN deferred_object.asked_seconds IS
+    'Of a video that is extended: how many seconds are new. Its end tells the length of the whole.';
 
 -- "Whose output is this file?"
 CREATE INDEX IF NOT EXISTS deferred_object_of_file

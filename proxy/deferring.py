@@ -17,24 +17,33 @@ import msgspec
 
 from proxy.claiming import claim_uses
 from proxy.core.model import Correction, LedgerRow, Lines, Opening, Sighting
-from proxy.core.settling import Noted, containers_of, merged, taken_back, with_containers
+from proxy.core.settling import (
+    Noted,
+    containers_of,
+    extended,
+    merged,
+    taken_back,
+    with_containers,
+)
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('openai-meter deferred objects', 0))"
 
 _NOTE = """
 INSERT INTO deferred_object AS kept (
     upstream, object_id, kind, maker, made_at, tier, state, is_over, file_id, endpoint, lines,
-    seen, charged
+    seen, charged, asked_seconds
 )
 SELECT *  -- what unnest makes of the parameters, in the order of the columns above
 FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::uuid[], $5::timestamptz[], $6::text[], $7::text[],
-    $8::boolean[], $9::text[], $10::text[], $11::integer[], $12::bytea[], $13::text[]
+    $8::boolean[], $9::text[], $10::text[], $11::integer[], $12::bytea[], $13::text[],
+    $14::integer[]
 )
 ON CONFLICT (upstream, object_id) DO UPDATE SET
     maker = coalesce(kept.maker, excluded.maker),
     made_at = coalesce(kept.made_at, excluded.made_at),
     tier = coalesce(kept.tier, excluded.tier),
+    asked_seconds = coalesce(kept.asked_seconds, excluded.asked_seconds),
     state = CASE WHEN kept.is_over THEN kept.state ELSE coalesce(excluded.state, kept.state) END,
     is_over = kept.is_over OR excluded.is_over,
     file_id = coalesce(kept.file_id, excluded.file_id),
@@ -70,6 +79,7 @@ WHERE (object.upstream, object.object_id) IN (SELECT * FROM unnest($1::text[], $
 _WHOLE = """
 SELECT
     object.upstream, object.object_id, object.seen, object.tier, object.endpoint AS asked,
+    object.asked_seconds,
     call.event_id, call.user_id, call.endpoint, call.api_path, call.operation_name,
     call.request_model, call.metadata, call.attribution_problem, call.upstream_name
 FROM deferred_object AS object
@@ -209,9 +219,9 @@ async def settle(
         rows += by_lines.rows
         back += by_lines.taken_back
     for found in await connection.fetch(_WHOLE, *keys):
-        due = Due(
-            maker=_maker(found), object_id=found["object_id"], parts=_read_parts(found["seen"])
-        )
+        maker, seen = _maker(found), _read_parts(found["seen"])
+        parts = tuple(extended(maker, part, found["asked_seconds"]) for part in seen)
+        due = Due(maker=maker, object_id=found["object_id"], parts=parts)
         rows += await _priced(connection, due, price)
         await connection.execute(_MARK, found["upstream"], found["object_id"], "whole")
     return Settled(rows=tuple(rows), taken_back=tuple(back))
@@ -302,6 +312,7 @@ def _values(notes: Sequence[Noted]) -> list[list[object]]:
         [note.lines for note in notes],
         [_encode(note.seen) if note.seen else None for note in notes],
         [_charged(note) for note in notes],
+        [note.asked_seconds for note in notes],
     ]
 
 

@@ -18,11 +18,17 @@ from proxy.core.sse import BOM
 
 TOO_LARGE = "body_too_large"
 FORM_FIELDS = frozenset(
-    (b"model", b"stream", b"user", b"safety_identifier", b"n", b"size", b"quality")
+    (b"model", b"stream", b"user", b"safety_identifier", b"n", b"size", b"quality", b"seconds")
 )
 SPEECH = "audio.speech"
 HEARERS = {"audio.transcriptions", "audio.translations"}  # of a file whose length may be billed
-BILLED_BY_UNITS = {SPEECH, "images.generations", "images.edits", "images.variations"}
+BILLED_BY_UNITS = {
+    SPEECH,
+    "images.generations",
+    "images.edits",
+    "images.variations",
+    "videos.extensions",
+}
 MAX_WORD = 32
 SOONEST = "soonest"
 MAX_COUNT_DIGITS = 4
@@ -66,13 +72,14 @@ class _BackgroundOptions(msgspec.Struct):
 
 
 class _Asked(msgspec.Struct):
-    """What images and speech are billed by."""
+    """What images, speech and the extension of a video are billed by."""
 
     n: msgspec.Raw = msgspec.Raw()
     size: msgspec.Raw = msgspec.Raw()
     quality: msgspec.Raw = msgspec.Raw()
     input: msgspec.Raw = msgspec.Raw()
     stream_format: msgspec.Raw = msgspec.Raw()
+    seconds: msgspec.Raw = msgspec.Raw()
 
 
 _read_options = msgspec.json.Decoder(_BackgroundOptions).decode
@@ -118,6 +125,7 @@ def facts_with_units(body: bytes | None, operation: Operation) -> RequestFacts:
         size=_word(text_of(asked.size)),
         quality=_word(text_of(asked.quality)),
         characters=len(text) if isinstance(text, str) else None,
+        video_seconds=_small_count(bytes(asked.seconds).strip(b'"').decode("ascii", "replace")),
     )
     return msgspec.structs.replace(facts, stream=streams, units=units)
 
@@ -144,6 +152,7 @@ class Form:
             size=_word(texts.get("size")),
             quality=_word(texts.get("quality")),
             audio_seconds=self._probe.finish() if self._probe else None,
+            video_seconds=_small_count(texts.get("seconds", "")),
         )
         return RequestFacts(
             model=name_of(texts.get("model")),

@@ -32,6 +32,7 @@ class Members(msgspec.Struct, gc=False):
     output: msgspec.Raw = msgspec.Raw()
     tool_usage: msgspec.Raw = msgspec.Raw()
     background: msgspec.Raw = msgspec.Raw()
+    item: msgspec.Raw = msgspec.Raw()
 
 
 class _OddMembers(msgspec.Struct):
@@ -50,6 +51,7 @@ class _OddMembers(msgspec.Struct):
     output: msgspec.Raw = msgspec.Raw()
     tool_usage: msgspec.Raw = msgspec.Raw()
     background: msgspec.Raw = msgspec.Raw()
+    item: msgspec.Raw = msgspec.Raw()
 
 
 _read_members = msgspec.json.Decoder(Members).decode
@@ -93,6 +95,7 @@ def read_members(text: bytes) -> Members:
         output=odd.output,
         tool_usage=odd.tool_usage,
         background=odd.background,
+        item=odd.item,
     )
 
 

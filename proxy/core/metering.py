@@ -30,6 +30,7 @@ from proxy.core.mending import UNREADABLE
 from proxy.core.model import AnswerUnits, Sighting
 from proxy.core.operations import Operation
 from proxy.core.scanning import BodyKeeper
+from proxy.core.streams import SEVERAL
 from proxy.core.thinning import Thinner
 
 __all__ = ["AnswerMeter", "Observation", "RequestFacts", "RequestMeter"]
@@ -181,6 +182,11 @@ def _decoder_for(content_encoding: str) -> encoding.Decoder | None:
     )
 
 
+def _doubt(problem: str | None) -> str | None:
+    """Return what is doubtful of a usage that was read; other problems are in its place."""
+    return problem if problem == SEVERAL else None
+
+
 def _ignore(chunk: bytes) -> None:
     """Look away."""
 
@@ -278,7 +284,7 @@ class AnswerMeter:
             response_id=found.response_id or (only.object_id or None if only else None),
             response_status=found.status,
             usage=usage,
-            usage_problem=self._usage_problem() if usage is None else None,
+            usage_problem=self._usage_problem() if usage is None else _doubt(found.problem),
             error_type=found.error_type,
             failed=found.failed or self._status >= ERROR_STATUS,
             complete=found.complete,

@@ -78,6 +78,7 @@ class RequestUnits(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_li
     quality: str | None = None  # of an image
     characters: int | None = None  # of the text to be spoken
     audio_seconds: float | None = None  # how long the uploaded file plays
+    video_seconds: int | None = None  # by how much a video is to be extended
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):

@@ -36,6 +36,7 @@ from proxy.core.pricing import PriceBook
 
 BATCH_TIER = "batch"
 FAILED = "failed"
+EXTENSION = "videos.extensions"
 BY_LINES = "charged_by_its_lines"  # why the sum of a batch was taken back
 Number = TypeVar("Number", int | None, Decimal | None)
 _OK = 200
@@ -52,6 +53,7 @@ class Noted:
     maker: UUID | None = None  # event_id of the call that made it
     made_at: datetime | None = None  # created_at of that call
     tier: str | None = None  # that it has asked for, where this is what is billed
+    asked_seconds: int | None = None  # of a video that is extended: what is new of it
     is_charged: bool = False  # that call's own row charges it
     is_over: bool = False
     state: str | None = None
@@ -90,12 +92,13 @@ def _noted(record: Closing, row: LedgerRow, seen: Sighting) -> Noted | None:
         return whole if is_whole else None
     if seen.is_new:
         is_charged = row.usage_source != UsageSource.UNAVAILABLE
-        asked = opening.request_service_tier or ""
+        asked, units = opening.request_service_tier or "", record.request_units
         return dataclasses.replace(
             note,
             maker=row.event_id,
             made_at=row.created_at,
             tier=asked if asked.startswith(BACKGROUND_TIER) else None,
+            asked_seconds=units.video_seconds if units else None,
             is_charged=is_charged,
         )
     is_over = seen.state in ENDS[seen.kind]
@@ -120,6 +123,7 @@ def _merged(one: Noted, other: Noted) -> Noted:
         maker=one.maker or other.maker,
         made_at=one.made_at or other.made_at,
         tier=one.tier or other.tier,
+        asked_seconds=one.asked_seconds or other.asked_seconds,
         is_charged=one.is_charged or other.is_charged,
         is_over=last.is_over,
         state=last.state,
@@ -180,11 +184,22 @@ def with_containers(seen: Sighting, uses: Sequence[Use]) -> Sighting:
     return msgspec.structs.replace(seen, units=counted(seen.units, uses))
 
 
+def extended(maker: Opening, seen: Sighting, asked_seconds: int | None) -> Sighting:
+    """Return what is new of a video that was extended, whose end tells the length of the whole."""
+    if seen.usage is None or maker.operation_name != EXTENSION:
+        return seen
+    told = _decode(seen.usage) | {"is_whole": asked_seconds is None}
+    if asked_seconds is not None:
+        told["seconds"] = asked_seconds
+    return msgspec.structs.replace(seen, usage=msgspec.json.encode(told))
+
+
 def _charged(record: Closing, seen: Sighting, book: PriceBook) -> LedgerRow:
     numbers = _decode(seen.usage or b"{}")
     model = seen.model or record.opening.request_model or ""
     if seen.kind == "video":
-        units = {f"video_second/{numbers['size']}": numbers["seconds"]}
+        component = "video_second_of_whole" if numbers.get("is_whole") else "video_second"
+        units = {f"{component}/{numbers['size']}": numbers["seconds"]}
         return charge_units(record, units, book, model=model)
     if seen.kind == "job":
         component = "training_token" if "trained_tokens" in numbers else "reinforced_token"

@@ -8,16 +8,37 @@ dialect and a line in `DIALECTS`.
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from proxy.core.counting import tools_used
 from proxy.core.findings import NOTHING, Findings, Kept, Members, read_members, text_of
 from proxy.core.gathering import Pieces
 from proxy.core.mending import UNREADABLE
+from proxy.core.model import AnswerUnits
 from proxy.core.objects import sightings
 from proxy.core.sse import SseEvent, SseFramer, parse, split
 
 NOT_JSON = "event_is_not_json"
 EVENT_TOO_LARGE = "event_too_large"
-TERMINAL = {"response.completed", "response.incomplete", "response.failed"}
+SEVERAL = "several_usages"  # of which nothing says that the last one is their sum
+TERMINAL = {
+    "response.completed",
+    "response.incomplete",
+    "response.failed",
+    "response.cancelled",
+    "response.done",  # some upstreams say so
+}
+ITEM = b"response.output_item.done"
+IMAGE_CALL = "image_generation_call"
+HOSTED_CALLS = {
+    "web_search_call",
+    "file_search_call",
+    "code_interpreter_call",
+    "shell_call",
+    IMAGE_CALL,
+}
+MAX_ITEMS = 200
+MAX_ITEM_BYTES = 65_536
 FINAL = {
     "image_generation.completed",
     "image_edit.completed",
@@ -61,14 +82,19 @@ class Chunks:
 
 
 class Lifecycle:
-    """Responses: events about one response, the last of them terminal. There is no [DONE]."""
+    """Responses: events about one response, the last of them terminal. There is no [DONE].
+
+    The last one holds the whole output; where it comes empty, its items are what came before.
+    """
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
+        self._items: list[bytes] = []
+        self._lost = False  # some of these
 
     def matters(self, block: bytes) -> bool:
-        """Say yes to the events that hold the whole response, and to errors."""
-        return b'"response"' in block or b"error" in block
+        """Say yes to the events that hold the whole response or an item of it, and to errors."""
+        return b'"response"' in block or b"error" in block or ITEM in block
 
     def note(self, event: SseEvent, members: Members) -> None:
         """Take over the state of the response, or an error."""
@@ -83,7 +109,28 @@ class Lifecycle:
             if kind in TERMINAL:
                 findings.complete = True
                 findings.failed = findings.failed or kind == "response.failed"
-                findings.units = tools_used(response, answer, is_condensed=False)
+                findings.units = self._units(response, answer)
+        elif kind == ITEM.decode() and bytes(members.item).startswith(b"{"):
+            self._keep(bytes(members.item))
+
+    def _keep(self, item: bytes) -> None:
+        """Keep a call of a hosted tool; of an image that there is one."""
+        kind = text_of(read_members(item).type)
+        if kind not in HOSTED_CALLS:
+            return
+        if kind == IMAGE_CALL:
+            item = b'{"type":"%b"}' % IMAGE_CALL.encode()
+        if len(self._items) >= MAX_ITEMS or len(item) > MAX_ITEM_BYTES:
+            self._lost = True
+        else:
+            self._items.append(item)
+
+    def _units(self, response: bytes, answer: Members) -> AnswerUnits:
+        if bytes(answer.output) in {b"", b"null", b"[]"}:
+            items = b"" if self._lost else b",".join(self._items)
+            answer.output = msgspec.Raw(b"[%b]" % items)
+            return tools_used(response, answer, is_condensed=self._lost)
+        return tools_used(response, answer, is_condensed=False)
 
 
 class Deliveries:
@@ -103,8 +150,12 @@ class Deliveries:
             findings.note_error(members)
             return
         kind = text_of(members.type) or event.name.decode("ascii", "replace")
+        told_before = findings.usage
         findings.note(members)
-        findings.complete = findings.complete or kind in FINAL
+        if kind in FINAL:
+            if findings.complete and told_before is not None:
+                findings.problem = SEVERAL
+            findings.complete = True
 
 
 class Watching:

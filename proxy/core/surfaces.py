@@ -22,6 +22,7 @@ from proxy.core.operations import (
     Operation,
 )
 from proxy.core.pricing import PriceBook
+from proxy.core.settling import EXTENSION
 from proxy.core.units import IMAGE_MAKERS, SPEAKER
 from proxy.core.verdicts import UNPRICED
 
@@ -134,7 +135,7 @@ def _later(by: dict[Verdict, list[Surface]]) -> Iterator[str]:
     yield "The call that makes an object is charged once, when any call shows that it is over.\n"
     yield from _table(
         ("Call", "Operation", "What is charged"),
-        ((_call(s), _name(s), _PLANS[s.operation.shows or ""]) for s in by[Verdict.DEFERRED]),
+        ((_call(s), _name(s), _plan(s.operation)) for s in by[Verdict.DEFERRED]),
     )
     yield "Where the end of an object is seen:\n"
     rows = ((kind, _PLANS[kind], "<br>".join(calls)) for kind, calls in sorted(watching.items()))
@@ -219,6 +220,12 @@ def _guess(operation: Operation) -> str:
     elif name in ESTIMABLE:
         guesses.append("tokens of the request and of what came of the answer")
     return f"{', or '.join(guesses)}: where no usage comes" if guesses else "nothing"
+
+
+def _plan(operation: Operation) -> str:
+    if operation.name == EXTENSION:
+        return "`seconds` of its request, not of the whole, at the price of model and `size`"
+    return _PLANS[operation.shows or ""]
 
 
 def _session(operation: Operation) -> str:

@@ -91,6 +91,11 @@ async def film(ada: Client) -> Any:
     return await ada.videos.create(prompt="A tree.", model="sora-2", seconds="8", size="720x1280")
 
 
+async def extend(ada: Client) -> Any:
+    """Make four seconds more of a video, which is eight seconds long then."""
+    return await ada.videos.extend(prompt="More.", seconds="4", video=("a.mp4", bytes(100)))
+
+
 async def evaluate(ada: Client) -> Any:
     """Make a run of an evaluation."""
     source: Any = {"type": "jsonl", "source": {"type": "file_id", "id": "file-in"}}
@@ -126,9 +131,10 @@ async def _resumed(bob: Client, object_id: str) -> None:
         (batch, {COST / 2}),
         (train, {Decimal("0.015")}),
         (film, {Decimal("0.8")}),
+        (extend, {Decimal("0.4")}),
         (evaluate, {COST, Decimal("0.00035")}),
     ],
-    ids=["response", "run", "batch", "job", "video", "evaluation"],
+    ids=["response", "run", "batch", "job", "video", "extension", "evaluation"],
 )
 async def test_it_is_charged_once_to_whoever_made_it(
     make: Make, costs: set[Decimal], workshop: Workshop, running: Metering

@@ -51,6 +51,7 @@ class Workshop:
                 web.post("/v1/fine_tuning/jobs", self._make("ftjob", self._job)),
                 web.get("/v1/fine_tuning/jobs/{id}", self._show(self._job)),
                 web.post("/v1/videos", self._make("video", self._video)),
+                web.post("/v1/videos/extensions", self._make("video", self._video)),
                 web.get("/v1/videos/{id}", self._show(self._video)),
                 web.get("/v1/videos/{id}/content", self._film),
                 web.post("/v1/evals/{eval}/runs", self._make("evalrun", self._eval_run)),

@@ -9,6 +9,7 @@ from proxy.core.operations import operation_of
 TRANSLATIONS = operation_of("POST", "/v1/audio/translations")
 IMAGES = operation_of("POST", "/v1/images/generations")
 SPEECH = operation_of("POST", "/v1/audio/speech")
+EXTENSION = operation_of("POST", "/v1/videos/extensions")
 
 
 def form_of(**fields: str) -> Form:
@@ -62,6 +63,16 @@ def test_a_text_to_be_spoken_is_counted_in_characters() -> None:
     assert facts_with_units(b'{"input":["x"]}', SPEECH).units == RequestUnits()
     assert facts_with_units(b"", SPEECH) == RequestFacts()
     assert facts_with_units(b'{"stream":true,"input":"x"}', SPEECH).stream is True
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [(b'{"seconds":"8"}', 8), (b'{"seconds":12}', 12), (b'{"seconds":[8]}', None), (b"{}", None)],
+)
+def test_a_video_is_extended_by_seconds(body: bytes, seconds: int | None) -> None:
+    """As a text or as a number."""
+    assert facts_with_units(body, EXTENSION).units == RequestUnits(video_seconds=seconds)
+    assert form_of(seconds="8").finish().units == RequestUnits(video_seconds=8)
 
 
 def test_a_form_is_read() -> None:

@@ -11,11 +11,20 @@ import pytest
 
 from proxy.core.catalog import Catalog, Entry, LongContext, Period
 from proxy.core.charging import charge
-from proxy.core.model import AnswerUnits, Closing, Container, Opening, Sighting, created_at
+from proxy.core.model import (
+    AnswerUnits,
+    Closing,
+    Container,
+    Opening,
+    RequestUnits,
+    Sighting,
+    created_at,
+)
 from proxy.core.pricing import PriceBook
 from proxy.core.settling import (
     Noted,
     containers_of,
+    extended,
     merged,
     noted,
     row_id,
@@ -73,6 +82,50 @@ def ended(kind: str, usage: Any, **changes: Any) -> Sighting:
 def made(operation_name: str) -> Opening:
     """Return the call that made an object."""
     return msgspec.structs.replace(MAKER, operation_name=operation_name)
+
+
+FILM = {"seconds": 20, "size": "720x1280"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "asked", "cost", "component"),
+    [
+        ("videos.extensions", 8, Decimal("0.8"), "video_second/720x1280"),
+        ("videos.extensions", None, None, "video_second_of_whole/720x1280"),
+        ("videos.create", None, Decimal(2), "video_second/720x1280"),
+    ],
+)
+def test_of_a_video_that_was_extended_what_is_new_is_charged(
+    operation: str, asked: int | None, cost: Decimal | None, component: str
+) -> None:
+    """Its end tells the length of the whole; without the request nobody knows what is new."""
+    maker = msgspec.structs.replace(made(operation), request_model="films")
+    seen = extended(maker, ended("video", FILM, model="films"), asked)
+    row = settled(maker, "o_1", seen, BOOK)
+    assert row.cost_usd == cost
+    assert json.loads(row.billed_units or b"")[0]["component"] == component
+
+
+def test_a_video_that_failed_has_nothing_new() -> None:
+    """Its end tells no length."""
+    seen = Sighting(kind="video", object_id="o_1", state="failed")
+    assert extended(made("videos.extensions"), seen, 8) == seen
+
+
+def test_how_much_a_video_is_extended_by_is_noted_from_the_request() -> None:
+    """Whoever sees its end has not seen the request."""
+    new = Sighting(kind="video", object_id="o_1", is_new=True, state="queued")
+    record = msgspec.structs.replace(
+        closing(1),
+        opening=made("videos.extensions"),
+        usage=None,
+        request_units=RequestUnits(video_seconds=8),
+        sightings=(new,),
+    )
+    (note,) = noted(record, charge(record, BOOK))
+    assert note.asked_seconds == 8
+    seen = Noted(upstream=note.upstream, object_id="o_1", kind="video", is_over=True)
+    assert merged([seen, note])[0].asked_seconds == 8
 
 
 def test_the_containers_of_an_object_are_claimed_for_its_row() -> None:

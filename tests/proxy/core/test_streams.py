@@ -50,7 +50,13 @@ def test_an_error_event_is_a_failure(api_type: str, event: bytes, error_type: st
 
 @pytest.mark.parametrize(
     ("kind", "failed"),
-    [(b"response.completed", False), (b"response.incomplete", False), (b"response.failed", True)],
+    [
+        (b"response.completed", False),
+        (b"response.incomplete", False),
+        (b"response.cancelled", False),
+        (b"response.done", False),
+        (b"response.failed", True),
+    ],
 )
 @pytest.mark.parametrize("where", ["type", "event"])
 def test_a_terminal_event_ends_a_response(kind: bytes, where: str, *, failed: bool) -> None:
@@ -105,6 +111,57 @@ def test_a_finished_response_tells_which_tools_it_used() -> None:
     assert read("responses", start).units is None
     expected = AnswerUnits(web_searches=1, web_search_tool="web_search")
     assert read("responses", start, end).units == expected
+
+
+WEB = b'"tools":[{"type":"web_search"},{"type":"image_generation"}]'
+SEARCH = b'{"type":"web_search_call","action":{"type":"search"}}'
+
+
+def item(body: bytes) -> bytes:
+    """Return the event of an item that is whole."""
+    return b'data: {"type":"response.output_item.done","output_index":0,"item":' + body + b"}\n\n"
+
+
+def ended(output: bytes) -> bytes:
+    """Return the last event of a response."""
+    return (
+        b'data: {"type":"response.completed","response":{'
+        + WEB
+        + b',"output":'
+        + output
+        + b"}}\n\n"
+    )
+
+
+@pytest.mark.parametrize("output", [b"[]", b"null"])
+def test_items_count_where_the_last_event_does_not_hold_them(output: bytes) -> None:
+    """Some upstreams leave the output of a stream to the events before."""
+    painted = b'{"type":"image_generation_call","result":"' + b"A" * 70_000 + b'"}'
+    events = (item(SEARCH), item(b'{"type":"function_call"}'), item(painted), item(b"7"))
+    units = AnswerUnits(web_searches=1, web_search_tool="web_search", image_calls=1)
+    assert read("responses", *events, ended(output)).units == units
+    one = AnswerUnits(web_searches=1, web_search_tool="web_search")
+    assert read("responses", *events, ended(b"[" + SEARCH + b"]")).units == one
+
+
+@pytest.mark.parametrize(
+    "events",
+    [[item(SEARCH)] * 201, [item(SEARCH[:-1] + b',"x":"' + b"x" * 70_000 + b'"}')]],
+    ids=["too many", "too large"],
+)
+def test_items_that_are_too_much_to_keep_are_not_forgotten(events: list[bytes]) -> None:
+    """The count is said to be none."""
+    units = read("responses", *events, ended(b"[]")).units
+    assert units is not None
+    assert units.is_partial
+
+
+def test_usages_that_may_not_be_a_sum_are_said_so() -> None:
+    """Nothing tells whether the last of several images has the usage of all."""
+    last = b'data: {"type":"image_generation.completed","usage":' + USAGE + b"}\n\n"
+    assert read("images", last).problem is None
+    findings = read("images", last, last)
+    assert (findings.usage, findings.problem) == (USAGE, "several_usages")
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
