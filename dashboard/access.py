@@ -148,7 +148,10 @@ class Access:
         if not token.startswith(TOKEN_PREFIX):
             return None
         found = await asyncio.to_thread(self._register.token, token, now=self._now())
-        return None if found is None else Viewer(name=found[0], role=found[1], via="token")
+        if found is None:
+            return None
+        name, role, scopes = found
+        return Viewer(name=name, role=role, via="token", scopes=frozenset(scopes) or None)
 
     async def _session(self, cookie: str) -> Viewer | None:
         now = self._now()

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from dashboard.errors import MigrationError, ParameterError
 from dashboard.guarding import ACCESS, demand_admin, wall_clock
-from dashboard.links import DAYS, paths_of, span
+from dashboard.links import DAYS, demand_scopes, paths_of, span
 from dashboard.login import REGISTER, note
 from dashboard.roles import ROLES, Role
 
@@ -21,6 +21,7 @@ NAME_CHARACTERS = 100
 DAY_SECONDS = 86_400.0
 
 OWNER_DSN = web.AppKey("owner_dsn", str)
+PUBLIC_URL = web.AppKey("public_url", str)  # where browsers are told to come; empty: as they came
 
 routes = web.RouteTableDef()
 
@@ -35,18 +36,21 @@ async def tokens(request: web.Request) -> web.Response:
 
 @routes.post("/api/admin/tokens")
 async def make_token(request: web.Request) -> web.Response:
-    """Make a token: name, role and for how many days; it is shown this once."""
+    """Make a token: name, role, scopes and for how many days; it is shown this once."""
     viewer = demand_admin(request)
     asked = await _body(request)
     name, role = _name(asked.get("name")), _role(asked.get("role", "finance"))
     now = wall_clock()
     days = asked.get("days")
     expires_at = None if days is None else now + span(days) * DAY_SECONDS
+    scopes = demand_scopes(asked.get("scopes", []), role)
     register = request.app[REGISTER]
-    token = await asyncio.to_thread(register.add_token, name, role, now=now, expires_at=expires_at)
-    await note(request, viewer.name, "token made", f"{name} ({role})")
+    token = await asyncio.to_thread(
+        register.add_token, name, role, now=now, expires_at=expires_at, scopes=scopes
+    )
+    await note(request, viewer.name, "token made", " ".join((name, f"({role})", *scopes)))
     answer = {"token": token, "name": name, "role": role, "expires_at": expires_at}
-    return web.json_response(answer, status=201)
+    return web.json_response(answer | {"scopes": scopes}, status=201)
 
 
 @routes.delete("/api/admin/tokens/{id}")
@@ -70,9 +74,8 @@ async def make_link(request: web.Request) -> web.Response:
     days = span(asked.get("days", DAYS))
     key, expires_at = request.app[ACCESS].key, wall_clock() + days * DAY_SECONDS
     await note(request, viewer.name, "link made", f"{user!r} for {days} days")
-    links = {
-        name: f"{request.url.origin()}{path}" for name, path in paths_of(key, user, expires_at)
-    }
+    base = request.app[PUBLIC_URL] or str(request.url.origin())
+    links = {name: f"{base}{path}" for name, path in paths_of(key, user, expires_at)}
     return web.json_response(links | {"expires_at": expires_at}, status=201)
 
 

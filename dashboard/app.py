@@ -14,7 +14,7 @@ from aiohttp import web
 
 from dashboard import administering, exporting, live, login, sharing, signon, statics, views
 from dashboard.access import Access
-from dashboard.administering import OWNER_DSN
+from dashboard.administering import OWNER_DSN, PUBLIC_URL
 from dashboard.errors import ConfigurationError
 from dashboard.exporting import CONNECTIONS, EXPORTS
 from dashboard.guarding import ACCESS, SECURE, explained, guarded, protected
@@ -43,6 +43,7 @@ def create_app(
     reader = settings.dashboard_database_url or settings.database_url
     app[LEDGER] = Ledger(reader)
     app[OWNER_DSN] = settings.database_url
+    app[PUBLIC_URL] = (settings.dashboard_url or "").rstrip("/")
     app[CLOCK] = clock
     app[ACCESS] = Access(
         user=settings.admin_user,
@@ -90,6 +91,7 @@ async def _serve(
     await runner.setup()
     try:
         await _listen(_site(runner, settings, listen_fd), settings)
+        await asyncio.to_thread(app[REGISTER].note_address, settings.base_url)
         _log.info("dashboard listens", address=settings.dashboard_listen)
         await stop.wait()
     finally:

@@ -22,13 +22,13 @@ from dashboard.errors import ConfigurationError, DashboardError, ParameterError
 from dashboard.exporting import statement_of
 from dashboard.exports import BYTE_ORDER_MARK, DIALECTS, FORMS
 from dashboard.filters import Filter
-from dashboard.links import DAYS, paths_of, span
+from dashboard.links import DAYS, demand_scopes, paths_of, span
 from dashboard.parsing import parse
 from dashboard.passwords import hash_of
 from dashboard.queries import Ledger, Snapshot
 from dashboard.register import Account, Register
 from dashboard.roles import ROLES
-from dashboard.settings import Settings
+from dashboard.settings import LISTEN, Settings
 from dashboard.tables import SORTABLE
 
 COMMANDS = ("export", "token", "account")
@@ -61,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--list", action="store_true", help="list all tokens")
     what.add_argument("--revoke", metavar="ID", help="let a token open nothing any more")
     token.add_argument("--role", choices=ROLES, default="finance", help="of a bearer token")
+    token.add_argument(
+        "--scope",
+        action="append",
+        default=[],
+        help="of a bearer token: usage:read, exports:read or user:ID; again for more (default: all "
+        "that the role may)",
+    )
     token.add_argument("--days", type=int, help="how long it is good")
     token.set_defaults(run=_token)
     account = commands.add_parser("account", help="add, list and remove people who can log in")
@@ -206,21 +213,26 @@ def _token(settings: Settings, options: argparse.Namespace) -> None:
     if options.list:
         for token in register.tokens():
             state = "revoked" if token.revoked_at else _until(token.expires_at)
-            sys.stdout.write(f"{token.id}  {token.role:8} {state:22} {token.name}\n")
+            scopes = f"  ({', '.join(token.scopes)})" if token.scopes else ""
+            sys.stdout.write(f"{token.id}  {token.role:8} {state:22} {token.name}{scopes}\n")
     elif options.revoke is not None:
         register.revoke_token(options.revoke, now=now)
     elif options.user is not None:
         expires_at = now + span(DAYS if options.days is None else options.days) * DAY_SECONDS
-        for name, path in paths_of(register.key(), options.user, expires_at):
-            sys.stdout.write(f"{name}  {settings.base_url}{path}\n")
+        base, paths = _base(settings, register), paths_of(register.key(), options.user, expires_at)
+        sys.stdout.write("".join(f"{name}  {base}{path}\n" for name, path in paths))
     else:
         expires_at_or_never = (
             None if options.days is None else now + span(options.days) * DAY_SECONDS
         )
         made = register.add_token(
-            options.name, options.role, now=now, expires_at=expires_at_or_never
+            options.name,
+            options.role,
+            now=now,
+            expires_at=expires_at_or_never,
+            scopes=demand_scopes(options.scope, options.role),
         )
-        sys.stdout.write(f"{made}\n")
+        _show_once(f"token {options.name!r} ({options.role}, {_until(expires_at_or_never)})", made)
 
 
 def _account(settings: Settings, options: argparse.Namespace) -> None:
@@ -238,7 +250,20 @@ def _account(settings: Settings, options: argparse.Namespace) -> None:
         made = Account(name=options.add, role=options.role, hashed=hash_of(password))
         register.add_account(made, now=time.time())
         if not options.ask:
-            sys.stdout.write(f"{password}\n")
+            _show_once(f"password of {options.add!r} ({options.role})", password)
+
+
+def _base(settings: Settings, register: Register) -> str:
+    """Return where browsers reach the dashboard: as it is set, else as it was reached last."""
+    told = settings.dashboard_url is not None or settings.dashboard_listen != LISTEN
+    return settings.base_url if told else register.address() or settings.base_url
+
+
+def _show_once(what: str, secret: str) -> None:
+    """Print a secret for whoever reads it, and say to a person what it is."""
+    sys.stderr.write(f"{what}, shown only now:\n")
+    sys.stderr.flush()
+    sys.stdout.write(f"{secret}\n")
 
 
 def _until(expires_at: float | None) -> str:

@@ -36,6 +36,14 @@ SAFE_METHODS = frozenset({"GET", "HEAD"})
 OPEN_PATHS = frozenset({"/healthz", "/admin/login", "/admin/oidc", "/admin/oidc/callback"})
 OPEN_FOLDERS = ("/admin/static/", "/usage/")  # /usage/ looks at its link itself
 
+DESCRIPTION = "/api/openapi.json"
+FILES = frozenset(
+    {
+        *("/api/usage/export", "/api/usage/export/summary", "/api/usage/summary.csv"),
+        *("/admin/calls.csv", "/admin/users.csv"),
+    }
+)
+
 _WHAT_TO_SEND = (
     "send Authorization: Bearer with a token (METER_API_TOKENS, or one made by `openai-meter "
     "token`), or HTTP Basic with user and password; people log in at /admin/login"
@@ -104,6 +112,7 @@ async def protected(request: web.Request, handler: Handler) -> web.StreamRespons
     if viewer is None:
         return _who_are_you(request)
     request[VIEWER] = viewer
+    _demand_scope(request, viewer)
     if viewer.via == "session" and request.method not in SAFE_METHODS:
         await _demand_form(request)
     return await handler(request)
@@ -140,6 +149,21 @@ def demand_admin(request: web.Request) -> Viewer:
 def wall_clock() -> float:
     """Return the time of day in seconds since 1970."""
     return time.time()
+
+
+def _demand_scope(request: web.Request, viewer: Viewer) -> None:
+    """Raise ForbiddenError unless a token is for what is asked; what is not named is refused."""
+    path = request.path
+    user = request.match_info.get("user_id")
+    if (
+        viewer.may_read  # what hands out files asks for the scope of its own
+        or (viewer.may_export and path in FILES)
+        or (user is not None and viewer.owns(user))
+        or path == DESCRIPTION
+    ):
+        return
+    scopes = ", ".join(sorted(viewer.scopes or ()))
+    raise ForbiddenError(f"This token is not for that; its scopes are: {scopes}.")
 
 
 def _who_are_you(request: web.Request) -> web.Response:

@@ -54,7 +54,7 @@ _REPORTS = (
 )
 _ADMIN = (
     ("get", "/api/admin/tokens", "All tokens, without themselves"),
-    ("post", "/api/admin/tokens", "Make a token: name, role, days"),
+    ("post", "/api/admin/tokens", "Make a token: name, role, scopes, days"),
     ("delete", "/api/admin/tokens/{id}", "Revoke a token"),
     ("post", "/api/admin/links", "Sign a link that opens one user's numbers: user, days"),
     ("get", "/api/admin/audit", "The newest lines of the audit log"),

@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,9 @@ CREATE TABLE IF NOT EXISTS account (
 CREATE TABLE IF NOT EXISTS token (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, digest BLOB NOT NULL UNIQUE, role TEXT NOT NULL,
     made_at REAL NOT NULL, expires_at REAL, revoked_at REAL
+) STRICT;
+CREATE TABLE IF NOT EXISTS scope (
+    token TEXT NOT NULL, scope TEXT NOT NULL, PRIMARY KEY (token, scope)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS session (
     digest BLOB PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, expires_at REAL NOT NULL
@@ -57,6 +60,7 @@ class Token:
     id: str
     name: str
     role: Role
+    scopes: tuple[str, ...]  # none: whatever the role may
     made_at: float
     expires_at: float | None
     revoked_at: float | None
@@ -111,7 +115,15 @@ class Register:
             rows = file.execute("SELECT name, role, hashed FROM account ORDER BY name").fetchall()
         return [Account(name=name, role=role, hashed=hashed) for name, role, hashed in rows]
 
-    def add_token(self, name: str, role: Role, *, now: float, expires_at: float | None) -> str:
+    def add_token(
+        self,
+        name: str,
+        role: Role,
+        *,
+        now: float,
+        expires_at: float | None,
+        scopes: Sequence[str] = (),
+    ) -> str:
         """Make a token and return it; only its digest is kept."""
         identity, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
         token = f"{TOKEN_PREFIX}{identity}_{secret}"
@@ -119,6 +131,9 @@ class Register:
             file.execute(
                 "INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, NULL)",
                 (identity, name, _digest(token), role, now, expires_at),
+            )
+            file.executemany(
+                "INSERT INTO scope VALUES (?, ?)", [(identity, scope) for scope in set(scopes)]
             )
         return token
 
@@ -137,18 +152,19 @@ class Register:
         query = "SELECT id, name, role, made_at, expires_at, revoked_at FROM token ORDER BY made_at"
         with self._open() as file:
             rows = file.execute(f"{query} DESC").fetchall()
+            scopes = {row[0]: _scopes(file, row[0]) for row in rows}
         names = ("id", "name", "role", "made_at", "expires_at", "revoked_at")
-        return [Token(**dict(zip(names, row, strict=True))) for row in rows]
+        return [Token(scopes=scopes[row[0]], **dict(zip(names, row, strict=True))) for row in rows]
 
-    def token(self, token: str, *, now: float) -> tuple[str, Role] | None:
-        """Return the name and role of a token that is good now."""
+    def token(self, token: str, *, now: float) -> tuple[str, Role, tuple[str, ...]] | None:
+        """Return the name, role and scopes of a token that is good now."""
         query = (
-            "SELECT name, role FROM token WHERE digest = ? AND revoked_at IS NULL"
+            "SELECT name, role, id FROM token WHERE digest = ? AND revoked_at IS NULL"
             " AND (expires_at IS NULL OR expires_at > ?)"
         )
         with self._open() as file:
             row = file.execute(query, (_digest(token), now)).fetchone()
-        return None if row is None else (row[0], row[1])
+            return None if row is None else (row[0], row[1], _scopes(file, row[2]))
 
     def begin_session(self, name: str, role: Role, *, expires_at: float, now: float) -> str:
         """Begin a session and return its secret, which nobody has seen before."""
@@ -171,6 +187,17 @@ class Register:
         """End a session at once."""
         with self._open() as file:
             file.execute("DELETE FROM session WHERE digest = ?", (_digest(secret),))
+
+    def note_address(self, address: str) -> None:
+        """Keep the address at which a running dashboard is reached."""
+        with self._open() as file:
+            file.execute("INSERT OR REPLACE INTO secret VALUES ('address', ?)", (address.encode(),))
+
+    def address(self) -> str | None:
+        """Return the address at which a dashboard was reached last; None: none has run yet."""
+        with self._open() as file:
+            row = file.execute("SELECT value FROM secret WHERE name = 'address'").fetchone()
+        return None if row is None else bytes(row[0]).decode()
 
     def note(self, entry: Entry) -> None:
         """Add a line to the audit log; the oldest beyond a bound are forgotten."""
@@ -200,6 +227,11 @@ class Register:
                     yield file
         except (OSError, sqlite3.Error) as exc:
             raise ConfigurationError(f"METER_DATA_DIR: {self._path} cannot be used: {exc}") from exc
+
+
+def _scopes(file: sqlite3.Connection, identity: str) -> tuple[str, ...]:
+    query = "SELECT scope FROM scope WHERE token = ? ORDER BY scope"
+    return tuple(row[0] for row in file.execute(query, (identity,)))
 
 
 def _digest(secret: str) -> bytes:

@@ -54,7 +54,7 @@ class Reporter:
 
     async def user(self, wanted: Filter) -> Report:
         """Return what one user did: by day, by endpoint and model, and the last calls."""
-        if len(wanted.users) != 1 and "user" not in wanted.without:
+        if len(wanted.users) + ("user" in wanted.without) != 1:
             raise ParameterError("user", "expected one user, or without=user")
         name = wanted.users[0] if wanted.users else "calls without a user"
         return self._report(
@@ -81,7 +81,7 @@ class Reporter:
 
     async def endpoint(self, wanted: Filter) -> Report:
         """Return what one endpoint does: by day, its models, its users, how its calls end."""
-        if len(wanted.endpoints) != 1 and "endpoint" not in wanted.without:
+        if len(wanted.endpoints) + ("endpoint" in wanted.without) != 1:
             raise ParameterError("endpoint", "expected one endpoint, or without=endpoint")
         name = wanted.endpoints[0] if wanted.endpoints else "calls without an endpoint"
         most = USERS_OF_ENDPOINT

@@ -12,6 +12,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dashboard.errors import ConfigurationError
 
+LISTEN = "127.0.0.1:8081"
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - read, not listened on
+
 
 def _listed(value: object) -> object:
     if isinstance(value, str):
@@ -26,7 +29,7 @@ class Settings(BaseSettings):
         env_prefix="METER_", env_ignore_empty=True, frozen=True, hide_input_in_errors=True
     )
 
-    dashboard_listen: str = "127.0.0.1:8081"
+    dashboard_listen: str = LISTEN
     database_url: str = Field(repr=False)
     dashboard_database_url: str | None = Field(default=None, repr=False)
     dashboard_url: str | None = None
@@ -51,7 +54,11 @@ class Settings(BaseSettings):
     @property
     def base_url(self) -> str:
         """Return the address at which browsers reach the dashboard."""
-        return (self.dashboard_url or f"http://{self.dashboard_listen}").rstrip("/")
+        host, port = self.address
+        if host is None or host in _EVERYWHERE:
+            host = "127.0.0.1"  # listens there as well
+        named = f"[{host}]" if ":" in host else host
+        return (self.dashboard_url or f"http://{named}:{port}").rstrip("/")
 
     @property
     def address(self) -> tuple[str | None, int]:

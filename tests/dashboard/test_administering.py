@@ -66,6 +66,8 @@ async def test_a_viewer_sees_pseudonyms_and_takes_no_files(client: Client) -> No
         ("tokens", {"name": ""}, "name"),
         ("tokens", {"name": "a", "role": "emperor"}, "role"),
         ("tokens", {"name": "a", "days": 0}, "days"),
+        ("tokens", {"name": "a", "scopes": ["all"]}, "scopes"),
+        ("tokens", {"name": "a", "scopes": ["user:ada"], "role": "viewer"}, "scopes"),
         ("tokens", [], "body"),
         ("links", {}, "user"),
         ("links", {"user": "ada", "days": 4000}, "days"),
@@ -84,3 +86,40 @@ async def test_migrating_twice_changes_nothing(client: Client) -> None:
         answer = await client.post("/api/admin/migrate-usage-tracking", headers=ADMIN)
         assert answer.status == 200, await answer.text()
         assert (await answer.json())["applied"] is False
+
+
+FILES = {"/api/usage/export", "/api/usage/export/summary", "/admin/users.csv", "/admin/calls.csv"}
+READ = {"/admin", "/admin.json", "/admin/endpoints.csv", "/api/usage/stats", "/admin/calls"}
+OF_ADA = {"/api/usage/user/ada"}
+OTHERS = {"/api/usage/user/bob", "/api/usage/user/ada%2Fx"}
+
+
+@pytest.mark.parametrize(
+    ("scopes", "allowed"),
+    [
+        ([], READ | FILES | OF_ADA | OTHERS | {"/api/admin/audit", "/api/admin/tokens"}),
+        (["usage:read"], READ | OF_ADA | OTHERS),
+        (["exports:read"], FILES),
+        (["user:ada"], OF_ADA),
+        (["exports:read", "user:ada"], FILES | OF_ADA),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+async def test_a_token_opens_what_its_scopes_name(
+    client: Client, scopes: list[str], allowed: set[str]
+) -> None:
+    """And nothing else, an admin's neither."""
+    asked = {"name": "ci", "role": "admin", "scopes": scopes}
+    made = await (await client.post("/api/admin/tokens", json=asked, headers=ADMIN)).json()
+    bearer = {"Authorization": f"Bearer {made['token']}"}
+    for path in READ | FILES | OF_ADA | OTHERS | {"/api/admin/audit", "/api/admin/tokens"}:
+        answer = await client.get(path, headers=bearer)
+        assert answer.status == (200 if path in allowed else 403), path
+    assert (await client.get("/api/openapi.json", headers=bearer)).status == 200
+    for query in ("user=bob", "user=bob&without=user"):
+        answer = await client.get(f"/api/usage/user/ada?{query}", headers=bearer)
+        assert answer.status in {400, 403}, query
+    links = await client.post("/api/admin/links", json={"user": "ada"}, headers=bearer)
+    assert links.status == (403 if scopes else 201)
+    [kept] = (await (await client.get("/api/admin/tokens", headers=ADMIN)).json())["tokens"]
+    assert kept["scopes"] == scopes

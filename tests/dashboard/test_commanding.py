@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dashboard.register import Register
 from tests.dashboard.conftest import ROWS, record
 
 
@@ -97,6 +98,8 @@ def test_tokens_are_made_listed_and_revoked(tmp_path: Path) -> None:
     """Without a database."""
     made = _run(tmp_path, "", "token", "--name", "ci", "--role", "viewer", "--days", "7")
     assert made.stdout.startswith("mtr_"), made.stderr
+    assert made.stderr.startswith("token 'ci' (viewer, until ")
+    assert made.stderr.endswith("), shown only now:\n")
     listed = _run(tmp_path, "", "token", "--list").stdout.split()
     assert listed[1] == "viewer"
     assert _run(tmp_path, "", "token", "--revoke", listed[0]).returncode == 0
@@ -118,6 +121,28 @@ def test_accounts_are_added_and_removed(tmp_path: Path) -> None:
     """Their password is shown once."""
     made = _run(tmp_path, "", "account", "--add", "flo", "--role", "finance")
     assert len(made.stdout.strip()) == 16, made.stderr
+    assert made.stderr == "password of 'flo' (finance), shown only now:\n"
     assert "finance  flo" in _run(tmp_path, "", "account", "--list").stdout
     assert _run(tmp_path, "", "account", "--remove", "flo").returncode == 0
     assert _run(tmp_path, "", "account", "--add", "admin").returncode == 2
+
+
+def test_a_link_has_the_address_at_which_the_dashboard_was_reached(tmp_path: Path) -> None:
+    """Unless another one is set; the dashboard may have been started by other flags."""
+    Register(tmp_path).note_address("http://127.0.0.1:9000")
+    assert "page  http://127.0.0.1:9000/usage" in _run(tmp_path, "", "token", "--user", "a").stdout
+    told = ("--dashboard-listen", "127.0.0.1:7000")
+    printed = _run(tmp_path, "", "token", "--user", "a", *told).stdout
+    assert "page  http://127.0.0.1:7000/usage" in printed
+
+
+def test_a_token_may_be_narrowed(tmp_path: Path) -> None:
+    """The list says to what; a scope that is none is named."""
+    scopes = ("--scope", "exports:read", "--scope", "user:u-17")
+    assert _run(tmp_path, "", "token", "--name", "ci", *scopes).returncode == 0
+    assert "ci  (exports:read, user:u-17)" in _run(tmp_path, "", "token", "--list").stdout
+    wrong = _run(tmp_path, "", "token", "--name", "ci", "--scope", "all")
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        "openai-meter: scopes: expected some of usage:read, exports:read, user:ID\n",
+    )

@@ -1,7 +1,7 @@
 import pytest
 
 from dashboard.errors import ParameterError
-from dashboard.links import paths_of, span, user_of
+from dashboard.links import demand_scopes, paths_of, span, user_of
 
 KEY = b"k" * 32
 
@@ -23,3 +23,13 @@ def test_a_link_is_not_for_ever(days: object) -> None:
     with pytest.raises(ParameterError, match="days"):
         span(days)
     assert span(366) == 366
+
+
+def test_scopes_are_some_of_few() -> None:
+    """Each once; whoever sees pseudonyms has no user of their own."""
+    given = ["user:ada", "usage:read", "usage:read"]
+    assert demand_scopes(given, "finance") == ["usage:read", "user:ada"]
+    assert demand_scopes([], "viewer") == []
+    for wrong, role in ((["all"], "finance"), ("usage:read", "admin"), (given, "viewer")):
+        with pytest.raises(ParameterError, match="scopes"):
+            demand_scopes(wrong, role)  # type: ignore[arg-type]  # a role

@@ -28,7 +28,7 @@ def test_tokens_are_listed_without_themselves(tmp_path: Path) -> None:
     [kept] = register.tokens()
     assert (kept.name, kept.role, kept.expires_at, kept.revoked_at) == ("ci", "finance", 5, None)
     assert token.encode() not in (tmp_path / FILE_NAME).read_bytes()
-    assert register.token(token, now=4) == ("ci", "finance")
+    assert register.token(token, now=4) == ("ci", "finance", ())
     assert register.token(token, now=5) is None
     assert register.token("' OR 1=1 --", now=4) is None
 
@@ -80,3 +80,24 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     """By the setting."""
     with pytest.raises(ConfigurationError, match="METER_DATA_DIR"):
         Register(tmp_path / "gone").key()
+
+
+def test_scopes_of_a_token_are_kept(tmp_path: Path) -> None:
+    """Those of another one are not its own."""
+    register = Register(tmp_path)
+    narrow = register.add_token(
+        "ci", "admin", now=1, expires_at=None, scopes=("usage:read", "exports:read")
+    )
+    wide = register.add_token("all", "admin", now=2, expires_at=None)
+    assert register.token(narrow, now=3) == ("ci", "admin", ("exports:read", "usage:read"))
+    assert register.token(wide, now=3) == ("all", "admin", ())
+    assert [token.scopes for token in register.tokens()] == [(), ("exports:read", "usage:read")]
+
+
+def test_the_address_of_a_dashboard_is_kept(tmp_path: Path) -> None:
+    """The last one."""
+    register = Register(tmp_path)
+    assert register.address() is None
+    register.note_address("http://127.0.0.1:1")
+    register.note_address("https://meter.example")
+    assert register.address() == "https://meter.example"

@@ -31,6 +31,11 @@ def test_every_interface_is_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """`:8081` listens everywhere."""
     monkeypatch.setenv("METER_DASHBOARD_LISTEN", ":8081")
     assert read_settings().address == (None, 8081)
+    for everywhere in (":8081", "0.0.0.0:8081", "[::]:8081"):
+        monkeypatch.setenv("METER_DASHBOARD_LISTEN", everywhere)
+        assert read_settings().base_url == "http://127.0.0.1:8081"
+    monkeypatch.setenv("METER_DASHBOARD_LISTEN", "[fd00::1]:9000")
+    assert read_settings().base_url == "http://[fd00::1]:9000"
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
