@@ -1969,6 +1969,23 @@ END
 $do$;
 
 
+-- What could not be metered, because a disk was full for too long: worker, from when until when, and how
+-- many calls. These have no row, or one with outcome interrupted.
+CREATE TABLE IF NOT EXISTS metering_gap (
+    writer text NOT NULL,
+    started_at timestamptz NOT NULL,
+    ended_at timestamptz NOT NULL,
+    calls bigint NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (writer, started_at)
+);
+
+COMMENT ON TABLE metering_gap IS
+    'Calls that were not metered: how many, of which writer of a journal, and when.';
+COMMENT ON COLUMN metering_gap.calls IS
+    'Calls whose end could not be written. They have no row, or one that says interrupted.';
+
+
 -- 8. Objects that are billed when they are done ---------------------------------------------------
 
 -- A background response, a run, a batch, a fine-tuning job, a video, an evaluation: one call makes

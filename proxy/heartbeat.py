@@ -35,6 +35,7 @@ class State(msgspec.Struct):
     faults: int = 0  # rows without usage and cost because of a fault of ours
     refused: int = 0
     skipped_bytes: int = 0
+    unmetered_calls: int = 0  # of the last 400 days, as the ledger knows them
     journal_problem: str | None = None
     prices_problem: str | None = None
     catalog_version: str | None = None

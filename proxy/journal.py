@@ -3,7 +3,8 @@
 One writer per worker process. A record is one `write` at the end of the current segment, so that a
 killed process loses nothing; `sync` bounds what a power cut can take. Nothing here ever fails a
 call: what cannot be written is held in memory for a while (bounded), counted, and said aloud. The
-lock file tells the recorder that the writer lives. The journal holds facts, never content or keys.
+lock file tells the recorder that the writer lives, and how many calls found no room on a full disk.
+The journal holds facts, never content or keys.
 """
 
 import contextlib
@@ -14,10 +15,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from proxy.core.model import Record
-from proxy.core.records import lock_name, pack, segment_name, writer_name
+from proxy.core.gaps import GapNote
+from proxy.core.model import Closing, Record
+from proxy.core.records import lock_name, pack, scan, segment_name, writer_name
 from proxy.durability import lock_file, sync_directory
 from proxy.errors import JournalError
 
@@ -60,8 +63,9 @@ class JournalWriter:
         self._directory = directory
         self._on_problem = on_problem
         self._segment_bytes, self._segment_seconds = segment_bytes, segment_seconds
-        self._held: deque[tuple[bytes, int]] = deque()
-        self._held_bytes = 0
+        self._held: deque[tuple[bytes, int, int]] = deque()  # data, its records, ends of calls
+        self._held_bytes = self._held_calls = 0
+        self._gaps = GapNote()
         self._retry_at = self._opened_at = float("-inf")
         self._reported: dict[str, float] = {}  # kind of report to its time
         self._trouble, self._syncing = threading.Lock(), threading.Lock()
@@ -72,6 +76,7 @@ class JournalWriter:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_fd = lock_file(directory / lock_name(self.writer), fresh=True)
+            self._note_gaps()  # takes the room that a note needs when there is none
             self._open_segment()
             sync_directory(directory)
         except OSError as exc:
@@ -95,7 +100,8 @@ class JournalWriter:
         try:
             return self._put(pack(record), 1)
         except Exception as exc:  # noqa: BLE001  metering must not fail a call
-            return self._give_up(1, f"a record cannot be packed ({type(exc).__name__})")
+            calls = int(isinstance(record, Closing))
+            return self._give_up(1, calls, f"a record cannot be packed ({type(exc).__name__})")
 
     def append_many(self, records: Sequence[Record]) -> bool:
         """Write records with one `write` and tell whether they are in the journal. Never raises."""
@@ -135,7 +141,8 @@ class JournalWriter:
             self._closed = True
             self._limit = 0  # whoever appends now takes the slow way and is told
             if self._held:
-                self._give_up(sum(count for _, count in self._held), "the disk did not recover")
+                count = sum(count for _, count, _ in self._held)
+                self._give_up(count, self._held_calls, "the disk did not recover")
             for fd in (*self._retired, self._fd, self._lock_fd):
                 os.close(fd)
 
@@ -162,26 +169,33 @@ class JournalWriter:
 
     def _put_slowly(self, data: bytes, count: int) -> bool:
         """Queue the data behind what is held, then write all of it, in order."""
+        calls = _calls_ended(data)
         with self._trouble:
             if self._closed:
-                return self._give_up(count, "the journal is closed")
+                return self._give_up(count, calls, "the journal is closed")
             if self._held_bytes + len(data) > HELD_BYTES:
-                return self._give_up(count, "too many records wait for the disk")
-            self._held.append((data, count))
+                return self._give_up(count, calls, "too many records wait for the disk")
+            self._held.append((data, count, calls))
             self._held_bytes += len(data)
+            self._held_calls += calls
             done = self._write_held()
+            if not done:
+                self._gaps.waits(self._held_calls, _now())
+                self._note_gaps()
         return self.sync() if done and self.sync_seconds == 0 else done
 
     def _write_held(self) -> bool:
         if time.monotonic() < self._retry_at:
             return False
         while self._held:
-            data, count = self._held[0]
+            data, count, calls = self._held[0]
             if not (self._mend() and self._write(data, count)):
                 self._retry_at = time.monotonic() + RETRY_SECONDS
                 return False
             self._held_bytes -= len(data)
+            self._held_calls -= calls
             self._held.popleft()
+        self._gaps.over()
         self._recovered()
         return True
 
@@ -233,14 +247,22 @@ class JournalWriter:
         self.problem = f"cannot write to {self._directory}: {exc.strerror}; {advice}"
         self._report(self.problem, "problem")
 
-    def _give_up(self, count: int, reason: str) -> bool:
+    def _give_up(self, count: int, calls: int, reason: str) -> bool:
         self.lost += count
+        self._gaps.lost(calls, _now())
+        self._note_gaps()
         self._report(f"records for {self._directory} are lost: {reason}", "loss")
         return False
+
+    def _note_gaps(self) -> None:
+        """Write in place what could not be metered, so that it is known when we are killed."""
+        with contextlib.suppress(OSError):  # a disk that takes no more writes at all
+            os.pwrite(self._lock_fd, self._gaps.content(), 0)
 
     def _recovered(self) -> None:
         if self.problem is not None:
             self.problem = None
+            self._note_gaps()
             self._report(f"{self._directory} can be written again", "recovery")
 
     def _report(self, text: str, kind: str) -> None:
@@ -249,3 +271,13 @@ class JournalWriter:
             self._reported[kind] = now
             with contextlib.suppress(Exception):
                 self._on_problem(f"{text} (failures {self.failures}, lost {self.lost})")
+
+
+def _calls_ended(data: bytes) -> int:
+    """Return how many ends of calls there are in frames; the slow way, for the slow case."""
+    records = scan(data, limit=len(data), final=True).records
+    return sum(isinstance(record, Closing) for record in records)
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time(), UTC)

@@ -18,6 +18,7 @@ import asyncpg
 
 from proxy import claiming, deferring
 from proxy.core.claims import Claim, Use
+from proxy.core.gaps import Unmetered
 from proxy.core.model import Correction, LedgerRow, Lines
 from proxy.core.pricing import PriceRate
 from proxy.core.settling import Noted
@@ -152,6 +153,25 @@ ORDER BY price_id, component
 ON CONFLICT (catalog_version, price_id, component) DO NOTHING
 """
 
+# A writer says the same again, or more.
+_NOTE_GAPS = """
+INSERT INTO metering_gap AS kept (writer, started_at, ended_at, calls)
+SELECT writer, started_at, max(ended_at), max(calls)
+FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[])
+    AS gap (writer, started_at, ended_at, calls)
+GROUP BY writer, started_at
+ORDER BY writer, started_at
+ON CONFLICT (writer, started_at) DO UPDATE SET
+    ended_at = greatest(kept.ended_at, excluded.ended_at),
+    calls = greatest(kept.calls, excluded.calls)
+"""
+
+_UNMETERED = """
+SELECT coalesce(sum(calls), 0)::bigint
+FROM metering_gap
+WHERE ended_at > now() - interval '400 days'
+"""
+
 _T = TypeVar("_T")
 Columns = Sequence[Sequence[object] | None]
 
@@ -251,6 +271,23 @@ class Ledger:
             await connection.execute(_STORE_PRICES, catalog_version, price_ids, components, prices)
 
         await self._run(store)
+
+    async def note_gaps(self, gaps: Sequence[Unmetered]) -> None:
+        """Keep what could not be metered; what is known of a gap already does not count again."""
+        values = [list(column) for column in zip(*gaps, strict=True)]
+
+        async def note(connection: asyncpg.Connection) -> None:
+            await connection.execute(_NOTE_GAPS, *values)
+
+        await self._run(note)
+
+    async def unmetered_calls(self) -> int:
+        """Return how many calls of the last 400 days were not metered."""
+
+        async def count(connection: asyncpg.Connection) -> int:
+            return int(await connection.fetchval(_UNMETERED))
+
+        return await self._run(count)
 
     async def ensure_partitions(self) -> int:
         """Make the partitions of the months to come; return how many were new."""

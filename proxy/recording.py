@@ -192,6 +192,12 @@ class Recorder:
             self._tell_apart(portion.rows)
         if portion.notes or batch.lines:
             await self._patience.insist(partial(self._settle, portion.notes, batch.lines))
+        if batch.gaps:
+            await self._patience.insist(partial(self._ledger.note_gaps, batch.gaps))
+            await self._count_unmetered()
+            for gap in batch.gaps:
+                span = {"since": str(gap.since), "until": str(gap.until)}
+                _log.error("calls not metered", worker=gap.writer, calls=gap.calls, **span)
         self._pending_bytes -= batch.size
         if batch.abandoned:
             self.state.interrupted += len(batch.abandoned)
@@ -291,12 +297,16 @@ class Recorder:
         if self._partitions_on != (today := self._clock().date()):
             await self._patience.insist(self._ledger.ensure_partitions)
             await self._patience.insist(self._ledger.forget)
+            await self._count_unmetered()
             self._partitions_on = today
         if self.state.catalog_version != book.catalog_version:
             rates = list(book.rates())
             store = partial(self._ledger.store_prices, book.catalog_version, rates)
             await self._patience.insist(store)
             self.state.catalog_version = book.catalog_version
+
+    async def _count_unmetered(self) -> None:
+        self.state.unmetered_calls = await self._patience.insist(self._ledger.unmetered_calls)
 
     async def _fold(self) -> None:
         """Fold one span of days that is over; where that fails, the days themselves do."""

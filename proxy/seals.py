@@ -109,6 +109,32 @@ ORDER BY usage.created_at, usage.event_id
 """
 
 
+_GAPS = """
+SELECT writer, started_at, ended_at, calls
+FROM metering_gap
+WHERE ended_at >= day_begins($1) AND started_at < day_begins($2)
+ORDER BY started_at, writer
+"""
+
+
+async def gaps(dsn: str, period: Period) -> Sequence[str]:
+    """Return a sentence for each stretch of time in which calls were not metered.
+
+    It is known and stated, and nothing that anybody has done to the ledger since.
+    """
+    connection = await connect(dsn, statement_seconds=_STATEMENT_SECONDS)
+    try:
+        return [
+            f"{gap['calls']} calls were not metered between {_shown(gap['started_at'])} and "
+            f"{_shown(gap['ended_at'])}: the disk of {gap['writer']} was full"
+            for gap in await connection.fetch(_GAPS, period.first, period.past)
+        ]
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
+        raise translated(exc, dsn) from exc
+    finally:
+        connection.terminate()
+
+
 async def findings(dsn: str, period: Period) -> AsyncIterator[str]:
     """Yield a sentence for each seal or row that is not as it was recorded."""
     connection = await connect(dsn, statement_seconds=_STATEMENT_SECONDS)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from proxy.core.gaps import NOTE_BYTES, Unmetered, unmetered
 from proxy.core.model import Closing, Lines, Opening
 from proxy.core.records import (
     MAX_FRAME_BYTES,
@@ -70,6 +71,7 @@ class Batch:
     closings: list[Closing] = field(default_factory=list)
     abandoned: list[Opening] = field(default_factory=list)
     lines: list[Lines] = field(default_factory=list)
+    gaps: list[Unmetered] = field(default_factory=list)  # what writers could not write
     records: int = 0
     size: int = 0
 
@@ -88,6 +90,7 @@ class Tail:
         self._path = directory / "checkpoint"
         self._changed = False
         self._finished: set[str] = set()
+        self._noted: dict[str, tuple[bool, int]] = {}  # the notes that were read: last one, when
         self._shrunk: set[Path] = set()
         self._turns = 0
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,6 +112,7 @@ class Tail:
         batch = Batch()
         for writer in self._turn(segments):
             self._read_writer(writer, segments.get(writer, []), batch, limit, dead=writer in dead)
+            self._read_note(writer, batch, dead=writer in dead)
         return batch
 
     def mark(self) -> Mark | None:
@@ -132,6 +136,7 @@ class Tail:
         for writer in mark.finished & self._finished:
             self._finished.discard(writer)
             self._places.pop(writer, None)
+            self._noted.pop(writer, None)
         try:
             replace_file(self._path, mark.data)
         except OSError:
@@ -205,6 +210,15 @@ class Tail:
                 return
         if dead:
             self._abandon(writer, place, batch, limit)
+
+    def _read_note(self, writer: str, batch: Batch, *, dead: bool) -> None:
+        """Add what a writer could not write, when it has just said so, and when it is done with."""
+        finished = dead and writer in self._finished
+        with contextlib.suppress(OSError), (self._directory / lock_name(writer)).open("rb") as file:
+            state = finished, os.fstat(file.fileno()).st_mtime_ns
+            if self._noted.get(writer) != state:
+                self._noted[writer] = state
+                batch.gaps += unmetered(writer, file.read(NOTE_BYTES), is_dead=finished)
 
     def _read_segment(
         self, writer: str, place: Place, batch: Batch, limit: int, *, final: bool

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from proxy import freezing, rollups, seals
 from proxy.database import connect
 from proxy.rollups import Period
+from proxy.seals import gaps
 
 STATEMENT_SECONDS = 3600.0
 MOST_FINDINGS = 1000  # of one check; who has more knows enough
@@ -65,6 +66,8 @@ async def _verify(dsn: str, period: Period, tell: Callable[[str], object]) -> in
         if not mine:
             tell(f"{check.name}: all well, {check.promise}")
         found += mine
+    for gap in await gaps(dsn, period):
+        tell(f"gaps: {gap}")
     return found
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from proxy.core.gaps import unmetered
 from proxy.core.model import Record
 from proxy.core.records import lock_name, pack, scan
 from proxy.durability import is_locked
@@ -301,6 +302,43 @@ def test_memory_does_not_grow_while_the_disk_is_full(small_disk: Path) -> None:
     journal.close()
     assert journal.lost == fit + 5
     assert records_of(small_disk / "journal") == []
+
+
+def noted(directory: Path, *, is_dead: bool) -> list[int]:
+    """Return the counts of calls that the notes of all writers tell."""
+    notes = [path.read_bytes() for path in directory.glob("*.lock")]
+    return [gap.calls for note in notes for gap in unmetered("", note, is_dead=is_dead)]
+
+
+def test_what_finds_no_room_is_noted_for_whoever_comes_after_a_kill(small_disk: Path) -> None:
+    """The room of the note was taken when there was some; it is written in place."""
+    directory = small_disk / "journal"
+    journal = JournalWriter(directory, sync_seconds=0)
+    assert noted(directory, is_dead=True) == []
+    large = replace(closing(), usage=b"x" * 200_000)
+    fit = HELD_BYTES // len(pack(large))
+    for number in range(fit + 5):
+        journal.append(opening(number))
+        journal.append(large)
+    (given_up,) = noted(directory, is_dead=False)
+    assert 5 <= given_up <= 6  # openings take a little of the memory
+    assert noted(directory, is_dead=True) == [fit + 5]
+    journal.close()
+
+
+def test_what_found_room_in_the_end_is_no_gap(small_disk: Path) -> None:
+    """It waited, and was written."""
+    directory = small_disk / "journal"
+    (small_disk / "ballast").write_bytes(bytes(40_000))
+    journal = JournalWriter(directory)
+    for number in range(100):
+        journal.append(closing(number))
+    assert noted(directory, is_dead=False) == []
+    assert noted(directory, is_dead=True) == [journal.held]
+    (small_disk / "ballast").unlink()
+    wait_for(journal.sync)
+    assert noted(directory, is_dead=True) == []
+    journal.close()
 
 
 def wait_for(claim: Callable[[], bool], seconds: float = 5.0) -> None:

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from typing_extensions import override
 
 from proxy.core.claims import Claim, Use
+from proxy.core.gaps import GapNote
 from proxy.core.model import AnswerUnits, Closing, Container, Cost, LedgerRow, Lines, Sighting
 from proxy.core.pricelist import read_catalog
 from proxy.core.pricing import PriceBook
@@ -31,7 +32,8 @@ from proxy.ledger import Columns, InsertResult, Ledger
 from proxy.pricefile import PriceFile, read_document
 from proxy.recording import Recorder
 from proxy.resources import resource
-from proxy.rollups import findings
+from proxy.rollups import Period, findings
+from proxy.seals import gaps
 from tests.conftest import at
 from tests.fakes.records import USAGE, closing, opening
 
@@ -597,3 +599,35 @@ async def until(claim: Callable[[], bool], *, seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
         while not claim():
             await asyncio.sleep(0.02)
+
+
+async def test_calls_that_found_no_room_are_stated_as_a_count(
+    tmp_path: Path, database: str, prices: PriceFile
+) -> None:
+    """Also when their worker was killed, and after the recorder's next start."""
+    moment = now().replace(microsecond=0)
+    note = GapNote()
+    note.lost(3, moment)
+    note.waits(2, moment + timedelta(seconds=9))
+    directory = tmp_path / "journal"
+    directory.mkdir()
+    (directory / "w1-1-1-a.lock").write_bytes(note.content())
+    with capture_logs() as log:
+        async with recorder_at_work(tmp_path, database, prices) as recorder:
+            async with asyncio.timeout(10):
+                while recorder.state.unmetered_calls != 5:
+                    await asyncio.sleep(0.02)
+        async with recorder_at_work(tmp_path, database, prices) as recorder:
+            async with asyncio.timeout(10):
+                while recorder.state.unmetered_calls != 5:
+                    await asyncio.sleep(0.02)
+    assert not (directory / "w1-1-1-a.lock").exists()
+    (said,) = [entry for entry in log if entry["event"] == "calls not metered"]
+    assert (said["calls"], said["since"]) == (5, str(moment))
+    today = moment.date()
+    period = Period(first=today - timedelta(days=1), past=today + timedelta(days=2))
+    (sentence,) = await gaps(database, period)
+    assert sentence.startswith("5 calls were not metered between ")
+    assert sentence.endswith(": the disk of w1-1-1-a was full")
+    last_year = Period(first=today - timedelta(days=400), past=today - timedelta(days=300))
+    assert await gaps(database, last_year) == []

@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from proxy.core.gaps import GapNote, Unmetered
 from proxy.core.model import Closing, Lines, Opening
 from proxy.core.records import lock_name, pack, segment_name
 from proxy.journal import JournalWriter
@@ -377,3 +379,24 @@ def test_lines_of_an_output_are_handed_out_before_the_end_of_their_call(tmp_path
     assert tail.read(9).closings == [closing(1)]
     assert tail.open_calls == 0
     journal.close()
+
+
+def test_what_a_writer_could_not_write_is_handed_out_with_its_end(tmp_path: Path) -> None:
+    """Once while it lives and says so, and once when nothing is left of it."""
+    journal = JournalWriter(tmp_path)
+    journal.append(closing(1))
+    tail = Tail(tmp_path)
+    assert tail.read(10).gaps == []
+    (lock,) = tmp_path.glob("*.lock")
+    at = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+    note = GapNote()
+    note.lost(3, at)
+    note.waits(2, at)
+    lock.write_bytes(note.content())
+    assert tail.read(10).gaps == [Unmetered(journal.writer, at, at, 3)]
+    assert tail.read(10).gaps == []
+    journal.close()
+    assert tail.read(10).gaps == [Unmetered(journal.writer, at, at, 5)]
+    assert tail.read(10).gaps == []
+    tail.save()
+    assert not lock.exists()

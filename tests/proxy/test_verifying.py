@@ -1,12 +1,13 @@
 """Tests of proxy.verifying: each check says that all is well, or what is not."""
 
 import asyncio
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from proxy.core.gaps import Unmetered
 from proxy.errors import DatabaseUnreachableError
 from proxy.ledger import Ledger
 from proxy.rollups import Period
@@ -45,6 +46,23 @@ async def test_what_is_wrong_is_counted_and_told(database: str) -> None:
     assert lines[0].startswith("sums: usage_by_day, day 2026-11-22,")
     assert lines[0].endswith("calls is 2 and should be 1")
     assert (await verify(database, Period(first=date(2026, 11, 23))))[0] == 0
+
+
+async def test_gaps_are_stated_and_are_no_findings(database: str) -> None:
+    """Nothing can be put right about them; but nobody is to think that all calls are there."""
+    ledger = Ledger(database, report_timezone="UTC")
+    moment = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+    late = moment + timedelta(minutes=3)
+    await ledger.note_gaps([Unmetered("w-1", moment, late, 7), Unmetered("w-1", moment, moment, 2)])
+    await ledger.note_gaps([Unmetered("w-1", moment, late, 7)])
+    assert await ledger.unmetered_calls() == 7
+    await ledger.close()
+    found, lines = await verify(database)
+    assert found == 0
+    assert lines[-1] == (
+        "gaps: 7 calls were not metered between 2026-11-22 12:00:00 UTC and "
+        "2026-11-22 12:03:00 UTC: the disk of w-1 was full"
+    )
 
 
 async def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
