@@ -173,6 +173,11 @@ class Account:
         facts = self._facts
         return self._plan.is_splicable and (facts is None or facts.stream is not False)
 
+    @property
+    def call_id(self) -> str | None:
+        """The realtime call that this session attends."""
+        return noting.call_attended(self._plan.line.target)
+
     def what_is_missing(self) -> str:
         """Say what a call lacks that names no user."""
         names, problem = self._books.fields.user, self.attribution.problem

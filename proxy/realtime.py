@@ -35,12 +35,13 @@ class _Turn(NamedTuple):
 class Session:
     """What is noted within one WebSocket."""
 
-    __slots__ = ("_account", "_books", "_fault", "_head", "_meter", "_open", "_opening")
+    __slots__ = ("_account", "_books", "_call_id", "_fault", "_head", "_meter", "_open", "_opening")
 
     def __init__(self, account: Account, head: AnswerHead) -> None:
         self._account = account
         self._books = account.books
         self._opening = account.opening
+        self._call_id = account.call_id
         self._head = head
         self._open: dict[str, _Turn] = {}
         self._fault = False
@@ -140,6 +141,7 @@ class Session:
             error_type=seen.error_type,
             latency_us=None if began_ns is None else (books.now_ns() - began_ns) // 1000,
             answer_units=seen.units,
+            call_id=self._call_id,
         )
         books.journal.append(closing)
         tell(books, closing)

@@ -1,10 +1,10 @@
 """What several calls tell of and is charged once: which of them charges it, and how much of it.
 
-The end of a realtime response is told to every socket that attends its call, on whatever host it is
-read; the row of whoever is recorded first stays the only one. A container in which one answer after
-another runs its code is billed by the time that it is in use, at least five minutes: each row pays
-for the minutes that it adds. That time is told by nobody, so it goes from the beginning of the
-first call in it to the end of the last, and the row says that it was estimated.
+The end of a realtime response is told to every socket that attends its call (`?call_id=…`), on
+whatever host it is read; the row of whoever is recorded first stays the only one. A container in
+which one answer after another runs its code is billed by the time that it is in use, at least five
+minutes: each row pays for the minutes that it adds. That time is told by nobody, so it goes from
+the beginning of the first call in it to the end of the last, and the row says so.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from proxy.core.model import (
     created_at,
 )
 
+REPORTED = UsageSource.REPORTED.value
 ATTENDED = ("realtime.response", "realtime.transcription")
 LEAST_MINUTES = 5  # since 2026-06-02, by OpenAI's changelog
 GONE_AFTER = timedelta(minutes=20)  # out of use; its id comes never again
@@ -58,9 +59,9 @@ class Claim:
 def claim_of(record: Closing, row: LedgerRow) -> Claim | None:
     """Return what a row has to claim before it is recorded; None: nothing."""
     if row.operation_name in ATTENDED:
-        if row.response_id is None or row.usage_source != UsageSource.REPORTED.value:
+        if None in {record.call_id, row.response_id} or row.usage_source != REPORTED:
             return None
-        name = f"{row.operation_name}/{row.response_id}"
+        name = f"{row.operation_name}/{record.call_id}/{row.response_id}"
         return Claim(upstream=row.upstream, event_id=row.event_id, name=name)
     units = record.answer_units
     if units is None or not units.ran_in:

@@ -173,6 +173,7 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=Tr
     estimate: Estimate | None = None  # where the answer does not say what was used
     sightings: tuple[Sighting, ...] = ()
     requests: int = 1  # that the usage is the sum of
+    call_id: str | None = None  # of a realtime call that several sockets may attend
 
 
 Record = Opening | Closing | Lines

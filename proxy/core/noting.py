@@ -16,6 +16,7 @@ from proxy.core.operations import UNKNOWN, Operation, operation_of
 MAX_PATH_CHARACTERS = 512
 MAX_ID_CHARACTERS = 256
 MAX_QUERY_FIELDS = 100
+MAX_CALL = 128  # characters of the id of a realtime call
 LINES_AT_ONCE = 32  # of a batch's output in one record
 
 
@@ -52,7 +53,7 @@ def operation_asked(
 def model_asked(target: bytes) -> tuple[str | None, str | None]:
     """Return model and Azure deployment that the query of a session's target names.
 
-    It is the only part of a query that is kept: the rest may be a key.
+    These, and the id of a call, are all that is kept of a query: the rest may be a key.
     """
     query = target.partition(b"?")[2].decode("latin-1")
     try:
@@ -60,6 +61,16 @@ def model_asked(target: bytes) -> tuple[str | None, str | None]:
     except ValueError:
         return None, None
     return name_of(named.get("model")), name_of(named.get("deployment"))
+
+
+def call_attended(target: bytes) -> str | None:
+    """Return the realtime call that a session's target says is attended; None: it has its own."""
+    query = target.partition(b"?")[2].decode("latin-1")
+    try:
+        name = dict(parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS)).get("call_id", "")
+    except ValueError:
+        return None
+    return name if name.isascii() and name.isprintable() and 0 < len(name) <= MAX_CALL else None
 
 
 def lines_of(opening: Opening, lines: Sequence[Sighting]) -> Iterator[Lines]:

@@ -387,7 +387,7 @@ def heard(number: int, response_id: str) -> Closing:
     """Return the end of a realtime response, as a socket has heard it."""
     record = closing(number)
     told = replace(record.opening, operation_name="realtime.response", api_path="/v1/realtime")
-    return replace(record, opening=told, response_id=response_id)
+    return replace(record, opening=told, response_id=response_id, call_id="rtc_1")
 
 
 async def test_what_several_calls_tell_of_is_charged_once(

@@ -37,8 +37,15 @@ def recorded(**changes: Any) -> Closing:
 def test_an_end_that_several_hear_is_claimed_by_its_name(operation: str) -> None:
     """A response and a transcription may have the same id."""
     row = ledger_row(1, operation_name=operation, response_id="a")
-    expected = Claim(upstream="api.openai.com", event_id=event_id(1), name=f"{operation}/a")
-    assert claim_of(closing(), row) == expected
+    name = f"{operation}/rtc_1/a"
+    expected = Claim(upstream="api.openai.com", event_id=event_id(1), name=name)
+    assert claim_of(recorded(call_id="rtc_1"), row) == expected
+
+
+def test_a_session_that_nobody_attends_shares_nothing() -> None:
+    """Some upstreams number their responses anew in each."""
+    row = ledger_row(1, operation_name="realtime.response", response_id="resp_1")
+    assert claim_of(closing(), row) is None
 
 
 @pytest.mark.parametrize(
@@ -52,8 +59,9 @@ def test_an_end_that_several_hear_is_claimed_by_its_name(operation: str) -> None
 )
 def test_other_rows_claim_nothing(row: LedgerRow) -> None:
     """Nobody else charges what they charge."""
-    assert claim_of(closing(), row) is None
-    assert claim_of(recorded(answer_units=AnswerUnits(file_searches=1)), row) is None
+    assert claim_of(recorded(call_id="rtc_1"), row) is None
+    units = AnswerUnits(file_searches=1)
+    assert claim_of(recorded(call_id="rtc_1", answer_units=units), row) is None
 
 
 def test_a_container_is_claimed_for_as_long_as_the_call_took() -> None:

@@ -126,3 +126,21 @@ def test_lines_of_an_output_are_noted_a_few_at_a_time() -> None:
         (call.event_id, call.upstream, "file-1")
     }
     assert list(noting.lines_of(opening(), lines)) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "call_id"),
+    [
+        (b"?call_id=rtc_1", "rtc_1"),
+        (b"?model=gpt-realtime", None),
+        (b"?call_id=", None),
+        (b"?call_id=a%00b", None),
+        (b"?call_id=" + b"x" * 129, None),
+        (b"?call_id=\xff", None),
+        (b"?" + b"a=b&" * 200, None),
+        (b"", None),
+    ],
+)
+def test_a_session_may_attend_a_call(query: bytes, call_id: str | None) -> None:
+    """Which one, is in the query."""
+    assert noting.call_attended(b"/v1/realtime" + query) == call_id
