@@ -229,9 +229,10 @@ def _estimated(record: Closing, book: PriceBook) -> _Reading | None:
     named = record.response_model or opening.request_model
     named = named or _deployment(opening)
     model = named or book.default_model(opening.operation_name)
-    nothing = ToolCost(cost_usd=NOTHING, list_cost_usd=NOTHING)
     estimated = _Reading(
-        source=UsageSource.ESTIMATED, tools=nothing, model=None if named else model
+        source=UsageSource.ESTIMATED,
+        tools=tool_cost(record, book),
+        model=None if named else model,
     )
     try:
         cost = book.unit_cost(
@@ -246,7 +247,7 @@ def _estimated(record: Closing, book: PriceBook) -> _Reading | None:
             for component, quantity in quantities.items()
         )
         return estimated._replace(unpriced_reason=exc.reason, units=units)
-    return estimated._replace(cost=cost) if cost else None
+    return _with_tools(estimated._replace(cost=cost), record) if cost else None
 
 
 def _counted(record: Closing, book: PriceBook) -> _Reading:

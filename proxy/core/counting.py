@@ -8,6 +8,7 @@ one, and for how long, is not for one answer to know. Images that the tool made 
 tokens by `tool_usage` alone: without it their price is unknown.
 """
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
@@ -23,6 +24,7 @@ MAX_COUNT_DIGITS = 6
 MAX_CONTAINERS = 100  # of one answer; each is a few words in the journal
 MAX_ID = 128  # characters of the id of a container
 MAX_NAME = 64  # characters of a tool, a model or a size
+MAX_AUTHORED = 16  # usages of authors in one answer
 MAX_USAGE_BYTES = 4096  # of a usage object in the journal
 TOOL_SIGNS = (
     b'"web_search',
@@ -51,6 +53,7 @@ class _Item(msgspec.Struct):
     container: msgspec.Raw = msgspec.Raw()
     container_id: msgspec.Raw = msgspec.Raw()
     environment: msgspec.Raw = msgspec.Raw()
+    svg_usage: msgspec.Raw = msgspec.Raw()
     memory_limit: msgspec.Raw = msgspec.Raw()
 
 
@@ -66,6 +69,7 @@ class _WebSearchUsage(msgspec.Struct):
 class _Media(msgspec.Struct):
     data: msgspec.Raw = msgspec.Raw()
     duration: msgspec.Raw = msgspec.Raw()
+    svg_usage: msgspec.Raw = msgspec.Raw()
 
 
 _read_item = msgspec.json.Decoder(_Item).decode
@@ -101,6 +105,7 @@ def tools_used(answer: bytes, members: Members, *, is_condensed: bool) -> Answer
         image_usage=image if image and len(image) <= MAX_USAGE_BYTES else None,
         is_partial=len(ran_in) > MAX_CONTAINERS or (is_lost and any(map(_is_billed, tools))),
         ran_in=ran_in[:MAX_CONTAINERS],
+        authored=_authored(call.svg_usage for call in done),
     )
 
 
@@ -126,9 +131,16 @@ def media(answer: bytes, members: Members, *, is_condensed: bool) -> AnswerUnits
         return AnswerUnits(
             images=len(_read_list(data)) if data.startswith(b"[") else None,
             audio_seconds=_read_number(seconds) if seconds else None,
+            authored=_authored([found.svg_usage]),
         )
     except UNREADABLE:
         return NONE
+
+
+def _authored(usages: Iterable[msgspec.Raw]) -> tuple[bytes, ...]:
+    """Return what other models have used to write images; one too large to keep is empty."""
+    told = (usage for raw in usages if (usage := _object(raw)) is not None)
+    return tuple(usage if len(usage) <= MAX_USAGE_BYTES else b"" for usage in told)[:MAX_AUTHORED]
 
 
 def _items(raw: msgspec.Raw) -> list[_Item]:

@@ -6,13 +6,24 @@ reason to forget the others: what was used is listed all the same, and the sum i
 
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import Annotated
+
+import msgspec
 
 from proxy.core.catalog import TOOLS_PRICE_ID
 from proxy.core.claims import apart
-from proxy.core.model import AnswerUnits, BilledUnit, Closing, Cost, ToolCost, created_at
+from proxy.core.model import (
+    AnswerUnits,
+    BilledUnit,
+    Closing,
+    Cost,
+    ToolCost,
+    Usage,
+    created_at,
+)
 from proxy.core.pricing import NOTHING, PriceBook
 from proxy.core.tariffs import grained
-from proxy.core.usage import itemised, read_usage
+from proxy.core.usage import COUNT_LIMIT, itemised, read_usage
 from proxy.errors import UnknownToolFeeError, UnpricedError, UsageError
 
 NO_TOOLS = ToolCost(cost_usd=NOTHING, list_cost_usd=NOTHING)
@@ -21,8 +32,22 @@ PREVIEWS = ("web_search_preview_reasoning", "web_search_preview_nonreasoning")
 SEARCH_MODELS = ("chat_search_preview_model", "chat_search_model")
 TOLD_NOTHING = AnswerUnits()
 IMAGE_OPERATION = "images.generations"
+SVG_AUTHOR = "svg_author"  # a model of which nothing more is known
 CONTAINER_MAKER = "containers.create"
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=COUNT_LIMIT)]
 CONTAINER_MINUTE = "code_interpreter_container/minute_"
+
+
+class _Author(msgspec.Struct, frozen=True):
+    """The usage of a model that has written an image; reasoning is in its output."""
+
+    model: str
+    input_tokens: _Count
+    output_tokens: _Count
+    reasoning_tokens: _Count = 0
+
+
+_read_author = msgspec.json.Decoder(_Author).decode
 
 
 def tool_cost(record: Closing, book: PriceBook) -> ToolCost:
@@ -33,7 +58,7 @@ def tool_cost(record: Closing, book: PriceBook) -> ToolCost:
         tool = book.tool_for(SEARCH_MODELS, model)
         return _sum([(tool, 1)], book) if tool else NO_TOOLS
     has_tools = opening.operation_name in {"responses", CONTAINER_MAKER}
-    if not has_tools and (units is None or not units.is_partial):
+    if not has_tools and (units is None or not (units.is_partial or units.authored)):
         return NO_TOOLS
     if units is None:
         return UNKNOWN
@@ -41,6 +66,8 @@ def tool_cost(record: Closing, book: PriceBook) -> ToolCost:
         return NO_TOOLS
     fees = _sum(list(_uses(apart(record, units), model, book)), book)
     images = _images(record, units, book)
+    for usage in units.authored:
+        images = _added(images, _author(record, usage, book))
     return UNKNOWN if units.is_partial else _added(fees, images)
 
 
@@ -84,12 +111,7 @@ def _images(record: Closing, units: AnswerUnits, book: PriceBook) -> ToolCost:
         count = units.image_calls or 1
         unit = BilledUnit(component="image_generation_call", quantity=count, price_id=None)
         return ToolCost(cost_usd=None, list_cost_usd=None, units=(unit,))
-    listed = (
-        BilledUnit(component=line.component, quantity=line.quantity, price_id=cost.price_id)
-        for line in cost.lines
-    )
-    list_cost = sum((line.amount for line in cost.lines), NOTHING)
-    return ToolCost(cost_usd=cost.cost_usd, list_cost_usd=list_cost, units=tuple(listed))
+    return _listed(cost)
 
 
 def _image_cost(record: Closing, units: AnswerUnits, book: PriceBook) -> Cost | None:
@@ -114,6 +136,40 @@ def _image_cost(record: Closing, units: AnswerUnits, book: PriceBook) -> Cost | 
         )
     except (UnpricedError, UsageError):
         return None
+
+
+def _author(record: Closing, raw: bytes, book: PriceBook) -> ToolCost:
+    """Return what the model costs that has written an image (SVG): tokens at its own prices."""
+    try:
+        told = _read_author(raw)
+        usage = Usage(
+            input_tokens=told.input_tokens,
+            output_tokens=told.output_tokens,
+            reasoning_output_tokens=told.reasoning_tokens,
+        )
+        cost = book.cost(
+            usage,
+            response_model=told.model,
+            request_model=None,
+            deployment=None,
+            service_tier=None,
+            operation_name="responses",
+            upstream=record.opening.upstream,
+            at=created_at(record.opening.event_id),
+        )
+    except (UnpricedError, UsageError, msgspec.MsgspecError, UnicodeDecodeError):
+        unit = BilledUnit(component=SVG_AUTHOR, quantity=1, price_id=None)
+        return ToolCost(cost_usd=None, list_cost_usd=None, units=(unit,))
+    return _listed(cost)
+
+
+def _listed(cost: Cost) -> ToolCost:
+    units = (
+        BilledUnit(component=line.component, quantity=line.quantity, price_id=cost.price_id)
+        for line in cost.lines
+    )
+    list_cost = sum((line.amount for line in cost.lines), NOTHING)
+    return ToolCost(cost_usd=cost.cost_usd, list_cost_usd=list_cost, units=tuple(units))
 
 
 def _added(one: ToolCost, other: ToolCost) -> ToolCost:

@@ -103,6 +103,7 @@ class AnswerUnits(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_lik
     is_partial: bool = False  # too large to be counted in full
     ran_in: tuple[Container, ...] = ()
     container_minutes: tuple[tuple[str, int], ...] | None = None  # by size; None: not claimed yet
+    authored: tuple[bytes, ...] = ()  # `svg_usage` as it came: by a model that it names (JSON)
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):

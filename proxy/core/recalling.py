@@ -27,6 +27,8 @@ _CONTAINER = "code_interpreter_container/session_"
 _CONTAINER_MINUTE = "code_interpreter_container/minute_"
 _WITH_TOOLS = ("responses", "containers.create")
 _IMAGE_CALL = "image_generation_call"
+_SVG_AUTHOR = "svg_author"
+_IMAGES = ("image_", "cached_image_")
 
 
 class _Unit(msgspec.Struct, frozen=True):
@@ -102,6 +104,9 @@ def _asked(units: Sequence[_Unit]) -> RequestUnits | None:
 def _told(call: StoredCall, units: Sequence[_Unit]) -> AnswerUnits | None:
     """Return which hosted tools were used; None: nobody has looked."""
     if call.operation_name not in _WITH_TOOLS:
+        written = [unit for unit in units if unit.component in (*COMPONENTS, _SVG_AUTHOR)]
+        if written:
+            return AnswerUnits(authored=_authored(written))
         return AnswerUnits() if call.unpriced_reason == UnknownToolFeeError.reason else None
     if call.tool_cost_usd is None and not units:
         is_complete = call.cost_usd is not None and call.unpriced_reason is None
@@ -120,7 +125,11 @@ def _told(call: StoredCall, units: Sequence[_Unit]) -> AnswerUnits | None:
         if unit.component.startswith(_CONTAINER_MINUTE)
     )
     calls = [unit.quantity for unit in units if unit.component == _IMAGE_CALL]
-    painted = [unit for unit in units if unit.component in COMPONENTS]
+    tokens = [unit for unit in units if unit.component in COMPONENTS]
+    painters = {unit.price_id for unit in tokens if unit.component.startswith(_IMAGES)}
+    painted = [unit for unit in tokens if unit.price_id in painters]
+    written = [unit for unit in tokens if unit.price_id not in painters]
+    written += [unit for unit in units if unit.component == _SVG_AUTHOR]
     return AnswerUnits(
         web_searches=int(sum(unit.quantity for unit in searches)),
         web_search_tool=_search_tool(searches[0].component) if searches else None,
@@ -130,7 +139,33 @@ def _told(call: StoredCall, units: Sequence[_Unit]) -> AnswerUnits | None:
         image_model=(painted[0].price_id or "").partition("@")[0] if painted else None,
         image_usage=_usage_of_units(painted) if painted else None,
         container_minutes=minutes or None,
+        authored=_authored(written),
     )
+
+
+def _authored(units: Sequence[_Unit]) -> tuple[bytes, ...]:
+    """Return usages of models that have written images; of an unknown one, that it is unknown."""
+    models = dict.fromkeys(_model(unit) for unit in units if unit.component in COMPONENTS)
+    usages = [
+        msgspec.json.encode(
+            {
+                "model": model,
+                "input_tokens": _count(units, model, INPUT_COMPONENTS),
+                "output_tokens": _count(units, model, OUTPUT_COMPONENTS),
+            }
+        )
+        for model in models
+    ]
+    return (*usages, *(b"" for unit in units if unit.component == _SVG_AUTHOR))
+
+
+def _count(units: Sequence[_Unit], model: str, components: Sequence[str]) -> int:
+    mine = (unit for unit in units if _model(unit) == model)
+    return int(sum(unit.quantity for unit in mine if unit.component in components))
+
+
+def _model(unit: _Unit) -> str:
+    return (unit.price_id or "").partition("@")[0]
 
 
 def _search_tool(component: str) -> str | None:

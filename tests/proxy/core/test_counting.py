@@ -48,6 +48,7 @@ WEB = [{"type": "function", "name": "f"}, {"type": "web_search_preview"}]
 CODE = [{"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "4g"}}]
 PLAIN_CODE = [{"type": "code_interpreter", "container": "cntr_1"}]
 IMAGE = [{"type": "image_generation", "model": "gpt-image-1"}]
+AUTHOR = b'{"model":"m"}'
 IMAGE_USAGE = {"input_tokens": 1, "output_tokens": 2}
 
 
@@ -121,6 +122,17 @@ IMAGE_USAGE = {"input_tokens": 1, "output_tokens": 2}
                 image_usage=json.dumps(IMAGE_USAGE).encode(),
             ),
         ),
+        (
+            {
+                "tools": IMAGE,
+                "output": [{"type": "image_generation_call", "svg_usage": {"model": "m"}}] * 2,
+            },
+            AnswerUnits(
+                image_calls=2,
+                image_model="gpt-image-1",
+                authored=(b'{"model": "m"}', b'{"model": "m"}'),
+            ),
+        ),
     ],
     ids=[
         "no tools",
@@ -138,6 +150,7 @@ IMAGE_USAGE = {"input_tokens": 1, "output_tokens": 2}
         "a hosted shell in a container of one's own",
         "a shell that the client runs",
         "images",
+        "images that another model has written",
     ],
 )
 def test_the_tools_of_a_response_are_counted(
@@ -183,6 +196,9 @@ def test_what_cannot_be_read_is_not_taken_for_nothing() -> None:
         (b'{"data":null,"duration":5.49}', AnswerUnits(audio_seconds=5.49)),
         (b'{"duration":"5.49"}', AnswerUnits(audio_seconds=5.49)),
         (b'{"duration":[]}', AnswerUnits()),
+        (b'{"data":[{}],"svg_usage":{"model":"m"}}', AnswerUnits(images=1, authored=(AUTHOR,))),
+        (b'{"svg_usage":null}', AnswerUnits()),
+        (b'{"svg_usage":{"x":"' + b"x" * 5000 + b'"}}', AnswerUnits(authored=(b"",))),
         (b"[]", AnswerUnits()),
     ],
 )

@@ -76,6 +76,7 @@ def image(usage: dict[str, Any], model: str | None = "paints", calls: int = 1) -
     return AnswerUnits(image_calls=calls, image_model=model, image_usage=json.dumps(usage).encode())
 
 
+WROTE = b'{"model":"talks","input_tokens":10,"output_tokens":30,"reasoning_tokens":20}'
 PAINTED = {"input_tokens": 10, "output_tokens": 1056, "input_tokens_details": {"image_tokens": 4}}
 
 
@@ -101,6 +102,10 @@ PAINTED = {"input_tokens": 10, "output_tokens": 1056, "input_tokens_details": {"
         (AnswerUnits(container_minutes=(("1g", 7), ("unknown", 5))), "thinks", None),
         (AnswerUnits(ran_in=(Container(container_id="c", size="1g"),)), "thinks", "0.0075"),
         (AnswerUnits(ran_in=(Container(container_id="c"),)), "thinks", None),
+        (AnswerUnits(authored=(WROTE, WROTE)), "thinks", "0.00008"),
+        (AnswerUnits(authored=(WROTE, b"")), "thinks", None),
+        (AnswerUnits(authored=(WROTE.replace(b"talks", b"dreams"),)), "thinks", None),
+        (AnswerUnits(authored=(WROTE.replace(b"10", b"-1"),)), "thinks", None),
         (AnswerUnits(is_partial=True), "thinks", None),
         (None, "thinks", None),
         (image(PAINTED), "thinks", "0.04231"),
@@ -118,6 +123,19 @@ def test_a_tool_costs_its_fee(units: AnswerUnits | None, model: str, cost: str |
     found = fees(units, model=model)
     assert found.cost_usd == (Decimal(cost) if cost else None)
     assert found.list_cost_usd == found.cost_usd
+
+
+def test_an_image_that_another_model_has_written_is_charged_with_its_tokens() -> None:
+    """Beside the usage of the picture that it was written after."""
+    found = fees(AnswerUnits(authored=(WROTE,)), operation_name="images.generations")
+    assert found.cost_usd == Decimal("0.00004")
+    wrote = "talks@start/default/short"
+    assert found.units == (
+        BilledUnit(component="input", quantity=10, price_id=wrote),
+        BilledUnit(component="output", quantity=30, price_id=wrote),
+    )
+    unknown = fees(AnswerUnits(authored=(b"",)), operation_name="images.edits")
+    assert unknown.units == (BilledUnit(component="svg_author", quantity=1, price_id=None),)
 
 
 def test_what_was_used_is_listed_with_the_place_of_its_price() -> None:

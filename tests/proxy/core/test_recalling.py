@@ -95,6 +95,19 @@ def test_hosted_tools_are_recalled(listed: tuple[str, ...], expected: AnswerUnit
     assert recalled(row).answer_units == expected
 
 
+AUTHOR = b'{"model":"m","input_tokens":10,"output_tokens":30}'
+
+
+@pytest.mark.parametrize("operation_name", ["responses", "images.generations"])
+def test_who_has_written_an_image_is_recalled(operation_name: str) -> None:
+    """A model of its own, or one of which nothing was known."""
+    listed = units(
+        "10 input m@start/default/short", "30 output m@start/default/short", "1 svg_author"
+    )
+    row = ledger_row(operation_name=operation_name, tool_cost_usd=FEE, billed_units=listed)
+    assert recalled(row).answer_units == AnswerUnits(authored=(AUTHOR, b""))
+
+
 def test_images_made_on_the_way_are_recalled() -> None:
     """As the usage of the model that made them, component by component."""
     listed = units(
