@@ -88,6 +88,7 @@ def _kind_of_prompt(api_type: str, request: object, notes: list[str]) -> str:
         "with images behind a URL or an id": prompts.IMAGE_NOT_SEEN in notes,
         "with images in the request": '"image_url"' in text,
         "with audio": '"input_audio"' in text,
+        "with custom tools": prompts.CUSTOM_ASSUMED in notes,
         "with the schema of an answer": schema or '"json_schema"' in text,
         f"with functions, {api_type}": '"function' in text,
     }

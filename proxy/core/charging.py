@@ -33,7 +33,7 @@ from proxy.core.model import (
 )
 from proxy.core.operations import MEDIA_ELSEWHERE, SESSIONS, TIMED_SESSIONS, operation_of
 from proxy.core.pricing import NOTHING, PriceBook, list_cost_of
-from proxy.core.units import estimated_units, tokens_by_size
+from proxy.core.units import IMAGE_MAKERS, estimated_units, tokens_by_size
 from proxy.core.usage import itemised, read_usage
 from proxy.core.verdicts import UNPRICED
 from proxy.errors import UnknownRateError, UnknownToolFeeError, UnpricedError, UsageError
@@ -223,6 +223,8 @@ def _with_tools(reading: _Reading, record: Closing) -> _Reading:
 def _estimated(record: Closing, book: PriceBook) -> _Reading | None:
     """Return what a call costs that is billed by the unit; None: it is not, or nobody knows."""
     opening = record.opening
+    if record.estimate is not None and opening.operation_name in IMAGE_MAKERS:
+        return None  # its model bills tokens
     quantities = estimated_units(opening.operation_name, record.request_units, record.answer_units)
     if quantities is None or record.status not in _SUCCESS or record.outcome not in _ANSWERED:
         return None
@@ -266,6 +268,7 @@ def _counted(record: Closing, book: PriceBook) -> _Reading:
         audio_input_tokens=estimate.audio_input_tokens,
         audio_output_tokens=estimate.audio_output_tokens,
     )
+    usage = itemised(usage, record.opening.operation_name)
     counted = _Reading(usage, UsageSource.ESTIMATED, problem=problem, tools=tool_cost(record, book))
     try:
         tier = record.response_service_tier or record.opening.request_service_tier

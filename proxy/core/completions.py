@@ -25,6 +25,7 @@ DELTAS = {
     "response.code_interpreter_call_code.delta",
     "response.reasoning_text.delta",
 }
+HOLDERS = ("choices", "output", "text")  # of what was made, in a whole answer
 CALLS = {"function_call": "arguments", "custom_tool_call": "input", "mcp_call": "arguments"}
 CUES = re.compile(r"^(?:WEBVTT.*|\d+|[\d:.,]+ --> .*)$", re.MULTILINE)  # of SRT and WebVTT
 
@@ -49,20 +50,24 @@ def count_answer(
     tally: Tally,
     *,
     is_forced: bool = False,
-) -> None:
+) -> bool:
     """Count an answer: `kind` is stream, json or text; `tally` gets tokens and notes.
 
+    False: it is none of the API's, so that nothing can be told of what was made.
     `is_forced`: the request names the function to be called, so that its name is not generated.
     """
     family = family_of(model)
     if kind == "text":
         tally.text(CUES.sub("", answer.decode(errors="ignore")).strip())
         tally.add(AROUND_TRANSCRIPT)
-        return
+        return True
     documents = list(_events(answer)) if kind == "stream" else [loose.decoded_as_far(answer)]
+    if kind == "json" and all(loose.at(documents[0], name) is None for name in HOLDERS):
+        return False
     reader = READERS.get(operation_name)
     if reader is not None:
         reader(documents, family, tally, is_forced=is_forced)
+    return True
 
 
 def _events(answer: bytes) -> Iterator[object]:
@@ -102,8 +107,10 @@ def _chat(documents: list[Any], family: Family, tally: Tally, *, is_forced: bool
             key = (index, loose.at(call, "index") or place)
             made.add(key)
             if not is_forced:
-                calls.add((*key, "name"), loose.text(call, "function", "name"))
+                for kind in ("function", "custom"):
+                    calls.add((*key, "name"), loose.text(call, kind, "name"))
             calls.add((*key, "arguments"), loose.text(call, "function", "arguments"))
+            calls.add((*key, "arguments"), loose.text(call, "custom", "input"))
     texts.count(tally)
     calls.count(tally)
     around = AROUND_REPLY_THINKING if family.thinks else AROUND_REPLY_NEWER

@@ -13,6 +13,25 @@ HEADER = "# Tools\n\n## functions\n\nnamespace functions {\n\n"
 FOOTER = "} // namespace functions"
 INDENT = 2
 MAX_DEPTH = 40
+UNWRITTEN = frozenset(  # of a schema that an answer must have; the model does not see them
+    (
+        "additionalProperties",
+        "required",
+        "minLength",
+        "maxLength",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minItems",
+        "maxItems",
+        "uniqueItems",
+        "pattern",
+        "format",
+    )
+)
+BY_NAME = frozenset(("properties", "$defs", "definitions"))  # their members are schemas by name
 NAMES = {
     "number": "number",
     "integer": "number",
@@ -31,6 +50,23 @@ def declared(functions: Iterable[object]) -> str:
 def compact(schema: object) -> str:
     """Return a JSON schema on one line, as the format of an answer is described."""
     return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+
+
+def shape(schema: object, depth: int = 0) -> object:
+    """Return of the schema of an answer what the model is shown: its fields, not their bounds."""
+    if depth > MAX_DEPTH:
+        return None
+    if isinstance(schema, list):
+        return [shape(item, depth + 1) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: {key: shape(inner, depth + 1) for key, inner in value.items()}
+        if name in BY_NAME and isinstance(value, dict)
+        else shape(value, depth + 1)
+        for name, value in schema.items()
+        if name not in UNWRITTEN
+    }
 
 
 def _function(function: object) -> str:

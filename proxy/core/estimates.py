@@ -16,6 +16,7 @@ from proxy.core.families import family_of
 from proxy.core.model import Estimate
 from proxy.core.prompts import PROMPTS, forces_call
 from proxy.core.tally import AUDIO_INPUT_TOKENS_PER_SECOND, Tally
+from proxy.core.units import image_tokens
 
 SPEECH = "audio.speech"
 CHARACTERS_PER_SECOND = 15  # of a voice
@@ -28,7 +29,9 @@ DEFERRED = "usage_deferred"  # it runs on, and tells its usage to whoever asks f
 REQUEST_NOT_KEPT = "request_too_large_to_be_kept"
 REQUEST_NOT_READ = "request_not_read"
 ANSWER_NOT_SEEN = "answer_not_seen"
+ANSWER_NOT_READ = "answer_not_read"
 ANSWER_PARTLY_KEPT = "answer_extrapolated"
+IMAGE_NOT_KNOWN = "image_size_not_known"
 LENGTH_ASSUMED = "audio_length_assumed"
 LENGTH_NOT_KNOWN = "audio_length_not_known"
 Counter = Callable[[str, str], int]
@@ -45,6 +48,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fa
     answer_bytes: int = 0  # of all that came
     request_seconds: float | None = None  # of the audio that was uploaded
     answer_seconds: float | None = None  # of the audio that came
+    answer_images: int | None = None  # that came
 
 
 def estimate(question: Question, count: Counter) -> Estimate:
@@ -98,11 +102,13 @@ def _answer(question: Question, request: object, tally: Tally) -> bool:
         return False
     if question.operation_name == SPEECH:
         return _spoken(question, loose.text(request, "input"), tally)
+    if question.answer_images is not None:
+        return _painted(question.answer_images, request, tally)
     kept = question.answer
     if not kept:
         tally.note(ANSWER_NOT_SEEN)
         return False
-    count_answer(
+    is_told = count_answer(
         question.operation_name,
         question.model,
         question.answer_kind,
@@ -110,9 +116,23 @@ def _answer(question: Question, request: object, tally: Tally) -> bool:
         tally,
         is_forced=forces_call(question.operation_name, request),
     )
+    if not is_told:
+        tally.note(ANSWER_NOT_READ)
+        return False
     if question.answer_bytes > len(kept):
         tally.tokens = round(tally.tokens * question.answer_bytes / len(kept))
         tally.note(ANSWER_PARTLY_KEPT)
+    return True
+
+
+def _painted(count: int, request: object, tally: Tally) -> bool:
+    """Count images by what was asked for; what is left to the model has no number."""
+    size, quality = loose.text(request, "size"), loose.text(request, "quality")
+    tokens = image_tokens(size, quality, count)
+    if tokens is None:
+        tally.note(IMAGE_NOT_KNOWN)
+        return False
+    tally.image(tokens)
     return True
 
 

@@ -9,6 +9,7 @@ from proxy.core.estimates import ESTIMABLE, Question
 from proxy.core.metering import CHARGED_STATUS, DEFERRED, Observation
 from proxy.core.model import Closing, Outcome
 from proxy.core.operations import Operation
+from proxy.core.units import IMAGE_MAKERS, IMAGE_MODELS
 
 REQUEST_BYTES = 1 << 20  # of one call
 SMALL_BYTES = 1 << 14  # of one call; so much is always kept
@@ -40,6 +41,11 @@ def question(
     model = closing.response_model or opening.request_model or opening.deployment or ""
     if operation.api_type == "audio" and not model.startswith(BILLED_BY_TOKENS):
         return None
+    images = None
+    if operation.name in IMAGE_MAKERS:
+        if model not in IMAGE_MODELS or told is None:
+            return None
+        images = told.images or (asked.images if asked else None) or 1
     heard = told.audio_seconds if told else None
     uploaded = asked.audio_seconds if asked else None
     return Question(
@@ -51,6 +57,7 @@ def question(
         answer_bytes=seen.kept.size if seen.kept else 0,
         request_seconds=uploaded if heard is None else heard,
         answer_seconds=heard,
+        answer_images=images,
     )
 
 

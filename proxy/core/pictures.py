@@ -41,6 +41,11 @@ def image_tokens(model: str, size: Size | None, detail: str) -> int:
     return sight.base + (0 if detail == "low" else sight.tile * _tiles(width, height))
 
 
+def is_fixed(model: str, detail: str) -> bool:
+    """Tell whether an image makes as many tokens whatever its size."""
+    return detail == "low" and not isinstance(sight_of(model), Patches)
+
+
 def _tiles(width: int, height: int) -> int:
     """Return the number of squares that cover an image once it is made to fit."""
     scale = min(1.0, LONG_SIDE / max(width, height))

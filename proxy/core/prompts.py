@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from proxy.core import loose
-from proxy.core.declarations import compact, declared
+from proxy.core.declarations import compact, declared, shape
 from proxy.core.durations import AudioProbe
 from proxy.core.families import family_of
-from proxy.core.pictures import image_tokens, size_of
+from proxy.core.pictures import image_tokens, is_fixed, size_of
 from proxy.core.tally import AUDIO_INPUT_TOKENS_PER_SECOND, Tally
 
 PER_MESSAGE = 3
@@ -25,7 +25,10 @@ TOOLS, TOOLS_BESIDE_SYSTEM, TOOLS_NEWER = 3, -1, 85  # around the declarations, 
 TOOLS_OF_RESPONSES, TOOLS_OF_RESPONSES_BESIDE_SYSTEM, TOOLS_OF_RESPONSES_NEWER = 1, -3, 2
 NAMED_TOOL = 9  # a tool that must be called
 COMPACTION = 93
-FORMAT = 3  # around the schema of an answer
+PAINTING = 17  # around what an image is to show
+FORMAT, FORMAT_NEWER = 13, 16  # around the schema of an answer, in a chat
+FORMAT_OF_RESPONSES, FORMAT_OF_RESPONSES_NEWER = 7, 6
+CUSTOM_TOOL, GRAMMAR_TOOL = 38, 72  # around what is said of a tool that takes any text
 HIDDEN_HISTORY = ("previous_response_id", "conversation", "prompt")
 SYSTEM = {"system", "developer"}
 
@@ -34,6 +37,7 @@ TOOLS_NOT_SEEN = "hosted_tools_not_seen"
 IMAGE_NOT_SEEN = "image_size_assumed"
 FILE_NOT_SEEN = "file_not_counted"
 AUDIO_NOT_SEEN = "audio_not_counted"
+CUSTOM_ASSUMED = "custom_tools_assumed"
 ITEM_NOT_SEEN = "item_not_counted"
 Prompt = Callable[[Any, str, Tally], None]
 
@@ -54,7 +58,11 @@ def chat(request: object, model: str, tally: Tally) -> None:
         tally.text(text)
         tally.add(TOOLS_NEWER if family.is_newer else older)
         tally.add(NAMED_TOOL if loose.members(request, "tool_choice") else 0)
-    _format(loose.at(request, "response_format", "json_schema", "schema"), tally)
+    custom = [loose.at(tool, "custom") for tool in loose.items(request, "tools")]
+    if _custom([tool for tool in custom if tool], tally) and not text:
+        tally.add(TOOLS_NEWER if family.is_newer else TOOLS)
+    wanted = loose.at(request, "response_format", "json_schema")
+    _format(wanted, FORMAT_NEWER if family.is_newer else FORMAT, tally)
     if loose.at(request, "web_search_options") is not None:
         tally.note(TOOLS_NOT_SEEN)
 
@@ -78,9 +86,11 @@ def responses(request: object, model: str, tally: Tally) -> None:
         older = TOOLS_OF_RESPONSES_BESIDE_SYSTEM if beside_system else TOOLS_OF_RESPONSES
         tally.text(text)
         tally.add(TOOLS_OF_RESPONSES_NEWER if family.is_newer else older)
-    if any(loose.text(tool, "type") != "function" for tool in tools):
+    _custom([tool for tool in tools if loose.text(tool, "type") == "custom"], tally)
+    if any(loose.text(tool, "type") not in {"function", "custom"} for tool in tools):
         tally.note(TOOLS_NOT_SEEN)
-    _format(loose.at(request, "text", "format", "schema"), tally)
+    around = FORMAT_OF_RESPONSES_NEWER if family.is_newer else FORMAT_OF_RESPONSES
+    _format(loose.at(request, "text", "format"), around, tally)
     if any(loose.at(request, name) for name in HIDDEN_HISTORY):
         tally.note(HISTORY_NOT_SEEN)
 
@@ -105,6 +115,13 @@ def speech(request: object, model: str, tally: Tally) -> None:
     tally.text(loose.text(request, "instructions"))
 
 
+def painting(request: object, model: str, tally: Tally) -> None:
+    """Count what is to be painted."""
+    del model
+    tally.text(loose.text(request, "prompt"))
+    tally.add(PAINTING)
+
+
 def compaction(request: object, model: str, tally: Tally) -> None:
     """Count a request to compact a conversation: it brings instructions of its own."""
     responses(request, model, tally)
@@ -117,6 +134,11 @@ def forces_call(operation_name: str, request: object) -> bool:
     return isinstance(choice, dict) or (choice == "required" and operation_name == "responses")
 
 
+def called(call: object) -> dict[str, Any]:
+    """Return what a call in a chat is of: a function, or a tool that takes any text."""
+    return loose.members(call, "function") or loose.members(call, "custom")
+
+
 PROMPTS: Mapping[str, Prompt] = {  # by operation
     "chat": chat,
     "text_completion": completion,
@@ -124,6 +146,7 @@ PROMPTS: Mapping[str, Prompt] = {  # by operation
     "responses.compact": compaction,
     "embeddings": embedding,
     "audio.speech": speech,
+    "images.generations": painting,
 }
 
 
@@ -135,11 +158,11 @@ def _message(message: object, role: str, model: str, tally: Tally) -> None:
         tally.add(PER_NAME)
         tally.text(name)
     _content(loose.at(message, "content"), model, tally)
-    calls = [loose.members(call, "function") for call in loose.items(message, "tool_calls")]
+    calls = [called(call) for call in loose.items(message, "tool_calls")]
     old_call = loose.members(message, "function_call")
     for call in (*calls, old_call):
         tally.text(loose.text(call, "name"))
-        tally.text(loose.text(call, "arguments"))
+        tally.text(loose.text(call, "arguments") or loose.text(call, "input"))
     tally.calls(len(calls) + bool(old_call))
 
 
@@ -148,11 +171,11 @@ def _item(item: object, model: str, tally: Tally) -> None:
     match loose.text(item, "type") or "message":
         case "message":
             _message(item, loose.text(item, "role"), model, tally)
-        case "function_call":
+        case "function_call" | "custom_tool_call":
             tally.text(loose.text(item, "name"))
-            tally.text(loose.text(item, "arguments"))
+            tally.text(loose.text(item, "arguments") or loose.text(item, "input"))
             tally.calls(1)
-        case "function_call_output":
+        case "function_call_output" | "custom_tool_call_output":
             _message({"content": loose.at(item, "output")}, "tool", model, tally)
         case _:
             tally.note(ITEM_NOT_SEEN)
@@ -177,9 +200,9 @@ def _image(part: object, model: str, tally: Tally) -> None:
     """Count an image, of a chat (an object with a URL) or of a response (the URL itself)."""
     url = loose.text(part, "image_url", "url") or loose.text(part, "image_url")
     size = size_of(url)
-    if size is None:
-        tally.note(IMAGE_NOT_SEEN)
     detail = loose.text(part, "image_url", "detail") or loose.text(part, "detail")
+    if size is None and not is_fixed(model, detail):
+        tally.note(IMAGE_NOT_SEEN)
     tally.image(image_tokens(model, size, detail))
 
 
@@ -196,10 +219,26 @@ def _audio(part: object, tally: Tally) -> None:
     tally.audio(int((seconds or 0) * AUDIO_INPUT_TOKENS_PER_SECOND))
 
 
-def _format(schema: object, tally: Tally) -> None:
+def _custom(tools: list[Any], tally: Tally) -> bool:
+    """Count tools that take any text; tell whether there are any."""
+    for tool in tools:
+        form = loose.members(tool, "format")
+        grammar = loose.text(form, "definition") or loose.text(form, "grammar", "definition")
+        for text in (loose.text(tool, "name"), loose.text(tool, "description"), grammar):
+            tally.text(text)
+        tally.add(GRAMMAR_TOOL if grammar else CUSTOM_TOOL)
+        tally.note(CUSTOM_ASSUMED)
+    return bool(tools)
+
+
+def _format(wanted: object, around: int, tally: Tally) -> None:
+    """Count the schema that an answer must have, and its name."""
+    schema = loose.at(wanted, "schema")
     if schema is not None:
-        tally.text(compact(schema))
-        tally.add(FORMAT)
+        tally.text(compact(shape(schema)))
+        tally.text(loose.text(wanted, "name"))
+        tally.text(loose.text(wanted, "description"))
+        tally.add(around)
 
 
 def _texts(value: object, tally: Tally) -> None:

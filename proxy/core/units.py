@@ -18,6 +18,18 @@ OF_TEXT = frozenset(("chat", "text_completion", "responses", "responses.compact"
 BYTES_PER_TOKEN = 6  # of requests in JSON; docs/estimates.md says how rough that is
 MOST_BYTES = 1 << 16  # a larger request may be an image, and its size says nothing
 SPEAKER = "audio.speech"
+IMAGE_TOKENS = {  # as OpenAI publishes them for these models, and as they have reported them
+    ("low", "1024x1024"): 272,
+    ("low", "1024x1536"): 408,
+    ("low", "1536x1024"): 400,
+    ("medium", "1024x1024"): 1056,
+    ("medium", "1024x1536"): 1584,
+    ("medium", "1536x1024"): 1568,
+    ("high", "1024x1024"): 4160,
+    ("high", "1024x1536"): 6240,
+    ("high", "1536x1024"): 6208,
+}
+IMAGE_MODELS = ("gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5")
 DEFAULT_SIZE = "1024x1024"
 DEFAULT_QUALITY = "standard"
 ASKED_NOTHING = RequestUnits()
@@ -41,6 +53,12 @@ def estimated_units(
     if operation_name in HEARERS and seconds is not None and 0 <= seconds < float("inf"):
         return {"audio_second": ceil(seconds)}  # whisper's own usage is rounded up
     return None
+
+
+def image_tokens(size: str, quality: str, count: int) -> int | None:
+    """Return the tokens of images; None: nobody can tell, for it was left to the model."""
+    each = IMAGE_TOKENS.get((quality, size))
+    return None if each is None else each * count
 
 
 def tokens_by_size(operation_name: str, request_bytes: int | None) -> int | None:

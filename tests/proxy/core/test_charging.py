@@ -32,6 +32,7 @@ PERIOD = Period(
 HEARD = Period(units={"audio_minute": Decimal("0.006")})
 TALKED = Period(units={"session_minute": Decimal("0.06")})
 PAINTED = Period(units={"image/standard/1024x1024": Decimal("0.02")})
+BRUSHED = Period(rates={"image_output": Decimal(40), "input": Decimal(5)})
 BOOK = PriceBook(
     Catalog(
         version="7",
@@ -40,6 +41,7 @@ BOOK = PriceBook(
             Entry(model_id="hears", names=("hears",), periods=(HEARD,)),
             Entry(model_id="talks", names=("talks",), periods=(TALKED,)),
             Entry(model_id="paints", names=("paints",), periods=(PAINTED,)),
+            Entry(model_id="brushes", names=("brushes",), periods=(BRUSHED,)),
         ),
         contracts=(
             Contract(
@@ -666,3 +668,16 @@ def test_a_kind_without_a_price_says_why(
     """An answer that is no success has cost nothing, as far as is known."""
     row = row_as(name, None, status=status)
     assert (row.cost_usd, row.usage_source, row.usage_problem) == (None, "unavailable", problem)
+
+
+def test_counted_images_have_the_price_of_images() -> None:
+    """Of a model that bills tokens; what was asked for is no unit of its price list."""
+    row = row_as(
+        "images.generations",
+        "brushes",
+        request_units=RequestUnits(size="1024x1024", quality="high"),
+        usage_problem="no_usage_in_answer",
+        estimate=Estimate(input_tokens=20, output_tokens=4160),
+    )
+    assert (row.usage_source, row.cost_usd) == ("estimated", Decimal("0.1665"))
+    assert (row.billed_units, row.usage_problem) == (None, "no_usage_in_answer")

@@ -98,6 +98,11 @@ def test_calls_of_functions_are_counted_by_name_and_arguments() -> None:
     )
     assert counted("chat", "stream", answer).tokens == 1 + 2 + 1 + 1 + 28
     assert counted("chat", "stream", answer, is_forced=True).tokens == 2 + 1
+    custom = stream(
+        delta(tool_calls=[{"index": 0, "custom": {"name": "now", "input": "a "}}]),
+        delta(tool_calls=[{"index": 0, "custom": {"input": "b"}}]),
+    )
+    assert counted("chat", "stream", custom).tokens == 1 + 2 + 7
 
 
 def test_the_old_form_of_a_call_is_one() -> None:

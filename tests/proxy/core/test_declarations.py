@@ -1,6 +1,6 @@
 """Tools are written as the model reads them."""
 
-from proxy.core.declarations import MAX_DEPTH, compact, declared
+from proxy.core.declarations import MAX_DEPTH, compact, declared, shape
 
 WEATHER = {
     "name": "get_weather",
@@ -72,3 +72,30 @@ def test_depth_has_a_bound() -> None:
 def test_a_schema_is_written_on_one_line() -> None:
     """As it is described to the model."""
     assert compact({"type": "string", "enum": ["é"]}) == '{"type":"string","enum":["é"]}'
+
+
+def test_of_the_schema_of_an_answer_its_fields_are_shown() -> None:
+    """Not what must hold of them; a field may be called like such a rule."""
+    schema = {
+        "type": "object",
+        "title": "A",
+        "properties": {"format": {"type": "string", "format": "email", "minLength": 2}},
+        "required": ["format"],
+        "additionalProperties": False,
+        "$defs": {"pattern": {"anyOf": [{"type": "integer", "minimum": 1}, True]}},
+    }
+    assert shape(schema) == {
+        "type": "object",
+        "title": "A",
+        "properties": {"format": {"type": "string"}},
+        "$defs": {"pattern": {"anyOf": [{"type": "integer"}, True]}},
+    }
+    assert shape({"properties": ["odd"]}) == {"properties": ["odd"]}
+
+
+def test_a_schema_without_end_is_cut() -> None:
+    """Nothing raises."""
+    deep: object = {}
+    for _ in range(MAX_DEPTH + 2):
+        deep = {"items": deep}
+    assert compact(shape(deep)).count("items") == MAX_DEPTH + 1

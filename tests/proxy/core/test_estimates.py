@@ -49,13 +49,16 @@ def test_what_was_not_kept_of_an_answer_is_extrapolated() -> None:
         ({"request": CHAT}, "answer_not_seen"),
         ({"answer": ANSWER}, "request_too_large_to_be_kept"),
         ({"request": b"[]", "answer": ANSWER}, "request_not_read"),
+        ({"request": CHAT, "answer": b'{"id":"a"}', "answer_kind": "json"}, "answer_not_read"),
+        ({"request": CHAT, "answer": b"no JSON", "answer_kind": "json"}, "answer_not_read"),
     ],
 )
 def test_a_side_that_is_not_known_has_no_count(changes: dict[str, Any], note: str) -> None:
     """None, not 0."""
     found = estimated(**changes)
     known = (found.input_tokens is not None, found.output_tokens is not None)
-    assert (known, found.note) == (("answer" not in changes, "answer" in changes), note)
+    answered = changes.get("answer") == ANSWER
+    assert (known, found.note) == ((not answered, answered), note)
 
 
 def test_of_nothing_nothing_is_known() -> None:
@@ -118,3 +121,23 @@ def test_a_transcription_is_counted_by_the_length_of_its_audio(
 def test_speech_is_counted_by_how_long_it_plays(changes: dict[str, Any], found: Estimate) -> None:
     """Twenty tokens a second and some around them, as recorded traffic has it."""
     assert estimated("audio.speech", request=b'{"input":"hello there"}', **changes) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens", "note"),
+    [
+        ({"size": "1024x1024", "quality": "high"}, 8320, None),
+        ({"size": "1024x1024"}, None, "image_size_not_known"),
+        ({"size": "auto", "quality": "low"}, None, "image_size_not_known"),
+    ],
+)
+def test_images_are_counted_by_what_was_asked_for(
+    asked: dict[str, str], tokens: int | None, note: str | None
+) -> None:
+    """Of what is left to the model nobody knows how many tokens it makes."""
+    found = estimated(
+        operation_name="images.generations",
+        request=json.dumps({"prompt": "a sign", **asked}).encode(),
+        answer_images=2,
+    )
+    assert found == Estimate(input_tokens=2 + 17, output_tokens=tokens, note=note)

@@ -116,3 +116,24 @@ def test_the_length_that_an_answer_tells_counts_more() -> None:
     found = asked(closing, NOTHING, path="/v1/audio/speech")
     assert found is not None
     assert (found.request_seconds, found.answer_seconds) == (3.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "images"),
+    [
+        ("gpt-image-1", {"answer_units": AnswerUnits(images=3)}, 3),
+        ("gpt-image-1", {"answer_units": AnswerUnits(), "request_units": None}, 1),
+        ("gpt-image-1", {"answer_units": AnswerUnits()}, 2),
+        ("gpt-image-1", {"answer_units": None}, None),
+        ("gpt-image-2", {"answer_units": AnswerUnits(images=3)}, None),
+        ("dall-e-3", {"answer_units": AnswerUnits(images=3)}, None),
+    ],
+)
+def test_images_are_asked_about_where_their_tokens_are_published(
+    model: str, changes: dict[str, Any], images: int | None
+) -> None:
+    """And where they came: of an answer that broke off nobody knows what was made."""
+    opening = msgspec.structs.replace(OPENING, request_model=model)
+    closing = changed(CUT, opening=opening, request_units=RequestUnits(images=2), outcome="ok")
+    found = asked(changed(closing, **changes), NOTHING, "/v1/images/generations")
+    assert (found and found.answer_images) == images

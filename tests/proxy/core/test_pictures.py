@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.pictures import Size, image_tokens, size_of
+from proxy.core.pictures import Size, image_tokens, is_fixed, size_of
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x04ab\xff\xc0\x00\x11\x08\x00\x20\x00\x30"
 
@@ -64,6 +64,13 @@ def test_what_is_not_in_the_request_has_no_size(url: str) -> None:
 def test_the_size_tells_the_tokens(model: str, size: Size | None, detail: str, tokens: int) -> None:
     """As recorded traffic has it, and OpenAI's own examples."""
     assert image_tokens(model, size, detail) == tokens
+
+
+def test_an_image_of_little_detail_has_no_size() -> None:
+    """Where it counts by squares; in patches its size matters."""
+    assert is_fixed("gpt-4o", "low")
+    assert not is_fixed("gpt-4o", "auto")
+    assert not is_fixed("gpt-5-mini", "low")
 
 
 @given(st.integers(1, 2**31), st.integers(1, 2**31))

@@ -19,6 +19,9 @@ WAV = base64.b64encode(
 ).decode()
 TOOL = {"name": "now"}
 DECLARED = 17  # words of the declarations of that function
+FREE = {"name": "a", "description": "b c"}
+RULED = {"name": "a", "format": {"type": "grammar", "grammar": {"definition": "b c"}}}
+SCHEMA = {"schema": {"type": "object", "required": [], "additionalProperties": False}}
 USER = {"role": "user", "content": "hello there"}
 
 
@@ -57,7 +60,23 @@ def counted(operation_name: str, request: object, model: str = "gpt-4o") -> Tall
                 "response_format": {"json_schema": {"schema": {"type": "object"}}},
             },
             "gpt-4o",
-            9 + 1 + 3,
+            9 + 1 + 13,
+        ),
+        (
+            {
+                "messages": [USER],
+                "response_format": {"json_schema": {"name": "a", "description": "b c", **SCHEMA}},
+            },
+            "gpt-5",
+            8 + 1 + 1 + 2 + 16,
+        ),
+        ({"messages": [USER], "tools": [{"custom": FREE}]}, "gpt-4o", 9 + 3 + 38 + 3),
+        ({"messages": [USER], "tools": [{"custom": FREE}]}, "gpt-5", 8 + 3 + 38 + 85),
+        ({"messages": [USER], "tools": [{"custom": RULED}]}, "gpt-4o", 9 + 1 + 2 + 72 + 3),
+        (
+            {"messages": [USER], "tools": [{"function": TOOL}, {"custom": FREE}]},
+            "gpt-4o",
+            9 + DECLARED + 3 + 3 + 38,
         ),
     ],
 )
@@ -72,8 +91,10 @@ def test_calls_of_functions_are_part_of_a_chat() -> None:
     one = {"messages": [{"role": "assistant", "content": None, "tool_calls": [call]}]}
     two = {"messages": [{"role": "assistant", "tool_calls": [call, call]}]}
     old = {"messages": [{"role": "assistant", "function_call": call["function"]}]}
-    tokens = [counted("chat", request).tokens for request in (one, two, old)]
-    assert tokens == [4 + 3 + 3 + 7, 4 + 6 + 3 + 28, 4 + 3 + 3 + 7]
+    free = {"custom": {"name": "now", "input": "a b"}}
+    custom = {"messages": [{"role": "assistant", "tool_calls": [free]}]}
+    tokens = [counted("chat", request).tokens for request in (one, two, old, custom)]
+    assert tokens == [4 + 3 + 3 + 7, 4 + 6 + 3 + 28, 4 + 3 + 3 + 7, 4 + 3 + 3 + 7]
 
 
 def test_images_are_counted_by_their_size_or_by_an_assumption() -> None:
@@ -83,7 +104,10 @@ def test_images_are_counted_by_their_size_or_by_an_assumption() -> None:
     parts = [{"type": "input_image", "image_url": "https://example.com/a.png", "detail": "low"}]
     far = counted("responses", {"input": [{"role": "user", "content": parts}]})
     assert (near.image_tokens, near.tokens, near.notes) == (255, 255 + 7, [])
-    assert (far.image_tokens, far.tokens, far.notes) == (85, 85 + 7, ["image_size_assumed"])
+    assert (far.image_tokens, far.tokens, far.notes) == (85, 85 + 7, [])
+    parts[0]["detail"] = "auto"
+    far = counted("responses", {"input": [{"role": "user", "content": parts}]})
+    assert (far.image_tokens, far.tokens, far.notes) == (765, 765 + 7, ["image_size_assumed"])
 
 
 @pytest.mark.parametrize(
@@ -117,7 +141,11 @@ def test_audio_is_counted_by_its_length(data: str, tokens: int, notes: list[str]
             "gpt-4o",
             3 + 1 + 3 + DECLARED - 3,
         ),
-        ({"input": "a", "text": {"format": {"schema": {"type": "object"}}}}, "gpt-4o", 8 + 1 + 3),
+        ({"input": "a", "text": {"format": {"schema": {"type": "object"}}}}, "gpt-4o", 8 + 1 + 7),
+        ({"input": "a", "text": {"format": {"name": "a", **SCHEMA}}}, "gpt-5", 7 + 1 + 1 + 6),
+        ({"input": "a", "tools": [{"type": "custom", **FREE}]}, "gpt-4o", 8 + 3 + 38),
+        ({"input": [{"type": "custom_tool_call", "name": "f", "input": "a b"}]}, "", 3 + 7 + 3),
+        ({"input": [{"type": "custom_tool_call_output", "output": "a"}]}, "", 3 + 1 + 1 + 3),
     ],
 )
 def test_a_response_is_counted(request_: object, model: str, tokens: int) -> None:
@@ -133,6 +161,7 @@ def test_a_response_is_counted(request_: object, model: str, tokens: int) -> Non
         ("responses", {"input": "a", "tools": [{"type": "web_search"}]}, "hosted_tools_not_seen"),
         ("responses", {"input": [{"type": "reasoning"}]}, "item_not_counted"),
         ("chat", {"messages": [], "web_search_options": {}}, "hosted_tools_not_seen"),
+        ("chat", {"messages": [], "tools": [{"custom": {"name": "a"}}]}, "custom_tools_assumed"),
         (
             "chat",
             {"messages": [{"role": "user", "content": [{"type": "file"}]}]},
@@ -154,6 +183,7 @@ def test_what_cannot_be_seen_is_named(operation_name: str, request_: object, not
         ("embeddings", {"input": [[1, 2], [3]]}, 3),
         ("embeddings", {"input": None}, 0),
         ("audio.speech", {"input": "say this", "instructions": "softly"}, 3),
+        ("images.generations", {"prompt": "a stop sign"}, 3 + 17),
         ("responses.compact", {"input": "hello there"}, 9 + 93),
     ],
 )

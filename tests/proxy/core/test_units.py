@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.core.model import AnswerUnits, RequestUnits
-from proxy.core.units import estimated_units, tokens_by_size
+from proxy.core.units import estimated_units, image_tokens, tokens_by_size
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,11 @@ def test_the_size_of_a_request_tells_its_prompt_roughly(
 ) -> None:
     """Where it is text, and not too large to be something else."""
     assert tokens_by_size(operation_name, request_bytes) == tokens
+
+
+def test_size_and_quality_tell_the_tokens_of_an_image() -> None:
+    """Where both were asked for."""
+    assert image_tokens("1024x1536", "high", 2) == 12480
+    assert image_tokens("1536x1024", "low", 1) == 400
+    assert image_tokens("auto", "high", 1) is None
+    assert image_tokens("1024x1024", "", 1) is None
