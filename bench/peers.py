@@ -24,6 +24,7 @@ from targets import (
     pinned,
     process,
 )
+from tensorzero_schema import migrate
 
 ENVOY, TENSORZERO, LITELLM, PORTKEY = "1.40.0", "2026.6.0", "1.106.0", "1.15.2"
 DEBIAN = ("haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1")
@@ -83,15 +84,15 @@ from litellm.integrations.custom_logger import CustomLogger
 class Rows(CustomLogger):
     connection = None
 
-    async def async_log_success_event(self, kwargs, response, start, end):
+    async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
         if Rows.connection is None:
             Rows.connection = await psycopg.AsyncConnection.connect(
                 os.environ["BENCH_DSN"], autocommit=True)
-        usage = getattr(response, "usage", None)
+        usage = getattr(response_obj, "usage", None)
         await Rows.connection.execute(
             "INSERT INTO spend VALUES (%s, %s, %s, %s, %s)",
             (kwargs.get("model"), getattr(usage, "prompt_tokens", None),
-             getattr(usage, "completion_tokens", None), kwargs.get("response_cost"), end))
+             getattr(usage, "completion_tokens", None), kwargs.get("response_cost"), end_time))
 
 rows = Rows()
 """
@@ -230,6 +231,8 @@ def tensorzero(upstream: int, run: Path, cache: Path, *, metering: bool = True) 
     )
     told.unlink(missing_ok=True)
     with database(run / name, wanted=metering) as dsn:
+        if dsn and (problem := migrate(python, settings, dsn)):
+            raise UnavailableError(f"{name} does not start: {problem.strip()[-300:]}")
         command = pinned(UNDER_TEST, python, "-c", _GATEWAY, settings, told, dsn)
         with (run / f"{name}.log").open("ab") as log:
             running = subprocess.Popen(command, stdout=log, stderr=log)
@@ -260,7 +263,7 @@ def tensorzero(upstream: int, run: Path, cache: Path, *, metering: bool = True) 
 
 @contextmanager
 def litellm(upstream: int, run: Path, cache: Path) -> Iterator[Target]:
-    """LiteLLM's proxy, one worker, with a callback that is to write a row for each call."""
+    """LiteLLM's proxy, one worker, with a callback that writes a row for each call."""
     programs = _venv(cache, "litellm", "litellm[proxy]", LITELLM)
     (run / "litellm.yaml").write_text(_LITELLM.format(upstream=upstream))
     (run / "bench_rows.py").write_text(_ROWS)
@@ -286,8 +289,8 @@ def litellm(upstream: int, run: Path, cache: Path) -> Iterator[Target]:
                 port,
                 pids_under(running.pid),
                 LITELLM,
-                "a callback that is to write a row for each call (how many it wrote stands with "
-                "the rows); its own spend logs, which need Prisma, were not tried",
+                "a callback that writes a row for each call; not its own spend logs, which need "
+                "Prisma",
                 dsn=dsn,
                 count="SELECT count(*) FROM spend",
             )

@@ -9,12 +9,13 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -350,9 +351,18 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _allow_files(count: int) -> None:
+    """Let what is started here open so many files, where we may decide that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, count)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+
+
 def main() -> None:
     """Run what was asked for."""
     options = _options()
+    _allow_files(2 * options.open + 1000)
     options.cache = options.cache.resolve()
     options.cache.mkdir(parents=True, exist_ok=True)
     run = Run(options)
