@@ -1837,6 +1837,8 @@ ALTER TABLE seal
 
 COMMENT ON TABLE seal IS
     'One row for each batch of the ledger: which rows it has, their digests, its place in a chain.';
+COMMENT ON COLUMN seal.event_ids IS
+    'Its rows, in the order of time. NULL: their months were let go of.';
 COMMENT ON COLUMN seal.digests IS
     'row_digest() of each row, 16 bytes each, in the order of event_ids.';
 COMMENT ON COLUMN seal.content_hash IS
@@ -1942,6 +1944,50 @@ BEGIN
     SET number = head.number, hash = head.hash
     WHERE seal_chain.chain = head.chain;
 END
+$function$;
+
+-- Whether all months (UTC) of a stretch of time have been let go of.
+CREATE OR REPLACE FUNCTION is_let_go(since timestamptz, until timestamptz)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+AS $function$
+    SELECT NOT EXISTS (
+        SELECT
+        FROM generate_series(
+            date_trunc('month', since AT TIME ZONE 'UTC'),
+            until AT TIME ZONE 'UTC',
+            interval '1 month'
+        ) AS touched (month)
+        WHERE NOT EXISTS (
+            SELECT FROM retired_month WHERE retired_month.month = touched.month::date
+        )
+    )
+$function$;
+
+-- Forget which rows the seals of let go months had; their hashes stay, so that the chain can still be
+-- followed. Rows that are kept after all, in the default partition, keep their seal whole. Returns
+-- how many seals there were.
+CREATE OR REPLACE FUNCTION forget_sealed()
+RETURNS bigint
+LANGUAGE sql
+AS $function$
+    WITH forgotten AS (
+        UPDATE seal
+        SET event_ids = NULL, digests = NULL
+        WHERE event_ids IS NOT NULL
+            AND last_created_at < (SELECT max(month) + interval '1 month' FROM retired_month)
+                AT TIME ZONE 'UTC'
+            AND is_let_go(first_created_at, last_created_at)
+            AND NOT EXISTS (
+                SELECT
+                FROM user_api_usage AS usage
+                WHERE usage.created_at BETWEEN seal.first_created_at AND seal.last_created_at
+                    AND usage.event_id = ANY(seal.event_ids)
+            )
+        RETURNING chain
+    )
+    SELECT count(*) FROM forgotten
 $function$;
 
 -- Rows from before there were seals are sealed once, as they are found.

@@ -2,8 +2,8 @@
 
 A month is written to a file first, and the file is on the disk before the rows are gone; all in one
 transaction, so that whoever interrupts it finds the month as it was. What was let go of is noted in
-the ledger: its sums stay, can no longer be made again, and are left out of checks. Rows that lie in
-the default partition stay where they are.
+the ledger: its sums stay, can no longer be made again, and are left out of checks. Of its seals the
+hashes stay, so that the chain can be followed. Rows that lie in the default partition stay.
 """
 
 import asyncio
@@ -39,6 +39,8 @@ _NOTE = "SELECT note_retired_month($1, $2)"
 
 _DETACH = "SELECT drop_partition($1)"
 
+_FORGET = "SELECT forget_sealed()"
+
 
 class Retired(NamedTuple):
     """A month that was let go of, and where its rows are now; None: nowhere."""
@@ -72,6 +74,7 @@ async def _retain(
             month = _month(partition["name"])
             if month < before:
                 tell(await _retire(connection, partition["name"], month, directory))
+        await connection.fetchval(_FORGET)
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
         raise translated(exc, dsn) from exc
     finally:

@@ -31,7 +31,8 @@ WITH link AS (
             chain, number, sealed_at, content_hash
         ) AS is_linked,
         event_ids IS NULL
-        OR content_hash = sha256(array_send(event_ids) || digests) AS is_whole
+        OR content_hash = sha256(array_send(event_ids) || digests) AS is_whole,
+        event_ids IS NOT NULL OR is_let_go(first_created_at, last_created_at) AS has_its_rows
     FROM seal
 )
 SELECT
@@ -41,10 +42,11 @@ SELECT
         WHEN number <> before + 1
             THEN 'the seals before it are missing, from ' || before + 1 || ' on'
         WHEN NOT is_whole THEN 'its list of rows was changed'
+        WHEN NOT has_its_rows THEN 'its list of rows was removed'
         ELSE 'it does not follow from the seal before it: one of the two was changed'
     END AS finding
 FROM link
-WHERE number <> before + 1 OR NOT is_whole OR NOT is_linked
+WHERE number <> before + 1 OR NOT is_whole OR NOT is_linked OR NOT has_its_rows
 UNION ALL
 SELECT
     seal_chain.chain,

@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from proxy import seals
 from proxy.errors import ConfigurationError
 from proxy.ledger import Ledger
 from proxy.retaining import Retired, oldest_kept, run_retain
@@ -104,4 +105,36 @@ async def test_rows_may_go_for_ever(database: str) -> None:
     assert [month.rows for month in await retain(database, date(2025, 4, 1), None)] == [5, 5]
     assert await connection.fetchval("SELECT count(*) FROM user_api_usage") == 0
     assert await connection.fetchval("SELECT sum(calls) FROM usage_by_user_day") == 10
+    await connection.close()
+
+
+async def test_seals_of_months_that_are_gone_keep_their_place_in_the_chain(database: str) -> None:
+    """Their lists of rows go with the last of their months, and with nothing else."""
+    connection = await two_months(database)
+    kept = "SELECT count(event_ids) FROM seal"
+    await retain(database, date(2025, 3, 1), None)
+    assert await connection.fetchval(kept) == 1
+    await retain(database, date(2025, 4, 1), None)
+    assert await connection.fetchval(kept) == 0
+    assert await connection.fetchval("SELECT count(*) FROM seal") == 1
+    assert [f async for f in seals.findings(database, Period())] == []
+    await connection.execute("UPDATE seal SET sealed_at = sealed_at + interval '1 second'")
+    (finding,) = [f async for f in seals.findings(database, Period())]
+    assert "it does not follow from the seal before it" in finding
+    await connection.close()
+
+
+async def test_a_row_in_the_default_partition_keeps_its_seal(database: str) -> None:
+    """It has not gone, so it is to be checked."""
+    connection = await two_months(database)
+    ledger = Ledger(database, report_timezone="UTC")
+    await ledger.insert([ledger_row(77, created_at=datetime(2025, 1, 31, 23, tzinfo=UTC))])
+    await ledger.close()
+    await connection.execute(
+        "INSERT INTO retired_month (month, rows, counted_since, counted_past)"
+        " VALUES ('2025-01-01', 0, '2025-01-01Z', '2025-02-01Z')"
+    )
+    await retain(database, date(2025, 4, 1), None)
+    assert await connection.fetchval("SELECT count(event_ids) FROM seal") == 1
+    assert [f async for f in seals.findings(database, Period())] == []
     await connection.close()

@@ -152,6 +152,15 @@ async def test_a_seal_that_was_removed_is_found(sealed: asyncpg.Connection, data
     assert "seal 1/3: it stands behind the last of its chain" in await found(database)
 
 
+async def test_a_seal_whose_list_was_removed_with_its_rows_is_found(
+    sealed: asyncpg.Connection, database: str
+) -> None:
+    """Only the months that were let go of have seals without a list."""
+    await sealed.execute("UPDATE seal SET event_ids = NULL, digests = NULL WHERE number = 2")
+    await sealed.execute("DELETE FROM user_api_usage")
+    assert "seal 1/2: its list of rows was removed" in await found(database)
+
+
 async def test_rows_of_a_month_that_was_let_go_of_are_not_missed(
     sealed: asyncpg.Connection, database: str
 ) -> None:
