@@ -33,6 +33,13 @@ TOOL_SIGNS = (
     b'"image_generation"',
     b'"shell"',
 )
+CALL_SIGNS = (
+    b'"web_search_call"',
+    b'"file_search_call"',
+    b'"code_interpreter_call"',
+    b'"image_generation_call"',
+    b'"shell_call"',
+)
 KINDS = ("web_search", "file_search", "code_interpreter", "image_generation")  # how these begin
 
 
@@ -84,7 +91,8 @@ def tools_used(answer: bytes, members: Members, *, is_condensed: bool) -> Answer
     """Count what the hosted tools of a response did."""
     del answer
     allowed = bytes(members.tools)
-    if allowed == b"[]" or (allowed and not any(sign in allowed for sign in TOOL_SIGNS)):
+    is_told = allowed == b"[]" or (allowed and not any(sign in allowed for sign in TOOL_SIGNS))
+    if is_told and not _shows_calls(bytes(members.output)):
         return NONE
     try:
         tools, calls = _items(members.tools), _items(members.output)
@@ -135,6 +143,11 @@ def media(answer: bytes, members: Members, *, is_condensed: bool) -> AnswerUnits
         )
     except UNREADABLE:
         return NONE
+
+
+def _shows_calls(output: bytes) -> bool:
+    """Tell whether hosted tools may have been called: tools are also loaded on the way."""
+    return b'_call"' in output and any(sign in output for sign in CALL_SIGNS)
 
 
 def _authored(usages: Iterable[msgspec.Raw]) -> tuple[bytes, ...]:

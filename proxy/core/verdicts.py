@@ -18,11 +18,14 @@ UNPRICED: Mapping[str, tuple[str, str]] = {
     "unknown": (UNKNOWN_OPERATION, "a path that no line of the registry knows"),
     "vector_stores.search": (
         NO_PUBLISHED_PRICE,
-        "the fee of file search is for the tool; none is published for a search by itself",
+        "the published fee of file search is for the tool of responses, not for a search by itself",
     ),
     "content_provenance_checks": (NO_PUBLISHED_PRICE, "none is published"),
     "audio.voices.create": (NO_PUBLISHED_PRICE, "none is published for making a voice"),
-    "agents.environments.create": (NO_PUBLISHED_PRICE, "none is published for hosting it"),
+    "agents.environments.create": (
+        USAGE_NOT_READ,
+        "billed like a container, for a time and a size that its answer does not tell",
+    ),
     "live.attach": (BILLED_ELSEWHERE, "the session is charged to the call that opened it"),
     "chatkit.sessions.create": (
         BILLED_ELSEWHERE,

@@ -56,7 +56,8 @@ IMAGE_USAGE = {"input_tokens": 1, "output_tokens": 2}
     ("members", "expected"),
     [
         ({"tools": [], "output": []}, AnswerUnits()),
-        ({"tools": [{"type": "function"}], "output": [search()]}, AnswerUnits()),
+        ({"tools": [{"type": "function"}], "output": [{"type": "function_call"}]}, AnswerUnits()),
+        ({"tools": [], "output": [search()]}, AnswerUnits(web_searches=1)),
         (
             {"tools": WEB, "output": [search(), search("open_page"), search("find_in_page"), 7]},
             AnswerUnits(web_searches=1, web_search_tool="web_search_preview"),
@@ -137,6 +138,7 @@ IMAGE_USAGE = {"input_tokens": 1, "output_tokens": 2}
     ids=[
         "no tools",
         "none that is billed",
+        "tools that were loaded on the way",
         "pages opened are free",
         "old calls and failed ones",
         "what is billed is told",
