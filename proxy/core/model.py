@@ -138,6 +138,7 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=T
     file_id: str | None = None  # of a batch: its output
     response_id: str | None = None  # of a line: the id of its answer
     custom_id: str | None = None  # of a line: how the client calls it
+    seconds: int | None = None  # of a response: how long it was made
 
 
 class Lines(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True, tag=3):

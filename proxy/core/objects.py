@@ -53,6 +53,8 @@ class Shown(msgspec.Struct, gc=False):
     seconds: msgspec.Raw = msgspec.Raw()
     size: msgspec.Raw = msgspec.Raw()
     per_model_usage: msgspec.Raw = msgspec.Raw()
+    created_at: msgspec.Raw = msgspec.Raw()
+    completed_at: msgspec.Raw = msgspec.Raw()
 
 
 class _Counts(msgspec.Struct):
@@ -129,7 +131,9 @@ def _sightings(kind: str, shown: Shown, text: bytes, *, is_new: bool) -> Iterato
 def _response(seen: Sighting, shown: Shown, text: bytes) -> Iterator[Sighting]:
     usage = None if seen.state == "failed" else _object(shown.usage)  # a failure is not charged
     units = tools_used(text, read_members(text), is_condensed=False) if usage else None
-    yield _ended(seen, usage, units=units)
+    began, over = _second(shown.created_at), _second(shown.completed_at)
+    lasted = over - began if began and over and over >= began else None
+    yield msgspec.structs.replace(_ended(seen, usage, units=units), seconds=lasted)
 
 
 def _run(seen: Sighting, shown: Shown, text: bytes) -> Iterator[Sighting]:
@@ -206,6 +210,12 @@ def _ended(seen: Sighting, usage: bytes | None, *, units: AnswerUnits | None = N
 def _object(raw: msgspec.Raw) -> bytes | None:
     text = bytes(raw)
     return text if text.startswith(b"{") else None
+
+
+def _second(raw: msgspec.Raw) -> int | None:
+    """Return a moment; some of them have fractions."""
+    text = bytes(raw).partition(b".")[0]
+    return int(text) if text.isdigit() and len(text) <= MAX_DIGITS else None
 
 
 def _number(raw: msgspec.Raw) -> int | None:

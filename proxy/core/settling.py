@@ -36,6 +36,7 @@ from proxy.core.pricing import PriceBook
 
 BATCH_TIER = "batch"
 FAILED = "failed"
+MOST_SECONDS = 86_400  # that a response is made
 EXTENSION = "videos.extensions"
 BY_LINES = "charged_by_its_lines"  # why the sum of a batch was taken back
 Number = TypeVar("Number", int | None, Decimal | None)
@@ -170,11 +171,12 @@ def row_id(maker: Opening, object_id: str, seen: Sighting) -> bytes:
 
 
 def containers_of(maker: Opening, object_id: str, seen: Sighting) -> tuple[Use, ...]:
-    """Return the uses of containers by an object, or a part of it; how long is not known."""
+    """Return the uses of containers by an object, or a part of it, for as long as is told."""
     if seen.units is None or not seen.units.ran_in:
         return ()
     charged_by = UUID(bytes=row_id(maker, object_id, seen))
-    return uses_of(maker, charged_by, seen.units.ran_in, timedelta())
+    lasted = timedelta(seconds=min(seen.seconds or 0, MOST_SECONDS))
+    return uses_of(maker, charged_by, seen.units.ran_in, lasted)
 
 
 def with_containers(seen: Sighting, uses: Sequence[Use]) -> Sighting:

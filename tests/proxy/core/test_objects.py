@@ -51,6 +51,23 @@ def test_a_response_in_the_background_has_its_usage_at_its_end() -> None:
     assert (ended.state, ended.is_new, ended.units) == ("completed", False, AnswerUnits())
 
 
+@pytest.mark.parametrize(
+    ("began", "over", "seconds"),
+    [
+        (1_763_474_589, 1_763_475_189, 600),
+        (1_763_474_589.5, 1_763_475_189.25, 600),
+        (1_763_474_589, None, None),
+        (1_763_474_589, 5, None),
+        ("x", 1_763_475_189, None),
+    ],
+)
+def test_a_response_tells_how_long_it_was_made(began: Any, over: Any, seconds: int | None) -> None:
+    """Where both moments are told."""
+    times = {"created_at": began, "completed_at": over}
+    (ended,) = seen("response", RESPONSE | times | {"status": "completed", "usage": USAGE})
+    assert ended.seconds == seconds
+
+
 @pytest.mark.parametrize("status", ["incomplete", "cancelled"])
 def test_a_response_that_was_cut_short_is_billed(status: str) -> None:
     """Its tokens were made all the same."""

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -129,11 +130,13 @@ def test_how_much_a_video_is_extended_by_is_noted_from_the_request() -> None:
 
 
 def test_the_containers_of_an_object_are_claimed_for_its_row() -> None:
-    """How long it took is not told, so they are claimed for their least time."""
+    """For as long as it was made, where that is told."""
     units = AnswerUnits(ran_in=(Container(container_id="cntr_1", size="1g"),))
     seen = msgspec.structs.replace(SEEN, units=units)
     (use,) = containers_of(MAKER, "resp_1", seen)
     assert (use.container_id, use.size, use.began_at) == ("cntr_1", "1g", use.ended_at)
+    (long,) = containers_of(MAKER, "resp_1", msgspec.structs.replace(seen, seconds=600))
+    assert long.ended_at - long.began_at == timedelta(minutes=10)
     assert use.event_id.bytes == row_id(MAKER, "resp_1", seen)
     assert settled(MAKER, "resp_1", seen, BOOK).event_id == use.event_id
     (granted,) = (replace(use, minutes=3),)
