@@ -211,13 +211,15 @@ def _guess(operation: Operation) -> str:
     name, guesses = operation.name, []
     if name in IMAGE_MAKERS:
         guesses.append("images of a size and quality")
+        if name in ESTIMABLE:
+            guesses.append("tokens of the request and of such images")
     if name in HEARERS:
         guesses.append("seconds of audio")
     if name == SPEAKER:
         guesses.append("characters")
     if name in WITHOUT_OUTPUT:
         guesses.append("tokens of the request")
-    elif name in ESTIMABLE:
+    elif name in ESTIMABLE - IMAGE_MAKERS:
         guesses.append("tokens of the request and of what came of the answer")
     return f"{', or '.join(guesses)}: where no usage comes" if guesses else "nothing"
 

@@ -386,3 +386,45 @@ async def test_health_and_metrics_count_what_is_read(tmp_path: Path) -> None:
     assert b'openai_meter_abandoned_calls{worker="w"} 0.0' in lines
     assert b'openai_meter_abandoned_calls_completed_total{worker="w"} 1.0' in lines
     assert b'openai_meter_abandoned_calls_cut_total{worker="w"} 0.0' in lines
+
+
+HELLO = b'{"model":"gpt-4o","stream":true,"messages":[{"role":"user","content":"hello world"}]}'
+SAID = event(b'{"model":"gpt-4o","choices":[{"index":0,"delta":{"content":"one two three"}}]}')
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"on_disconnect": "cancel"},
+        {"on_disconnect_max_seconds": 0.2},
+        {"on_disconnect_max_bytes": 1024},
+        {"on_disconnect_max_calls": 0},
+    ],
+    ids=["cancelled", "time", "bytes", "calls"],
+)
+async def test_what_is_not_read_to_its_end_is_estimated(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """From the request, and from what had come."""
+    slow = Slow(STREAM + SAID, chunk(b": x\n\n" * 1000))
+    async with left_alone(tmp_path, slow, post(HELLO), **settings) as worker:
+        if "on_disconnect_max_bytes" in settings:
+            await until_left(worker)
+            slow.go.set()
+        closing = await worker.closed_once("client_disconnected")
+    assert closing.usage is None
+    assert closing.estimate is not None
+    assert (closing.estimate.input_tokens, closing.estimate.output_tokens) == (9, 3)
+
+
+async def test_what_was_asked_before_anything_came_is_estimated_by_its_prompt(
+    tmp_path: Path,
+) -> None:
+    """What was generated meanwhile nobody knows: unknown, not 0."""
+    slow = Slow(b"", b"")
+    async with left_alone(tmp_path, slow, post(HELLO), on_disconnect="cancel") as worker:
+        await slow.gone.wait()
+        closing = await worker.closed_once("client_disconnected")
+    assert closing.estimate is not None
+    assert (closing.estimate.input_tokens, closing.estimate.output_tokens) == (9, None)
+    assert closing.estimate.note == "answer_not_seen"

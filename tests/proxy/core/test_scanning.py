@@ -58,7 +58,18 @@ def test_a_nested_object_is_read_from_its_offset() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"[]", b"{", b'{"a"}', b'{"a":', b'{"a":[}', b'{"a":1', b'{"a":"b', b'{"a":1 "b":2}'],
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"a"}',
+        b'{"a":',
+        b'{"a":[}',
+        b'{"a":[1',
+        b'{"a":1',
+        b'{"a":"b',
+        b'{"a":1 "b":2}',
+    ],
 )
 def test_what_is_no_object_is_refused(text: bytes) -> None:
     """Nothing is cut by offsets that were guessed."""

@@ -248,3 +248,10 @@ def test_of_very_many_events_at_once_the_first_and_the_last_are_read() -> None:
     findings = read("chat_completions", first + between + last)
     assert (findings.response_id, findings.model) == ("a", "n")
     assert (findings.usage, findings.complete) == (USAGE, True)
+
+
+def test_a_piece_of_an_image_ends_nothing() -> None:
+    """Whatever it says of its usage."""
+    event = b'data: {"type":"image_generation.partial_image","usage":' + USAGE + b"}\n\n"
+    findings = read("images", event)
+    assert (findings.usage, findings.complete) == (USAGE, False)
