@@ -456,6 +456,7 @@ class Recorder:
         async with self._turn:
             unread = await asyncio.to_thread(self._tail.lag_bytes)
             state.journal_bytes = await asyncio.to_thread(self._tail.disk_bytes)
+            state.open_calls = self._tail.open_calls
         before, state.time = state.time, self._clock()
         passed = (state.time - before).total_seconds()
         state.rows_per_second = round((state.rows - self._told_rows) / passed, 1) if passed else 0.0
@@ -467,7 +468,6 @@ class Recorder:
         state.database_problem = self._patience.problem
         state.lag_bytes = unread + self._pending_bytes
         state.lag_seconds = round(time.monotonic() - self._caught_up, 3)
-        state.open_calls = self._tail.open_calls
         if self._tail.skipped_bytes > state.skipped_bytes:
             _log.error("journal bytes skipped", skipped_bytes=self._tail.skipped_bytes)
         if self._tail.problem not in {None, state.journal_problem}:
