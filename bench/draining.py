@@ -206,6 +206,7 @@ async def beside(directory: Path, rate: float) -> None:
             "METER_UPSTREAM_URL": f"http://127.0.0.1:{UPSTREAM_PORT}",
         },
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         while not waiting(directory):  # noqa: ASYNC110 (a file tells)
@@ -221,6 +222,7 @@ async def beside(directory: Path, rate: float) -> None:
     finally:
         process.terminate()
         process.wait(60)
+        await asyncio.sleep(0.5)  # its connections end
         upstream.close()
 
 
