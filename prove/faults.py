@@ -7,6 +7,7 @@ import asyncio
 import os
 import resource
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -334,17 +335,20 @@ async def _one_that_has_written(stage: Stage) -> int:
             await asyncio.sleep(0.02)
 
 
-def _failures(stage: Stage) -> int:
-    return sum(one["journal_failures"] for one in stage.snapshots())
+def _failures(stage: Stage) -> dict[int, int]:
+    """Return the failed writes of each worker by process id."""
+    return {one["pid"]: one["journal_failures"] for one in stage.snapshots()}
 
 
-async def _mended(stage: Stage, before: int) -> None:
-    """Wait until workers could not write for a while, and now can."""
+async def _mended(stage: Stage, before: dict[int, int]) -> None:
+    """Wait until workers could not write for a while, and all of them have said so since."""
+    room_since = time.time()
 
     def mended() -> bool:
-        shots = stage.snapshots()
-        failures = sum(one["journal_failures"] for one in shots)
-        return failures > before and not any(one["journal_waiting"] for one in shots)
+        shots = stage.snapshots(room_since)
+        failed = any(one["journal_failures"] > before.get(one["pid"], 0) for one in shots)
+        said = {one["pid"] for one in shots} >= set(stage.workers())
+        return failed and said and not any(one["journal_waiting"] for one in shots)
 
     await stage.until(mended, "what was held is written")
     assert not any(one["journal_lost"] for one in stage.snapshots()), "the journal gave records up"

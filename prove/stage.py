@@ -171,12 +171,13 @@ class Stage:
                     return await fetch(self.dsn, query, *values)
                 await asyncio.sleep(0.1)
 
-    def snapshots(self) -> list[dict[str, Any]]:
-        """Return what the living workers say of themselves."""
+    def snapshots(self, since: float = 0.0) -> list[dict[str, Any]]:
+        """Return what the living workers say of themselves, and have said since some time."""
         found = []
-        for pid_name in (self.data / "workers").glob("worker-*.json"):
+        for path in (self.data / "workers").glob("worker-*.json"):
             with suppress(OSError, ValueError):
-                found.append(json.loads(pid_name.read_bytes()))
+                if path.stat().st_mtime >= since:
+                    found.append(json.loads(path.read_bytes()))
         return [one for one in found if one["pid"] in self.workers()]
 
     def _listens(self) -> bool:

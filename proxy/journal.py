@@ -28,6 +28,7 @@ SEGMENT_BYTES = 64 * 1024 * 1024
 SEGMENT_SECONDS = 600.0
 HELD_BYTES = 8 * 1024 * 1024
 RETRY_SECONDS = 0.1
+LEAVE_SECONDS = 5.0  # that a writer waits for room before it goes
 REPORT_SECONDS = 10.0
 
 # A segment is a regular file: O_NONBLOCK changes nothing, it states that nobody waits for a write.
@@ -51,6 +52,7 @@ class JournalWriter:
         segment_bytes: int = SEGMENT_BYTES,
         segment_seconds: float = SEGMENT_SECONDS,
         sync_seconds: float = 1.0,  # how often the owner calls `sync`; 0: every append syncs itself
+        leave_seconds: float = LEAVE_SECONDS,
         on_problem: Callable[[str], object] = str,  # by default nobody is told
     ) -> None:
         moment = time.time_ns() // 1_000_000
@@ -61,6 +63,7 @@ class JournalWriter:
         self.lost = 0  # records given up because too many were waiting
         self.problem: str | None = None  # what is wrong now and what to do
         self._directory = directory
+        self._leave_seconds = leave_seconds
         self._on_problem = on_problem
         self._segment_bytes, self._segment_seconds = segment_bytes, segment_seconds
         self._held: deque[tuple[bytes, int, int]] = deque()  # data, its records, ends of calls
@@ -132,9 +135,14 @@ class JournalWriter:
             return not self.dirty
 
     def close(self) -> None:
-        """Write what is held, sync, and let the recorder know that nothing will follow."""
+        """Write what is held, sync, and let the recorder know that nothing will follow.
+
+        Waits a while for room where there is none; then what is held is given up.
+        """
+        deadline = time.monotonic() + self._leave_seconds
         self._retry_at = float("-inf")
-        self.sync()
+        while not self.sync() and self._held and time.monotonic() < deadline:
+            time.sleep(RETRY_SECONDS)
         with self._syncing, self._trouble:
             if self._closed:
                 return

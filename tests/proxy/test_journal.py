@@ -293,7 +293,7 @@ def test_a_full_disk_stops_no_call_and_loses_nothing(small_disk: Path) -> None:
 
 def test_memory_does_not_grow_while_the_disk_is_full(small_disk: Path) -> None:
     """What is too much is given up, and counted: a proxy without memory would lose all calls."""
-    journal = JournalWriter(small_disk / "journal", sync_seconds=0)
+    journal = JournalWriter(small_disk / "journal", sync_seconds=0, leave_seconds=0)
     large = replace(closing(), usage=b"x" * 200_000)
     fit = HELD_BYTES // len(pack(large))
     results = [journal.append(large) for _ in range(fit + 5)]
@@ -313,7 +313,7 @@ def noted(directory: Path, *, is_dead: bool) -> list[int]:
 def test_what_finds_no_room_is_noted_for_whoever_comes_after_a_kill(small_disk: Path) -> None:
     """The room of the note was taken when there was some; it is written in place."""
     directory = small_disk / "journal"
-    journal = JournalWriter(directory, sync_seconds=0)
+    journal = JournalWriter(directory, sync_seconds=0, leave_seconds=0)
     assert noted(directory, is_dead=True) == []
     large = replace(closing(), usage=b"x" * 200_000)
     fit = HELD_BYTES // len(pack(large))
@@ -324,6 +324,22 @@ def test_what_finds_no_room_is_noted_for_whoever_comes_after_a_kill(small_disk: 
     assert 5 <= given_up <= 6  # openings take a little of the memory
     assert noted(directory, is_dead=True) == [fit + 5]
     journal.close()
+
+
+def test_whoever_leaves_waits_a_while_for_room(small_disk: Path) -> None:
+    """A worker that is replaced while the disk is full takes nothing along."""
+    directory, ballast = small_disk / "journal", small_disk / "ballast"
+    ballast.write_bytes(bytes(40_000))
+    journal = JournalWriter(directory, leave_seconds=30)
+    for number in range(100):
+        journal.append(closing(number))
+    assert journal.held
+    soon = threading.Timer(0.5, ballast.unlink)
+    soon.start()
+    journal.close()
+    soon.join()
+    assert (journal.held, journal.lost) == (0, 0)
+    assert records_of(directory) == [closing(number) for number in range(100)]
 
 
 def test_what_found_room_in_the_end_is_no_gap(small_disk: Path) -> None:
