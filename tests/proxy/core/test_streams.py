@@ -159,7 +159,8 @@ def test_items_that_are_too_much_to_keep_are_not_forgotten(events: list[bytes]) 
 def test_usages_that_may_not_be_a_sum_are_said_so() -> None:
     """Nothing tells whether the last of several images has the usage of all."""
     last = b'data: {"type":"image_generation.completed","usage":' + USAGE + b"}\n\n"
-    assert read("images", last).problem is None
+    part = b'data: {"type":"image_generation.partial_image","usage":null}\n\n'
+    assert read("images", part, last).problem is None
     findings = read("images", last, last)
     assert (findings.usage, findings.problem) == (USAGE, "several_usages")
 
