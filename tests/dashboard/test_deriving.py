@@ -30,7 +30,7 @@ def test_each_component_is_quantity_times_price() -> None:
     assert (fee["component"], fee["price"], fee["amount"]) == ("web search", "$0.01", "$0.019")
     assert fee["words"] == "$0.02 by the list"
     assert told["cost"].hint == "$0.001575"
-    assert told["source"] == "Prices of gpt-5.4-mini@start/default/short, catalogue 2026-11-22.2."
+    assert told["source"] == "Prices of gpt-5.4-mini@start/default/short, catalogue 2026-11-22.3."
 
 
 def test_a_price_that_is_unknown_stays_unknown() -> None:

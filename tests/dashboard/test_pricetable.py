@@ -75,7 +75,7 @@ def test_prices_in_force_are_those_of_the_models_that_were_called() -> None:
 
 def test_catalogues_are_counted() -> None:
     """Those that calls were priced with."""
-    assert pricetable.versions(_report()) == [{"name": "2026-11-22.2", "prices": 8}]
+    assert pricetable.versions(_report()) == [{"name": "2026-11-22.3", "prices": 8}]
 
 
 def test_without_prices_there_is_nothing_to_list() -> None:
