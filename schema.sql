@@ -748,6 +748,30 @@ CREATE TABLE IF NOT EXISTS usage_by_feature_span (
 COMMENT ON TABLE usage_by_feature_span IS
     'Sums by span of days, endpoint, model and user; otherwise as usage_by_user_span.';
 
+-- How many users there are in many days is no sum: who comes on two of them counts once. So users have
+-- numbers, and a day is a set of bits for each endpoint; sets of days are put together with OR.
+CREATE TABLE IF NOT EXISTS usage_user (
+    number integer PRIMARY KEY,
+    user_id text NOT NULL,
+    CONSTRAINT usage_user_once UNIQUE (user_id)
+);
+
+COMMENT ON TABLE usage_user IS
+    'Numbers of users, given when a day is folded in which they are named for the first time.';
+
+CREATE TABLE IF NOT EXISTS usage_by_day_users (
+    day date NOT NULL,
+    endpoint text,
+    block integer NOT NULL,
+    users bit(8192) NOT NULL,
+    CONSTRAINT usage_by_day_users_once UNIQUE NULLS NOT DISTINCT (day, endpoint, block)
+);
+
+COMMENT ON TABLE usage_by_day_users IS
+    'Who is named on a day, by endpoint. Only days that usage_span lists as users count.';
+COMMENT ON COLUMN usage_by_day_users.users IS
+    'Bit n is the user whose number is 8192 × block + n.';
+
 -- Ledgers from before the trigger: the statement of a recorder of that time names these constraints
 -- and adds to the sums by itself. It must not, beside the trigger: without the names it waits, and
 -- its calls stay in the journal until the recorder is upgraded too.
@@ -1442,7 +1466,9 @@ BEGIN
     DELETE FROM usage_by_day WHERE day >= first_day AND day < past_day;
     INSERT INTO usage_by_day SELECT * FROM recount_days(since, until);
     DELETE FROM usage_by_user_day WHERE day >= first_day AND day < past_day;
-    INSERT INTO usage_by_user_day SELECT * FROM recount_user_days(since, until);
+    INSERT INTO usage_by_user_day
+    SELECT * FROM recount_user_days(since, until)
+    ORDER BY day, first_call;  -- a day is read page by page, as one that came call by call
     DELETE FROM usage_by_answer_day WHERE day >= first_day AND day < past_day;
     INSERT INTO usage_by_answer_day SELECT * FROM recount_answer_days(since, until);
     DELETE FROM usage_by_duration_day WHERE day >= first_day AND day < past_day;
@@ -1483,6 +1509,7 @@ IMMUTABLE PARALLEL SAFE
 AS $function$
     SELECT CASE span
         WHEN 'day' THEN day
+        WHEN 'users' THEN day
         WHEN 'pentad' THEN
             date_trunc('month', day::timestamp)::date
             + 5 * least(5, (extract(day FROM day)::integer - 1) / 5)
@@ -1500,13 +1527,51 @@ LANGUAGE sql
 IMMUTABLE PARALLEL SAFE
 AS $function$
     SELECT CASE
-        WHEN span = 'day' THEN start + 1
+        WHEN span IN ('day', 'users') THEN start + 1
         WHEN span = 'pentad' AND extract(day FROM start) < 26 THEN start + 5
         WHEN span = 'dekad' AND extract(day FROM start) < 21 THEN start + 10
         WHEN span = 'quarter' THEN (start + interval '3 months')::date
         WHEN span = 'year' THEN (start + interval '1 year')::date
         ELSE (date_trunc('month', start::timestamp) + interval '1 month')::date
     END
+$function$;
+
+-- Give numbers to users who are named on a day and have none.
+CREATE OR REPLACE FUNCTION number_users(wanted date)
+RETURNS void
+LANGUAGE sql
+AS $function$
+    INSERT INTO usage_user (number, user_id)
+    SELECT
+        (SELECT coalesce(max(number) + 1, 0) FROM usage_user)
+        + (row_number() OVER (ORDER BY user_id))::integer - 1,
+        user_id
+    FROM (
+        SELECT DISTINCT user_id
+        FROM usage_by_user_day
+        WHERE day = wanted AND user_id IS NOT NULL
+    ) AS named
+    WHERE NOT EXISTS (SELECT FROM usage_user AS known WHERE known.user_id = named.user_id)
+$function$;
+
+-- What usage_by_day_users should hold of the days [first, past).
+CREATE OR REPLACE FUNCTION recount_day_users(first date, past date)
+RETURNS SETOF usage_by_day_users
+LANGUAGE sql
+STABLE
+AS $function$
+    SELECT
+        day,
+        endpoint,
+        number / 8192,
+        bit_or(set_bit(repeat('0', 8192)::bit(8192), number % 8192, 1))
+    FROM (
+        SELECT DISTINCT day, endpoint, user_id
+        FROM usage_by_user_day
+        WHERE day >= first AND day < recount_day_users.past
+    ) AS named
+    JOIN usage_user USING (user_id)
+    GROUP BY day, endpoint, number / 8192
 $function$;
 
 -- Fold one span that is over since an hour, the shortest and oldest first; NULL: there is none left.
@@ -1536,11 +1601,12 @@ BEGIN
         CROSS JOIN (
             VALUES
                 (1, 'day', NULL),
-                (2, 'pentad', 'day'),
-                (3, 'dekad', 'pentad'),
-                (4, 'month', 'dekad'),
-                (5, 'quarter', 'month'),
-                (6, 'year', 'quarter')
+                (2, 'users', NULL),
+                (3, 'pentad', 'day'),
+                (4, 'dekad', 'pentad'),
+                (5, 'month', 'dekad'),
+                (6, 'quarter', 'month'),
+                (7, 'year', 'quarter')
         ) AS level (rank, span, part)
         WHERE day_begins(span_past(level.span, span_start(level.span, days.day)))
             <= yesterday_is_over
@@ -1559,6 +1625,17 @@ BEGIN
         END IF;
         PERFORM pg_advisory_xact_lock(hashtextextended('openai-meter rollups', 0));
     END LOOP;
+
+    IF due.span = 'users' THEN
+        PERFORM number_users(due.start);
+        DELETE FROM usage_by_day_users WHERE day = due.start;
+        INSERT INTO usage_by_day_users SELECT * FROM recount_day_users(due.start, due.start + 1);
+        INSERT INTO usage_span (start, past, span, users)
+        SELECT due.start, due.start + 1, due.span, count(DISTINCT user_id)
+        FROM usage_by_user_day
+        WHERE day = due.start;
+        RETURN due.span || ' ' || due.start;
+    END IF;
 
     DELETE FROM usage_by_user_span WHERE span = due.span AND start = due.start;
     DELETE FROM usage_by_feature_span WHERE span = due.span AND start = due.start;
@@ -2539,6 +2616,7 @@ BEGIN
         FROM spans AS folded
         WHERE folded.start = next_day
             AND folded.past <= spans_between.past
+            AND folded.span <> 'users'
             AND NOT (by_feature AND folded.span IN ('day', 'pentad'))
         ORDER BY folded.past DESC
         LIMIT 1;
@@ -2549,6 +2627,42 @@ BEGIN
         END IF;
         next_day := coalesce(longest.past, next_day + 1);
     END LOOP;
+END
+$function$;
+
+CREATE OR REPLACE VIEW day_users AS
+SELECT
+    day,
+    endpoint,
+    block,
+    named.users
+FROM usage_span
+JOIN usage_by_day_users AS named ON day = start
+WHERE span = 'users';
+
+CREATE OR REPLACE VIEW user_numbers AS
+SELECT
+    user_id,
+    number
+FROM usage_user;
+
+-- Those of the days [first, past) whose users are not in day_users: today, as a rule.
+CREATE OR REPLACE FUNCTION days_without_users(first date, past date)
+RETURNS SETOF date
+LANGUAGE plpgsql
+STABLE ROWS 3  -- as spans_between
+AS $function$
+BEGIN
+    RETURN QUERY
+    SELECT DISTINCT days.day
+    FROM days
+    WHERE days.day >= first
+        AND days.day < days_without_users.past
+        AND NOT EXISTS (
+            SELECT
+            FROM spans
+            WHERE spans.start = days.day AND spans.past = days.day + 1 AND spans.span = 'users'
+        );
 END
 $function$;
 
@@ -2961,7 +3075,8 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO meter_dashboard', current_schema());
     GRANT SELECT ON
         calls, corrected_calls, counted_usage, charge_lines, quarter_hours, days, user_days,
-        answer_days, duration_days, spans, user_spans, feature_spans, user_usage_summary,
+        answer_days, duration_days, spans, user_spans, feature_spans, day_users, user_numbers,
+        user_usage_summary,
         monthly_usage_summary, endpoint_usage_summary, daily_usage_summary, ledger_status,
         open_objects, prices
     TO meter_dashboard;

@@ -104,7 +104,12 @@ _SUMS = (
     SELECT * FROM recount_quarter_hours(day_begins($1), day_begins($2))
     """,
     "INSERT INTO usage_by_day SELECT * FROM recount_days(day_begins($1), day_begins($2))",
-    "INSERT INTO usage_by_user_day SELECT * FROM recount_user_days(day_begins($1), day_begins($2))",
+    # In the order in which calls make them, which is how they lie in the table.
+    """
+    INSERT INTO usage_by_user_day
+    SELECT * FROM recount_user_days(day_begins($1), day_begins($2))
+    ORDER BY day, first_call
+    """,
     """
     INSERT INTO usage_by_answer_day
     SELECT * FROM recount_answer_days(day_begins($1), day_begins($2))
@@ -145,17 +150,24 @@ async def fill(dsn: str, rows: int, users: int, tell: Callable[[str], None] = pr
                 summers.create_task(_sum(dsn, months(days)[number::WRITERS]))
         await connection.execute(_SUMS_OF_MONTHS)
         tell(f"sums after {time.monotonic() - begun:.0f} s")
-        while await connection.fetchval("SELECT fold_span()"):
-            pass
-        tell(f"spans after {time.monotonic() - begun:.0f} s")
-        await connection.execute(resource("schema.sql").read_text(encoding="utf-8"))
-        tell(f"indexes and seals after {time.monotonic() - begun:.0f} s")
-        await connection.execute("VACUUM (FREEZE, ANALYZE)")
-        size = await connection.fetchval("SELECT pg_database_size(current_database())")
-        tell(f"{size / 1e9:.1f} GB after {time.monotonic() - begun:.0f} s")
+        await finish(
+            connection, lambda done: tell(f"{done} after {time.monotonic() - begun:.0f} s")
+        )
     finally:
         await connection.close()
     return first
+
+
+async def finish(connection: asyncpg.Connection, tell: Callable[[str], None]) -> None:
+    """Fold spans, make indexes and seals; of a ledger that is finished change nothing."""
+    while await connection.fetchval("SELECT fold_span()"):
+        pass
+    tell("spans")
+    await connection.execute(resource("schema.sql").read_text(encoding="utf-8"))
+    tell("indexes and seals")
+    await connection.execute("VACUUM (FREEZE, ANALYZE)")
+    size = await connection.fetchval("SELECT pg_database_size(current_database())")
+    tell(f"{size / 1e9:.1f} GB")
 
 
 def months(days: list[date]) -> list[date]:

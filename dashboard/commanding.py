@@ -11,21 +11,22 @@ import getpass
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Self
 from zoneinfo import ZoneInfo, available_timezones
 
 from dashboard import exports
+from dashboard.copying import copy_file
 from dashboard.errors import ConfigurationError, DashboardError, ParameterError
-from dashboard.exporting import statement_of
 from dashboard.exports import BYTE_ORDER_MARK, DIALECTS, FORMS
 from dashboard.filters import Filter
 from dashboard.links import DAYS, demand_scopes, paths_of, span
 from dashboard.parsing import parse
 from dashboard.passwords import hash_of
-from dashboard.queries import Ledger, Snapshot
+from dashboard.queries import Ledger, Snapshot, Write
 from dashboard.register import Account, Register
 from dashboard.roles import ROLES
 from dashboard.settings import LISTEN, Settings
@@ -87,15 +88,15 @@ def _export(settings: Settings, options: argparse.Namespace) -> None:
 
 async def _write(settings: Settings, options: argparse.Namespace) -> None:
     zones = {name: ZoneInfo(name) for name in available_timezones()}
-    ledger = Ledger(settings.dashboard_database_url or settings.database_url, connections=1)
+    ledger = Ledger(settings.dashboard_database_url or settings.database_url, connections=2)
     try:
         async with ledger.copying() as snapshot:
             wanted = _wanted(options, snapshot, zones)
-            statement, values = statement_of(options.format, options.dialect, wanted)
             total = int((await snapshot.totals(wanted))["calls"])
             target = _target(options, wanted)
             with _Progress(total if options.format == "calls" else None) as progress:
-                await _copy(snapshot, statement, values, target, options.dialect, progress)
+                copy = partial(copy_file, ledger, snapshot, options.format, options.dialect, wanted)
+                await _copy(copy, target, options.dialect, progress)
     finally:
         await ledger.close()
 
@@ -129,9 +130,7 @@ def _target(options: argparse.Namespace, wanted: Filter) -> Path | None:
 
 
 async def _copy(
-    snapshot: Snapshot,
-    statement: str,
-    values: tuple[object, ...],
+    copy: Callable[[Write], Awaitable[int]],
     target: Path | None,
     dialect: exports.Dialect,
     progress: "_Progress",
@@ -148,7 +147,7 @@ async def _copy(
 
             if dialect == "excel":
                 file.write(BYTE_ORDER_MARK)
-            rows = await snapshot.copy(statement, values, write)
+            rows = await copy(write)
         if fresh is not None and target is not None:
             fresh.replace(target)
             progress.end(f"{target}: {rows:,} rows")

@@ -10,22 +10,22 @@ from typing import TypeVar
 from aiohttp import web
 
 from dashboard import exports
+from dashboard.copying import copy_file
 from dashboard.errors import DashboardError, ForbiddenError, ParameterError
 from dashboard.exports import BYTE_ORDER_MARK, DIALECTS, Dialect, Form
 from dashboard.filters import Filter
 from dashboard.guarding import VIEWER
 from dashboard.login import note
 from dashboard.parsing import parse
-from dashboard.queries import Ledger, Snapshot, places, source_of, summing
+from dashboard.queries import Ledger, Snapshot
 from dashboard.rendering import SECURITY_HEADERS
-from dashboard.selects import Key
 from dashboard.tables import SORTABLE
 from dashboard.views import CLOCK, ZONES
 
 _T = TypeVar("_T", bound=str)
 
 EXPORTS = web.AppKey("exports", Ledger)
-CONNECTIONS = 2
+CONNECTIONS = 4  # of a large file two
 OF_CALLS: tuple[Form, ...] = ("calls", "focus-1.2")
 OWN_PARAMETERS = frozenset({"format", "dialect"})
 
@@ -45,15 +45,6 @@ async def calls(request: web.Request) -> web.StreamResponse:
 async def summary(request: web.Request) -> web.StreamResponse:
     """Hand out the sums of each user."""
     return await _export(request, "summary")
-
-
-def statement_of(form: Form, dialect: Dialect, wanted: Filter) -> tuple[str, tuple[object, ...]]:
-    """Return the SELECT of a file and its parameters."""
-    if form != "summary":
-        return exports.statement(form, dialect), places(wanted, "any")
-    keys: tuple[Key, ...] = ("user_id",)
-    source = source_of(wanted, keys, "user")
-    return exports.summary(source, dialect), summing(wanted, keys, "user", limit=None)
 
 
 async def _export(request: web.Request, form: Form) -> web.StreamResponse:
@@ -96,8 +87,7 @@ async def _stream(
                 await answer.write(BYTE_ORDER_MARK)
         await answer.write(change(chunk))
 
-    statement, values = statement_of(form, dialect, wanted)
-    await snapshot.copy(statement, values, write)
+    await copy_file(request.app[EXPORTS], snapshot, form, dialect, wanted, write)
     await answer.write_eof()
 
 

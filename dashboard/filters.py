@@ -74,6 +74,24 @@ class Filter:
         return self.zone.key == self.report_zone.key
 
     @property
+    def whole_report_days(self) -> bool:
+        """Whether the range is made of days as the rollups know them, and of nothing else."""
+        return self.in_report_zone and self.until is None
+
+    @property
+    def report_days(self) -> tuple[date, date]:
+        """Return the first and last day of the report's zone that lie wholly in the range.
+
+        Where there are none the last lies before the first.
+        """
+        start, zone = self.start, self.report_zone
+        last = self.end.astimezone(zone).date() - timedelta(days=1)
+        if start is None:
+            return date.min, last
+        first = start.astimezone(zone).date()
+        return (first if midnight(first, zone) >= start else first + timedelta(days=1)), last
+
+    @property
     def by_call(self) -> bool:
         """Whether only the calls themselves can tell, and no rollup."""
         return bool(self.outcomes or self.metadata)

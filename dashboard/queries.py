@@ -29,8 +29,9 @@ CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 10.0
 EXPORT_SECONDS = 600.0
 IDLE_SECONDS = 60.0
-FEW_DAYS = 45  # up to which single days are read sooner than spans by endpoint and model
+FEW_DAYS = 10  # up to which single days are read sooner than spans by endpoint and model
 NAMED_SINCE = timedelta(days=31)
+PIECED: frozenset[Source] = frozenset({"pieces", "feature_pieces"})
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -105,6 +106,18 @@ class Ledger:
         async with self.snapshot(seconds=EXPORT_SECONDS) as snapshot:
             yield snapshot
 
+    @contextlib.asynccontextmanager
+    async def beside(self, snapshot: "Snapshot") -> AsyncIterator["Snapshot | None"]:
+        """Open another transaction that sees the same; None: no connection is free for it."""
+        if self._room.locked():
+            yield None
+            return
+        name = await snapshot.exported()
+        async with self._transaction(EXPORT_SECONDS, sees=name) as connection:
+            yield Snapshot(
+                connection, newest_call=snapshot.newest_call, report_zone=snapshot.report_zone
+            )
+
     async def close(self) -> None:
         """Give all connections back."""
         pool, self._pool = self._pool, None
@@ -112,8 +125,13 @@ class Ledger:
             pool.terminate()
 
     @contextlib.asynccontextmanager
-    async def _transaction(self, seconds: float = STATEMENT_SECONDS) -> AsyncIterator[Connection]:
-        """Take a connection and begin; translate what the library raises."""
+    async def _transaction(
+        self, seconds: float = STATEMENT_SECONDS, *, sees: str | None = None
+    ) -> AsyncIterator[Connection]:
+        """Take a connection and begin; translate what the library raises.
+
+        `sees` is the name of a snapshot that another transaction has exported.
+        """
         try:
             async with (
                 self._room,
@@ -121,6 +139,8 @@ class Ledger:
                 held.transaction(isolation="repeatable_read", readonly=True),
             ):
                 with _answering():
+                    if sees is not None:  # no parameter may stand there; the name is Postgres' own
+                        await held.execute(f"SET TRANSACTION SNAPSHOT '{sees}'")
                     await held.fetchrow(selects.BEGIN, str(int(seconds * 1000)))
                 yield held
         except asyncpg.QueryCanceledError as exc:
@@ -196,7 +216,8 @@ class Snapshot:
     ) -> Found:
         """Return sums by keys, in the order of the filter; all of them unless there is a limit."""
         source = source_of(wanted, keys, search_in)
-        values = summing(wanted, keys, search_in, limit=None if limit is None else limit + 1)
+        most = None if limit is None else limit + 1
+        values = summing(wanted, keys, search_in, source=source, limit=most)
         if limit is None:
             return Found(rows=await self._fetch(selects.sums(source, keys), *values))
         ranks = await self._fetch(selects.ranks(source), *values)
@@ -217,7 +238,7 @@ class Snapshot:
             parts.append(wanted.with_(users=(), without=nameless, search=None, sort=None))
         found: dict[str | None, Row] = {}
         for part in parts:
-            values = summing(part, ("user_id",), "", limit=None)
+            values = summing(part, ("user_id",), "", source=source, limit=None)
             rows = await self._fetch(selects.sums(source, ("user_id",)), *values)
             found |= {row["user_id"]: row for row in rows}
         return [found[user] for user in users]
@@ -225,7 +246,8 @@ class Snapshot:
     async def totals(self, wanted: Filter, *, search_in: str = "") -> Row:
         """Return the sums of the whole filter."""
         source = source_of(wanted, (), search_in)
-        return (await self._fetch(selects.totals(source), *places(wanted, search_in)))[0]
+        values = places(wanted, search_in, pieced=source in PIECED)
+        return (await self._fetch(selects.totals(source), *values))[0]
 
     async def total_of(self, found: Found, wanted: Filter, *, search_in: str = "") -> Row:
         """Return the sums of the whole filter, out of its rows where these are all there are."""
@@ -237,8 +259,14 @@ class Snapshot:
         self, wanted: Filter, keys: tuple[Key, ...] = (), *, search_in: str = ""
     ) -> dict[tuple[Any, ...], int]:
         """Return how many users are named, by keys."""
-        source = source_of(wanted, ("user_id", *keys), search_in)
-        rows = await self._fetch(selects.active_users(source, keys), *places(wanted, search_in))
+        if in_sets(wanted, keys, search_in):
+            edges = not wanted.whole_report_days
+            values = places(wanted, search_in, pieced=edges)
+            rows = await self._fetch(selects.named(keys, edges=edges), *values)
+        else:
+            source = source_of(wanted, ("user_id", *keys), search_in)
+            values = places(wanted, search_in, pieced=source in PIECED)
+            rows = await self._fetch(selects.active_users(source, keys), *values)
         return {tuple(row[key] for key in keys): row["users"] for row in rows}
 
     async def calls(self, wanted: Filter, *, limit: int) -> Found:
@@ -272,7 +300,23 @@ class Snapshot:
         """Return how long their answers took, to within a class of durations."""
         return await self._fetch(selects.DURATIONS, *_of_endpoint(wanted))
 
-    async def copy(self, statement: str, values: Sequence[object], write: Write) -> int:
+    async def bounds(self, wanted: Filter, *, rows: int) -> Sequence[datetime]:
+        """Return where slices of about so many calls begin, of all calls in the range."""
+        found = await self._fetch(selects.BOUNDS, wanted.start, wanted.end, rows)
+        return [row["begin"] for row in found]
+
+    async def any_late(self, wanted: Filter) -> bool:
+        """Whether a row counts in the range that was admitted in a month closed before it came."""
+        found = await self._fetch(selects.ANY_LATE, wanted.start, wanted.end)
+        return bool(found[0]["any_late"])
+
+    async def exported(self) -> str:
+        """Return the name by which another transaction can see what this one sees."""
+        return str((await self._fetch(selects.EXPORTED))[0]["name"])
+
+    async def copy(
+        self, statement: str, values: Sequence[object], write: Write, *, header: bool = True
+    ) -> int:
         """Write what a SELECT finds as CSV, as fast as it is taken; return how many rows."""
         refused: list[OSError] = []
 
@@ -285,7 +329,12 @@ class Snapshot:
 
         try:
             said = await self._connection.copy_from_query(
-                statement, *values, output=taken, format="csv", header=True, timeout=EXPORT_SECONDS
+                statement,
+                *values,
+                output=taken,
+                format="csv",
+                header=header,
+                timeout=EXPORT_SECONDS,
             )
         except OSError as exc:
             if exc in refused:  # whoever takes the file cannot: not the database's fault
@@ -331,28 +380,42 @@ def source_of(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> Source:
     return "days" if wanted.in_report_zone and wanted.until is None else "hours"
 
 
+def in_sets(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> bool:
+    """Whether who is active can be told from the sets of users by day and endpoint."""
+    if wanted.by_call or wanted.users or wanted.models or wanted.tiers:
+        return False
+    if {"user", "model"} & {*wanted.without}:
+        return False
+    if wanted.search is not None and search_in != "endpoint":
+        return False
+    return keys in {(), ("endpoint",)} or (keys == ("day",) and wanted.whole_report_days)
+
+
 def _source_of_users(wanted: Filter, keys: tuple[Key, ...]) -> Source:
     part_of_a_day = wanted.until is not None and wanted.first == wanted.last
-    if wanted.tiers or "service_tier" in keys or not wanted.in_report_zone or part_of_a_day:
+    if wanted.tiers or "service_tier" in keys or part_of_a_day:
         return "calls"
     if "day" in keys or wanted.users:
-        return "users"
+        return "users" if wanted.in_report_zone else "calls"
     by_feature = {"endpoint", "model"} & {*keys, *wanted.without}
     if not by_feature and not wanted.endpoints and not wanted.models:
-        return "spans"
+        return "spans" if wanted.in_report_zone else "pieces"
+    if not wanted.in_report_zone:
+        return "feature_pieces"
     few_days = wanted.first is not None and (wanted.last - wanted.first).days < FEW_DAYS
     return "users" if few_days else "features"
 
 
-def places(wanted: Filter, search_in: str) -> tuple[object, ...]:
+def places(wanted: Filter, search_in: str, *, pieced: bool = False) -> tuple[object, ...]:
     """Return the parameters of every statement, in their order."""
     keys = [key for key, _ in wanted.metadata] or None
+    first, last = wanted.report_days if pieced else (wanted.first, wanted.last)
     return (
         wanted.start,
         wanted.end,
-        wanted.zone.key,
-        wanted.first,
-        wanted.last,
+        wanted.report_zone.key if pieced else wanted.zone.key,
+        first,
+        last,
         list(wanted.users) or None,
         list(wanted.endpoints) or None,
         list(wanted.models) or None,
@@ -367,12 +430,13 @@ def places(wanted: Filter, search_in: str) -> tuple[object, ...]:
 
 
 def summing(
-    wanted: Filter, keys: tuple[Key, ...], search_in: str, *, limit: int | None
+    wanted: Filter, keys: tuple[Key, ...], search_in: str, *, source: Source, limit: int | None
 ) -> tuple[object, ...]:
     """Return the parameters of a statement of sums."""
     column, direction = _order(wanted, "name" if "day" in keys else "-cost_usd")
     place, name = _sums_key(wanted)
-    return (*places(wanted, search_in), column, direction, place, name, limit, wanted.offset)
+    values = places(wanted, search_in, pieced=source in PIECED)
+    return (*values, column, direction, place, name, limit, wanted.offset)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,9 @@
 All questions about sums are one question: which cells, grouped by what, in which order, from where
 on. The cells come from the coarsest rows that can answer: `hours` know every zone and no user,
 `days` only the report time zone, `users` and the longer `spans` and `features` know users, and the
-rows of the ledger themselves know everything. So there is one statement for each source and each
+rows of the ledger themselves know everything. A range of another zone is whole days of the report's
+and, at both ends, less than a day of rows: `pieces` of both. Who is active is counted from sets of
+users, a day each. So there is one statement for each source and each
 set of keys, and every page, JSON, CSV and export reads through it. Values are
 parameters, always the same ones in the same places (see `PLACES`); nothing that a client sent is
 ever a part of a statement.
@@ -11,7 +13,7 @@ ever a part of a statement.
 
 from typing import Literal, get_args
 
-Source = Literal["hours", "days", "users", "spans", "features", "calls"]
+Source = Literal["hours", "days", "users", "spans", "features", "pieces", "feature_pieces", "calls"]
 Key = Literal["user_id", "endpoint", "model", "service_tier", "day"]
 
 SUMS = (
@@ -34,6 +36,8 @@ SELECT
     set_config('work_mem', '64MB', true),  -- sums of all users stay in memory
     set_config('jit', 'off', true)  -- to compile a statement takes longer than to run it
 """
+
+EXPORTED = "SELECT pg_export_snapshot() AS name"
 
 STATUS = """
 SELECT last_call, report_timezone
@@ -227,6 +231,8 @@ FROM part
 JOIN user_days ON day = start
 WHERE span = 'open' {_SPAN}
 """,
+    "pieces": "",
+    "feature_pieces": "",
     "calls": f"""
 {_ROW_CELL}
 WHERE {IN_TIME} AND {ROWS_WHERE}
@@ -235,6 +241,54 @@ UNION ALL
 WHERE {LATE} AND {ROWS_WHERE}
 """,
 }
+
+# The days from $4 to $5 are those of the report time zone, $3; what lies in the range before and
+# after them is read row by row. Either may be nothing. Where clocks are put back a day may have two
+# midnights: its date decides, and the hours are for the index.
+_DATE = "({moment} AT TIME ZONE $3::text)::date"
+_EDGES = (
+    f"""
+    {{moment}} >= $1::timestamptz
+    AND {{moment}} < least($2::timestamptz, timezone($3, $4::date::timestamp) + interval '3 hours')
+    AND {_DATE} < $4
+    """,
+    f"""
+    {{moment}} >= greatest($1, timezone($3, ($5::date + 1)::timestamp) - interval '3 hours')
+    AND {{moment}} < $2
+    AND {_DATE} > $5 AND {_DATE} >= $4
+    """,
+)
+_EDGE_ROWS = tuple(
+    f"{edge.format(moment=moment)} {unless_late}"
+    for edge in _EDGES
+    for moment, unless_late in (
+        ("created_at", "AND accounted_at IS NULL"),
+        ("accounted_at", ""),
+    )
+)
+_EDGE_WHERE = f"""
+    AND $9::text[] IS NULL AND $10::text[] IS NULL AND $12::text[] IS NULL AND $13::text[] IS NULL
+    AND {_WHERE.format(user=_OF_USER)} {_WHERE_USER}
+"""
+
+
+def _with_edges(cells: str) -> str:
+    edges = (
+        f"""
+UNION ALL
+SELECT
+    NULL::date AS day, user_id, endpoint, model, NULL::text AS service_tier,
+    {_COUNTED}, created_at AS first_call, created_at AS last_call
+FROM counted_usage
+WHERE {rows} {_EDGE_WHERE}
+"""
+        for rows in _EDGE_ROWS
+    )
+    return cells + "".join(edges)
+
+
+_CELLS["pieces"] = _with_edges(_CELLS["spans"])
+_CELLS["feature_pieces"] = _with_edges(_CELLS["features"])
 
 # Without calls a sum is 0; with calls it is NULL as long as none of them is known.
 _COUNTS = ("calls", "errors", "unpriced_calls", "estimated_calls", "unavailable_calls")
@@ -308,6 +362,11 @@ def active_users(source: Source, keys: tuple[Key, ...]) -> str:
     return _ACTIVE[source, keys]
 
 
+def named(keys: tuple[Key, ...], *, edges: bool) -> str:
+    """Return the statement that counts the same from sets of users, of endpoints or days alone."""
+    return _NAMED[keys, edges]
+
+
 def _sums(source: Source, keys: tuple[Key, ...]) -> str:
     names = ", ".join(keys)
     parts = (f"CASE WHEN {key} IS NULL THEN '1' ELSE '0' || {key} END" for key in keys)
@@ -365,6 +424,59 @@ FROM (
 """
 
 
+# Sets of the days that have some, one by one those of today: OR tells who is in any of them, and
+# who of today's is in none is counted beside.
+_NAMED_WHERE = """
+    AND $6::text[] IS NULL AND $8::text[] IS NULL AND $9::text[] IS NULL AND $10::text[] IS NULL
+    AND $12::text[] IS NULL AND $13::text[] IS NULL
+    AND ($7::text[] IS NULL OR endpoint = ANY ($7))
+    AND NOT ('endpoint' = ANY ($11::text[]) AND endpoint IS NOT NULL)
+    AND ($14::text IS NULL OR $15::text = 'endpoint' AND strpos(lower(endpoint), lower($14)) > 0)
+"""
+
+
+def _named(keys: tuple[Key, ...], *, edges: bool) -> str:
+    names = "".join(f"{key}, " for key in keys)
+    same = "".join(f"AND sets.{key} IS NOT DISTINCT FROM single.{key} " for key in keys)
+    rows = "".join(
+        f"""
+        UNION
+        SELECT {names}user_id
+        FROM counted_usage
+        WHERE {rows} AND user_id IS NOT NULL {_NAMED_WHERE}
+        """
+        for rows in (_EDGE_ROWS if edges else ())
+    )
+    group = f"GROUP BY {', '.join(keys)}" if keys else ""
+    return f"""
+WITH sets AS MATERIALIZED (
+    SELECT {names}block, bit_or(users) AS users
+    FROM day_users
+    WHERE {_IN_DAYS} {_UNUSED_TIME} {_NAMED_WHERE}
+    GROUP BY {names}block
+),
+single AS MATERIALIZED (
+    SELECT {names}user_id
+    FROM days_without_users(coalesce($4::date, '-infinity'), $5::date + 1) AS open (day)
+    JOIN user_days USING (day)
+    WHERE user_id IS NOT NULL {_NAMED_WHERE}
+    {rows or f"GROUP BY {names}user_id"}
+)
+SELECT {names}coalesce(sum(users), 0)::bigint AS users
+FROM (
+    SELECT {names}bit_count(users) AS users
+    FROM sets
+    UNION ALL
+    SELECT {", ".join((*(f"single.{key}" for key in keys), "1"))}
+    FROM single
+    LEFT JOIN user_numbers USING (user_id)
+    LEFT JOIN sets ON block = number / 8192 {same}
+    WHERE users IS NULL OR get_bit(users, number % 8192) = 0
+) AS counted
+{group}
+"""
+
+
 _GROUPS: tuple[tuple[Key, ...], ...] = (
     ("user_id",),
     ("endpoint",),
@@ -381,6 +493,15 @@ _TOTALS = {source: _totals(source) for source in _SOURCES}
 _ACTIVE = {
     (source, keys): _active_users(source, keys) for source in _SOURCES for keys in ((), *_GROUPS)
 }
+
+_SETS: tuple[tuple[tuple[Key, ...], bool], ...] = (
+    ((), False),
+    ((), True),
+    (("endpoint",), False),
+    (("endpoint",), True),
+    (("day",), False),
+)
+_NAMED = {(keys, edges): _named(keys, edges=edges) for keys, edges in _SETS}
 
 _CALL_COLUMNS = """
     event_id, created_at, user_id, endpoint, api_path, operation_name, upstream, upstream_name,
@@ -460,6 +581,28 @@ SELECT measure, {_PERCENTILES}
 FROM running
 GROUP BY measure
 ORDER BY measure DESC
+"""
+
+# Whether anything counts in the range that came when its own month was closed.
+ANY_LATE = """
+SELECT EXISTS (
+    SELECT
+    FROM calls
+    WHERE accounted_at >= coalesce($1::timestamptz, '-infinity') AND accounted_at < $2::timestamptz
+) AS any_late
+"""
+
+# Where slices of about $3 calls begin.
+BOUNDS = """
+SELECT min(bucket) AS begin
+FROM (
+    SELECT bucket, div(sum(sum(calls)) OVER (ORDER BY bucket) - sum(calls), $3::bigint) AS slice
+    FROM quarter_hours
+    WHERE bucket >= coalesce($1::timestamptz, '-infinity') AND bucket < $2::timestamptz
+    GROUP BY bucket
+) AS counted
+GROUP BY slice
+ORDER BY begin
 """
 
 # What one call cost, component by component.

@@ -43,7 +43,7 @@ ORDER BY start, past
 """
 
 # What is kept and should not be, and what should be kept and is not; both sides of one row have the
-# same key, the columns before `calls`.
+# same key, the columns before `calls` or `users`.
 _BY_DAY: Mapping[str, str] = {
     "usage_by_day": """
         SELECT true AS is_kept, * FROM (
@@ -158,6 +158,22 @@ _BY_SPAN: Mapping[str, str] = {
 }
 
 
+_OF_USERS: Mapping[str, str] = {
+    "usage_by_day_users": """
+        SELECT true AS is_kept, day, endpoint, block, bit_count(users) AS users, md5(users::text)
+        FROM (
+            SELECT * FROM usage_by_day_users WHERE day >= $2 AND day < $3 AND $1 = 'users'
+            EXCEPT SELECT * FROM recount_day_users($2, $3)
+        ) AS kept
+        UNION ALL
+        SELECT false, day, endpoint, block, bit_count(users), md5(users::text) FROM (
+            SELECT * FROM recount_day_users($2, $3)
+            EXCEPT SELECT * FROM usage_by_day_users WHERE day >= $2 AND day < $3
+        ) AS counted
+    """,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Period:
     """Days of the report time zone, half-open; the widest by default."""
@@ -186,7 +202,7 @@ async def _of_month(connection: asyncpg.Connection, first: date, past: date) -> 
         for finding in _sentences(table, await connection.fetch(query, first, past)):
             yield finding
     for span in await connection.fetch(_SPANS, first, past):
-        for table, query in _BY_SPAN.items():
+        for table, query in (_OF_USERS if span["span"] == "users" else _BY_SPAN).items():
             if table == "usage_by_feature_span" and span["span"] in {"day", "pentad"}:
                 continue
             for finding in _sentences(table, await connection.fetch(query, *span)):
@@ -199,8 +215,8 @@ def _sentences(table: str, rows: Iterable[asyncpg.Record]) -> list[str]:
     for row in rows:
         columns = dict(row)
         is_kept = columns.pop("is_kept")
-        width = list(columns).index("calls")
-        key = tuple(list(columns.items())[:width])
+        values = next(name for name in columns if name in {"calls", "users"})
+        key = tuple(list(columns.items())[: list(columns).index(values)])
         sides.setdefault(key, {})[is_kept] = columns
     found = [_sentence(table, key, pair) for key, pair in sides.items()]
     if len(found) <= _MOST_OF_A_TABLE:

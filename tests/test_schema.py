@@ -30,6 +30,8 @@ VIEWS = {
     "spans": "span",
     "user_spans": "span",
     "feature_spans": "span",
+    "day_users": "day",
+    "user_numbers": "user_id",
     "user_usage_summary": "user_id",
     "monthly_usage_summary": "month",
     "endpoint_usage_summary": "endpoint",

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dashboard import rendering
-from dashboard.exporting import statement_of
+from dashboard.copying import copy_file
 from dashboard.exports import Form
 from dashboard.filters import Filter, midnight
-from dashboard.queries import Ledger
+from dashboard.queries import Ledger, Snapshot
+from dashboard.report import Report
 from dashboard.reporting import Reporter
 from proxy.core.model import LedgerRow
 from tests.dashboard.conftest import record
@@ -123,14 +124,20 @@ def _ledgers(draw: st.DrawFn) -> list[LedgerRow]:
 @given(
     rows=_ledgers(),
     report_zone=st.sampled_from(ZONES[:4]),
+    folds=st.sampled_from((0, 0, 3, 20, 1000)),
     questions=st.lists(_questions, min_size=1, max_size=QUESTIONS_OF_EACH),
 )
 async def test_every_form_tells_what_the_rows_tell(
-    database: str, rows: list[LedgerRow], report_zone: str, questions: list[Question]
+    database: str,
+    rows: list[LedgerRow],
+    report_zone: str,
+    folds: int,
+    questions: list[Question],
 ) -> None:
-    """To the last digit."""
+    """To the last digit, and however much of it is folded."""
     await _empty(database, report_zone)
     await record(database, rows, report_timezone=report_zone)
+    await _fold(database, folds)
     ledger = Ledger(database)
     try:
         for question in questions:
@@ -154,9 +161,9 @@ async def _compare(
             await reporter.daily(wanted),
             await reporter.models(wanted),
         ]
-        files = {form: await _file(snapshot, form, wanted) for form in ("calls", "summary")}
+        files = {form: await _file(ledger, snapshot, form, wanted) for form in ("calls", "summary")}
         focus_days = wanted.with_(zone=ZoneInfo("UTC"))
-        files["focus-1.2"] = await _file(snapshot, "focus-1.2", focus_days)
+        files["focus-1.2"] = await _file(ledger, snapshot, "focus-1.2", focus_days)
         of_focus = await snapshot.totals(focus_days)
     for report in reports:
         document = json.loads(rendering.to_json(report))
@@ -172,6 +179,9 @@ async def _compare(
     days = {row["day"] for row in json.loads(rendering.to_json(reports[2]))["rows"]}
     zone = ZoneInfo(question.zone)
     assert days == {row.created_at.astimezone(zone).date().isoformat() for row in rows}
+    _compare_users(reports[1], rows, [row.endpoint for row in rows])
+    local = [row.created_at.astimezone(zone).date().isoformat() for row in rows]
+    _compare_users(reports[2], rows, local)
     assert len(files["calls"]) == len(rows)
     assert sum(Decimal(line["cost_usd"] or 0) for line in files["calls"]) == cost
     assert {line["day"] for line in files["calls"]} == days
@@ -181,14 +191,36 @@ async def _compare(
     assert billed == (of_focus["cost_usd"] or 0)
 
 
-async def _file(snapshot: object, form: Form, wanted: Filter) -> list[dict[str, str]]:
+def _compare_users(report: Report, rows: Sequence[LedgerRow], keys: Sequence[str | None]) -> None:
+    """Who is named in several rows counts once, in each group and in all."""
+    document = json.loads(rendering.to_json(report))
+    groups: dict[str | None, set[str]] = {}
+    for row, key in zip(rows, keys, strict=True):
+        groups.setdefault(key, set()).update([] if row.user_id is None else [row.user_id])
+    name = report.name.removesuffix("s").replace("daily", "day")
+    assert {row[name]: row["users"] for row in document["rows"]} == {
+        key: len(users) for key, users in groups.items()
+    }, report.name
+    assert document["totals"]["users"] == len(set().union(*groups.values())), report.name
+
+
+async def _fold(dsn: str, most: int) -> None:
+    connection = await asyncpg.connect(dsn)
+    for _ in range(most):
+        if await connection.fetchval("SELECT fold_span()") is None:
+            break
+    await connection.close()
+
+
+async def _file(
+    ledger: Ledger, snapshot: Snapshot, form: Form, wanted: Filter
+) -> list[dict[str, str]]:
     chunks: list[bytes] = []
 
     async def write(chunk: bytes) -> None:
         chunks.append(chunk)
 
-    statement, values = statement_of(form, "raw", wanted)
-    await snapshot.copy(statement, values, write)  # type: ignore[attr-defined]  # a Snapshot
+    await copy_file(ledger, snapshot, form, "raw", wanted, write)
     return list(csv.DictReader(io.StringIO(b"".join(chunks).decode(), newline="")))
 
 

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from dashboard import focus
-from dashboard.exporting import statement_of
+from dashboard.copying import statement_of
 from dashboard.filters import Filter
 from dashboard.queries import Ledger
 from proxy.core.charging import charge

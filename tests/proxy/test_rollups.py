@@ -50,6 +50,8 @@ async def test_right_sums_are_right(database: str) -> None:
         ("UPDATE usage_by_duration_day SET calls = 0", "usage_by_duration_day"),
         ("UPDATE usage_by_user_span SET errors = 9 WHERE span = 'month'", "usage_by_user_span"),
         ("DELETE FROM usage_by_feature_span WHERE span = 'dekad'", "usage_by_feature_span"),
+        ("DELETE FROM usage_by_day_users WHERE day = '2026-10-02'", "usage_by_day_users"),
+        ("UPDATE usage_by_day_users SET users = ~ users", "usage_by_day_users"),
     ],
 )
 async def test_a_wrong_sum_is_named(database: str, damage: str, table: str) -> None:
