@@ -31,7 +31,7 @@ EXPORT_SECONDS = 600.0
 IDLE_SECONDS = 60.0
 FEW_DAYS = 10  # up to which single days are read sooner than spans by endpoint and model
 NAMED_SINCE = timedelta(days=31)
-PIECED: frozenset[Source] = frozenset({"pieces", "feature_pieces"})
+PIECED: frozenset[Source] = frozenset({"day_pieces", "pieces", "feature_pieces"})
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -273,6 +273,9 @@ class Snapshot:
         """Return calls, newest first unless the filter says otherwise."""
         oldest = wanted.sort == "created_at"
         statement = selects.OLDEST_CALLS if oldest else selects.NEWEST_CALLS
+        if wanted.users:
+            of_users = (selects.NEWEST_CALLS_OF_USERS, selects.OLDEST_CALLS_OF_USERS)
+            statement = of_users[oldest]
         moment, event = _call_key(wanted)
         values = (*places(wanted, "any"), moment, event, limit + 1)
         rows = await self._fetch(statement, *values)
@@ -377,7 +380,9 @@ def source_of(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> Source:
     searched = wanted.search is not None and search_in == "user"
     if "user_id" in keys or "user" in wanted.without or wanted.users or searched:
         return _source_of_users(wanted, keys)
-    return "days" if wanted.in_report_zone and wanted.until is None else "hours"
+    if wanted.whole_report_days:
+        return "days"
+    return "hours" if "day" in keys else "day_pieces"
 
 
 def in_sets(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> bool:

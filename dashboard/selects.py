@@ -4,16 +4,18 @@ All questions about sums are one question: which cells, grouped by what, in whic
 on. The cells come from the coarsest rows that can answer: `hours` know every zone and no user,
 `days` only the report time zone, `users` and the longer `spans` and `features` know users, and the
 rows of the ledger themselves know everything. A range of another zone is whole days of the report's
-and, at both ends, less than a day of rows: `pieces` of both. Who is active is counted from sets of
-users, a day each. So there is one statement for each source and each
-set of keys, and every page, JSON, CSV and export reads through it. Values are
+and, at both ends, less than a day of rows or quarters of hours: `pieces` of both. Who is active is
+counted from sets of users, a day each. So there is one statement for each source and each set of
+keys, and every page, JSON, CSV and export reads through it. Values are
 parameters, always the same ones in the same places (see `PLACES`); nothing that a client sent is
 ever a part of a statement.
 """
 
 from typing import Literal, get_args
 
-Source = Literal["hours", "days", "users", "spans", "features", "pieces", "feature_pieces", "calls"]
+Source = Literal[
+    "hours", "days", "users", "spans", "features", "calls", "day_pieces", "pieces", "feature_pieces"
+]  # fmt: skip
 Key = Literal["user_id", "endpoint", "model", "service_tier", "day"]
 
 SUMS = (
@@ -231,6 +233,7 @@ FROM part
 JOIN user_days ON day = start
 WHERE span = 'open' {_SPAN}
 """,
+    "day_pieces": "",
     "pieces": "",
     "feature_pieces": "",
     "calls": f"""
@@ -287,6 +290,25 @@ WHERE {rows} {_EDGE_WHERE}
     return cells + "".join(edges)
 
 
+def _with_quarters(cells: str) -> str:
+    edges = (
+        f"""
+UNION ALL
+SELECT
+    NULL::date AS day, NULL::text AS user_id, endpoint, model, service_tier,
+    {_COUNTED}, first_call, last_call
+FROM quarter_hours
+WHERE {edge.format(moment="bucket")}
+    AND ($9::text[] IS NULL OR service_tier = ANY ($9))
+    AND $6::text[] IS NULL {_UNUSED_CALLS}
+    AND {_WHERE.format(user="")}
+"""
+        for edge in _EDGES
+    )
+    return cells + "".join(edges)
+
+
+_CELLS["day_pieces"] = _with_quarters(_CELLS["days"])
 _CELLS["pieces"] = _with_edges(_CELLS["spans"])
 _CELLS["feature_pieces"] = _with_edges(_CELLS["features"])
 
@@ -522,7 +544,31 @@ WHERE created_at = $1 AND event_id = $2
 # Calls are listed in the days in which they were made, also those that count later.
 _ADMITTED = "created_at >= coalesce($1::timestamptz, '-infinity') AND created_at < $2::timestamptz"
 
-# Beyond PLACES: created_at and event_id of the call to begin after (or NULL), and how many.
+# Beyond PLACES: created_at and event_id of the call to begin after (or NULL), and how many. Where
+# users are named, by the index of each: looking for the newest of all would read those of others.
+_CALL_NAMES = _CALL_COLUMNS.replace("metadata::text AS", "").replace("billed_units::text AS", "")
+_OF_EACH = """
+SELECT {names}
+FROM (SELECT DISTINCT name FROM unnest($6::text[]) AS named (name)) AS wanted
+CROSS JOIN LATERAL (
+    SELECT {columns}
+    FROM calls
+    WHERE user_id = wanted.name AND {where}
+        AND ($16::timestamptz IS NULL OR (created_at, event_id) {beyond} ($16, $17::uuid))
+    ORDER BY {order}
+    LIMIT $18
+) AS call
+ORDER BY {order}
+LIMIT $18
+"""
+_EACH = {
+    "names": _CALL_NAMES,
+    "columns": _CALL_COLUMNS,
+    # Said twice, it would be taken for twice as rare, and all calls of a user for a few.
+    "where": f"{_ADMITTED} AND {ROWS_WHERE}".replace("OR user_id = ANY ($6)", "OR true"),
+}
+NEWEST_CALLS_OF_USERS = _OF_EACH.format(**_EACH, beyond="<", order="created_at DESC, event_id DESC")
+OLDEST_CALLS_OF_USERS = _OF_EACH.format(**_EACH, beyond=">", order="created_at, event_id")
 NEWEST_CALLS = f"""
 SELECT {_CALL_COLUMNS}
 FROM calls

@@ -97,3 +97,30 @@ def test_the_days_of_a_zone_leave_no_gap(day: date, zone: str) -> None:
     """Each instant belongs to one day."""
     begin = midnight(day, ZONES[zone])
     assert begin.astimezone(ZONES[zone]).date() == day
+
+
+@pytest.mark.parametrize(
+    ("zone", "report_zone", "days"),
+    [
+        ("UTC", "UTC", (date(2026, 11, 1), date(2026, 11, 3))),
+        ("Asia/Kathmandu", "UTC", (date(2026, 11, 1), date(2026, 11, 2))),
+        ("America/New_York", "UTC", (date(2026, 11, 2), date(2026, 11, 3))),
+        ("UTC", "Pacific/Apia", (date(2026, 11, 2), date(2026, 11, 3))),
+    ],
+)
+def test_days_of_the_report_lie_in_a_range_of_another_zone(
+    zone: str, report_zone: str, days: tuple[date, date]
+) -> None:
+    """Those that begin and end in it; what is left over at both ends is read otherwise."""
+    wanted = Filter(
+        range="custom",
+        first=date(2026, 11, 1),
+        last=date(2026, 11, 3),
+        zone=ZoneInfo(zone),
+        report_zone=ZoneInfo(report_zone),
+    )
+    assert wanted.report_days == days
+    assert wanted.whole_report_days is (zone == report_zone)
+    from_the_beginning = wanted.with_(first=None, until=datetime(2026, 11, 1, 3, tzinfo=UTC))
+    assert from_the_beginning.report_days == (date.min, date(2026, 10, 31))
+    assert not from_the_beginning.whole_report_days

@@ -45,6 +45,18 @@ async def test_who_is_active_is_counted_by_keys(
     assert names == [*keys, "users"]
 
 
+@pytest.mark.parametrize("edges", [False, True])
+async def test_who_is_active_is_counted_from_sets_alike(database: str, *, edges: bool) -> None:
+    """With the same parameters as from any other source."""
+    connection = await asyncpg.connect(database)
+    for keys in ((), ("endpoint",)):
+        statement = await connection.prepare(selects.named(keys, edges=edges))
+        names = [attribute.name for attribute in statement.get_attributes()]
+        assert names == [*keys, "users"]
+        assert len(statement.get_parameters()) == len(selects.PLACES)
+    await connection.close()
+
+
 def test_no_statement_reads_a_table() -> None:
     """The role of the dashboard could not."""
     statements = [getattr(selects, name) for name in dir(selects) if name.isupper()]
