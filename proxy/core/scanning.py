@@ -61,7 +61,7 @@ def _value_end(text: bytes, start: int) -> int:
     nesting = Nesting()
     end = nesting.feed(text, start + 1)
     if nesting.depth:
-        raise ValueError(f"No JSON object: nothing ends what begins at byte {start}")
+        raise ValueError(f"No JSON object: byte {start} begins what nothing ends")
     return end
 
 
