@@ -251,7 +251,7 @@ def _part(value: Any) -> str:  # noqa: ANN401 - a share
 _Format = Callable[[Any, Column, Report], tuple[str, str | None]]
 
 
-def _of_text(value: Any, _column: Column, _report: Report) -> tuple[str, str | None]:  # noqa: ANN401
+def _of_text(value: Any, _column: Column, _report: Report) -> tuple[str, str | None]:  # noqa: ANN401 - a text
     shown, whole = formatting.text(str(value)), formatting.hint(str(value))
     return shown, whole if whole != shown else None
 

@@ -5,11 +5,10 @@ so many days more. The range holds four times out of five if days go on as they 
 independent of each other, which they are not quite: it is a help for the eye and not a forecast.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from statistics import fmean, stdev
+from statistics import mean, stdev
 from typing import Any
 
 from dashboard.filters import Filter
@@ -17,7 +16,8 @@ from dashboard.report import Column
 
 DAYS = 28
 FEWEST_DAYS = 7
-FOUR_OF_FIVE = 1.2816  # standard deviations on either side
+CENT = Decimal("0.01")
+FOUR_OF_FIVE = Decimal("1.2816")  # standard deviations on either side
 
 COLUMNS = (
     Column(name="month", title="Month", kind="day"),
@@ -44,19 +44,19 @@ def month_end(rows: Sequence[Mapping[str, Any]], days: Filter, now: datetime) ->
     so_far = sum((cost for day, cost in costs.items() if day >= month), Decimal(0))
     over = [today - timedelta(days=distance) for distance in range(1, DAYS + 1)]
     begun = min(costs, default=today)  # days before the first call tell nothing
-    known = [float(costs.get(day, 0)) for day in over if day >= begun]
+    known = [costs.get(day, Decimal(0)) for day in over if day >= begun]
     row = dict.fromkeys(column.name for column in COLUMNS) | {"month": month, "cost_usd": so_far}
     if len(known) < FEWEST_DAYS:
         return row
     next_month = (month + timedelta(days=31)).replace(day=1)
-    left = (next_month - today).days - (local.hour * 60 + local.minute) / 1440
-    more, spread = fmean(known) * left, FOUR_OF_FIVE * stdev(known) * math.sqrt(left)
+    left = (next_month - today).days - Decimal(local.hour * 60 + local.minute) / 1440
+    more, spread = mean(known) * left, FOUR_OF_FIVE * stdev(known) * left.sqrt()
     return row | {
-        "low_cost_usd": so_far + _dollars(max(0.0, more - spread)),
-        "expected_cost_usd": so_far + _dollars(more),
-        "high_cost_usd": so_far + _dollars(more + spread),
+        "low_cost_usd": so_far + _cents(max(Decimal(0), more - spread)),
+        "expected_cost_usd": so_far + _cents(more),
+        "high_cost_usd": so_far + _cents(more + spread),
     }
 
 
-def _dollars(value: float) -> Decimal:
-    return Decimal(f"{value:.2f}")
+def _cents(value: Decimal) -> Decimal:
+    return value.quantize(CENT)

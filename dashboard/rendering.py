@@ -32,7 +32,7 @@ SECURITY_HEADERS = {
 
 # What a spreadsheet takes for a formula (OWASP ASVS 1.2.10), its full-width twins, and what it
 # strips before it looks.
-_FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_FORMULA = re.compile("\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 _CONTROLS = re.compile("[\x00-\x1f\x7f]")
 
 

@@ -215,7 +215,7 @@ def add_pages(app: web.Application) -> None:
         app.router.add_get(path, answering(by_path[page], "json"))
         if page != "/admin/users":  # that file is streamed
             app.router.add_get(f"{path}.csv", answering(by_path[page], "csv"))
-    app.router.add_get("/api/usage/user/{user_id:.+}", answering(_OF_USER, "json"))
+    app.router.add_get("/api/usage/user/{user_id:(?s:.+)}", answering(_OF_USER, "json"))
     for question in QUESTIONS:
         for suffix, form in FORMS.items():
             app.router.add_get(question.path + suffix, answering(question, form))

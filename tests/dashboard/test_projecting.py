@@ -45,3 +45,9 @@ def test_a_few_days_tell_nothing() -> None:
     assert row["cost_usd"] == Decimal(18)
     assert row["expected_cost_usd"] is None
     assert month_end([], days_before(ASKED, NOW), NOW)["expected_cost_usd"] is None
+
+
+def test_money_stays_decimal() -> None:
+    """No float is in between: digits that it does not have are kept."""
+    row = month_end(_days(28, "300000000000000.01"), days_before(ASKED, NOW), NOW)
+    assert row["expected_cost_usd"] == Decimal("9000000000000000.30")

@@ -86,7 +86,7 @@ def test_raw_csv_is_for_machines() -> None:
     assert text == "user_id,cost_usd,calls\r\n=cmd(),0.000000150000,\r\n"
 
 
-@pytest.mark.parametrize("first", list("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"))
+@pytest.mark.parametrize("first", [*"=+-@\t\r\n\uff1d\uff0b\uff0d\uff20", " =", "\u3000 +"])
 def test_whatever_begins_a_formula_is_defused(first: str) -> None:
     """Line breaks and other controls become spaces."""
     shown = rendering.defused(f"{first}1\n2")
