@@ -1,7 +1,8 @@
 """Who is asking: a bearer token, a session's cookie, or HTTP Basic.
 
 Comparisons take constant time. A password is checked in a thread, one at a time, and who fails too
-often has to wait: an address, and an account at addresses that it has never been right from. A
+often has to wait: an address, and an account at addresses that it has never been right from. So has
+an address that guesses tokens, unless it sends one that has been right. A
 password that was right is remembered as a keyed digest, so that a script which sends it with every
 request does not pay for it every time.
 """
@@ -15,6 +16,7 @@ from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from dashboard import signing
 from dashboard.errors import TooManyAttemptsError
@@ -24,6 +26,7 @@ from dashboard.roles import Role, Viewer
 
 MOST_FAILURES = 5
 MOST_FAILURES_OF_ACCOUNT = 20
+MOST_FAILURES_OF_TOKENS = 20
 WINDOW_SECONDS = 60.0
 MOST_ADDRESSES = 1024
 SESSION_SECONDS = 12 * 3600.0
@@ -42,7 +45,8 @@ class Throttle:
         """Raise TooManyAttemptsError if the name has to wait."""
         count, since = self._failures.get(name, (0, 0.0))
         if count >= self.most and self.clock() - since < WINDOW_SECONDS:
-            raise TooManyAttemptsError
+            self._failures[name] = (count + 1, since)
+            raise TooManyAttemptsError(is_first=count == self.most)
 
     def failed(self, name: str) -> None:
         """Count a failure."""
@@ -76,6 +80,7 @@ class Access:
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._by_address = Throttle(clock)
         self._by_account = Throttle(clock, most=MOST_FAILURES_OF_ACCOUNT)
+        self._by_tokens = Throttle(clock, most=MOST_FAILURES_OF_TOKENS)
         self._checking = asyncio.Semaphore(1)
         self._now = now
 
@@ -89,9 +94,9 @@ class Access:
         scheme, _, credentials = authorization.strip().partition(" ")
         match scheme.lower():
             case "bearer":
-                return await self._bearer(credentials.strip())
+                return await self._bearer(credentials.strip(), guesser(address))
             case "basic":
-                return await self._basic(credentials.strip(), address)
+                return await self._basic(credentials.strip(), guesser(address))
             case "" if session:
                 return await self._session(session)
             case _:
@@ -99,16 +104,16 @@ class Access:
 
     async def log_in(self, name: str, password: str, *, address: str) -> str | None:
         """Return a new session's cookie; None: name or password are wrong."""
-        role = await self._role(name, password, address)
+        role = await self._role(name, password, guesser(address))
         return None if role is None else await self.begin(name, role)
 
     def demand_patience(self, address: str) -> None:
         """Raise TooManyAttemptsError if an address has to wait."""
-        self._by_address.check(address)
+        self._by_address.check(guesser(address))
 
     def failed(self, address: str) -> None:
         """Count a log-in that failed elsewhere than by a password."""
-        self._by_address.failed(address)
+        self._by_address.failed(guesser(address))
 
     async def begin(self, name: str, role: Role) -> str:
         """Return the cookie of a new session, whatever session there was before."""
@@ -141,7 +146,18 @@ class Access:
         wanted = signing.form_token(self._key, cookie).encode()
         return hmac.compare_digest(wanted, sent.encode("utf-8", "surrogatepass"))
 
-    async def _bearer(self, token: str) -> Viewer | None:
+    async def _bearer(self, token: str, address: str) -> Viewer | None:
+        sent = self._digest(f"token\0{token}")
+        if sent not in self._remembered:
+            self._by_tokens.check(address)
+        viewer = await self._holder(token)
+        if viewer is None:
+            self._by_tokens.failed(address)
+        else:
+            _remember(self._remembered, sent)
+        return viewer
+
+    async def _holder(self, token: str) -> Viewer | None:
         given = self._digest(token)
         if any(hmac.compare_digest(given, known) for known in self._tokens):
             return Viewer(name="METER_API_TOKENS", role="finance", via="token")
@@ -202,6 +218,17 @@ class Access:
 
     def _digest(self, text: str) -> bytes:
         return hmac.digest(self._key, text.encode("utf-8", "surrogateescape"), hashlib.sha256)
+
+
+def guesser(address: str) -> str:
+    """Return what one guesser has: an address, or all of the IPv6 network that is given to one."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, IPv4Address):
+        return address
+    return str(found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64))
 
 
 def _remember(kept: OrderedDict[bytes, None], digest: bytes) -> None:

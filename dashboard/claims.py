@@ -23,7 +23,8 @@ LEEWAY_SECONDS = 60.0
 MOST_NAME_CHARACTERS = 200
 EVERYONE = "*"
 
-_KINDS = frozenset({"RSA", "EC", "OKP"})
+_KINDS = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}  # of a key, by algorithm
+_LAST = 10**11  # seconds; a year in which nobody logs in
 _NEEDED = ["iss", "aud", "sub", "exp", "iat"]
 
 
@@ -72,11 +73,18 @@ def checked(
 
 
 def name_of(claims: Mapping[str, Any]) -> str:
-    """Return a name for the audit log, which no account of ours can have."""
-    for claim in ("email", "preferred_username", "sub"):
-        if isinstance(found := claims.get(claim), str) and found:
-            return f"oidc:{found[:MOST_NAME_CHARACTERS]}"
-    raise SignOnError("The provider's token names nobody.")
+    """Return a name for the audit log, which no account of ours can have.
+
+    Only what the provider vouches for is one (OpenID Connect Core 5.7); beside it may stand what
+    somebody calls themselves.
+    """
+    email, subject = _text(claims.get("email")), _text(claims.get("sub"))
+    if email and claims.get("email_verified") is True:
+        return f"oidc:{email}"
+    if not subject:
+        raise SignOnError("The provider's token names nobody.")
+    says = email or _text(claims.get("preferred_username"))
+    return f"oidc:{subject} (says {says})" if says else f"oidc:{subject}"
 
 
 def role_of(claims: Mapping[str, Any], claim: str, roles: Mapping[str, str]) -> Role | None:
@@ -91,19 +99,19 @@ def _header(token: str) -> dict[str, Any]:
         header: dict[str, Any] = jwt.get_unverified_header(token)
     except jwt.PyJWTError as exc:
         raise SignOnError("The provider's token cannot be read.") from exc
-    if header.get("alg") not in ALGORITHMS:
+    if header.get("alg") not in ALGORITHMS or "crit" in header:  # we know no extension
         raise SignOnError("The provider's token is not signed with a public key.")
     return header
 
 
 def _fits(key: Mapping[str, Any], algorithm: str) -> bool:
-    public = key.get("kty") in _KINDS and key.get("use", "sig") == "sig"
-    return public and key.get("alg", algorithm) == algorithm
+    kind = key.get("kty") == _KINDS.get(algorithm[:2]) and key.get("use", "sig") == "sig"
+    return kind and key.get("alg", algorithm) == algorithm
 
 
 def _demand_times(claims: Mapping[str, Any], now: float) -> None:
     times = [claims["exp"], claims["iat"], claims.get("nbf", claims["iat"])]
-    if not all(isinstance(time, int | float) for time in times):
+    if not all(map(_is_time, times)):
         raise SignOnError("The provider's token has times that are none.")
     expires, *begins = times
     if now >= expires + LEEWAY_SECONDS:
@@ -112,15 +120,28 @@ def _demand_times(claims: Mapping[str, Any], now: float) -> None:
         raise SignOnError("The provider's token is of the future; are the clocks right?")
 
 
+def _is_time(value: object) -> bool:
+    """Whether it is a moment; JSON also has numbers that are none or too large to compare."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value < _LAST
+
+
 def _demand_party(claims: Mapping[str, Any], expected: Expected) -> None:
     """Refuse a token made for another client, or in answer to another browser."""
     several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
     party = claims.get("azp", None if several else expected.client_id)
     if party != expected.client_id:
         raise SignOnError("The provider's token was made for another client.")
-    nonce = str(claims.get("nonce", ""))
-    if not hmac.compare_digest(nonce.encode(), expected.nonce.encode()):
+    nonce = str(claims.get("nonce", "")).encode(errors="replace")
+    if not hmac.compare_digest(nonce, expected.nonce.encode()):
         raise SignOnError("The provider's token was made for another log-in.")
+
+
+def _text(value: object) -> str:
+    """Return a text as far as a log may hold it; what is none is empty."""
+    cut = value[:MOST_NAME_CHARACTERS] if isinstance(value, str) else ""
+    return "".join(each for each in cut if each.isprintable())
 
 
 def _values(claims: Mapping[str, Any], claim: str) -> list[str]:

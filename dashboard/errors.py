@@ -28,7 +28,14 @@ class TooManyListenersError(DashboardError):
 
 
 class TooManyAttemptsError(DashboardError):
-    """Too many failed log-ins from this address; try again in a minute."""
+    """Too many failed log-ins from this address; try again in a minute.
+
+    `is_first`: nobody there has been told so yet, in this minute.
+    """
+
+    def __init__(self, *, is_first: bool = False) -> None:
+        super().__init__((type(self).__doc__ or "").partition("\n")[0])
+        self.is_first = is_first
 
 
 class SignOnError(DashboardError):

@@ -43,7 +43,8 @@ async def log_in(request: web.Request) -> web.Response:
     try:
         session = await access.log_in(name, password, address=request.remote or "")
     except TooManyAttemptsError as exc:
-        await note(request, name, "login refused", "too many attempts")
+        if exc.is_first:  # or whoever guesses would fill the log
+            await note(request, name, "login refused", "too many attempts")
         answer = _form(request, following=following, problem=str(exc), status=429)
         answer.headers["Retry-After"] = "60"
         return answer

@@ -81,7 +81,8 @@ class Provider:
         `issuer` is what the answer said of its own origin (RFC 9207), None if nothing.
         """
         configuration = await self._configuration()
-        if issuer not in {None, configuration["issuer"]}:
+        tells = configuration.get("authorization_response_iss_parameter_supported") is True
+        if issuer != configuration["issuer"] and (tells or issuer is not None):
             raise SignOnError("The answer is one of another provider.")
         token = await self._token(configuration, code, verifier)
         expected = claims.Expected(
@@ -106,7 +107,8 @@ class Provider:
         address = str(configuration["jwks_uri"])
         for at_most in (KEPT_SECONDS, AGAIN_SECONDS):
             listed = (await self._get(address, at_most=at_most)).get("keys")
-            keys = [key for key in listed if isinstance(key, dict)] if listed else []
+            found = listed if isinstance(listed, list) else []
+            keys = [key for key in found if isinstance(key, dict)]
             if (key := claims.key_of(token, keys)) is not None:
                 return key
         raise SignOnError("The provider's token is signed with a key that it does not show.")
@@ -191,7 +193,7 @@ def is_safe(address: str) -> bool:
 def _read(status: int, body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise SignOnError(f"The provider has answered {status} without JSON.") from exc
     if status != 200 or not isinstance(found, dict):  # noqa: PLR2004 - OK
         error = found.get("error") if isinstance(found, dict) else None

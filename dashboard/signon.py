@@ -107,10 +107,15 @@ async def come_back(request: web.Request) -> web.Response:
     sign_on = _sign_on(request)
     access, address = request.app[ACCESS], request.remote or ""
     try:
+        begun = _begun(request)
+    except SignOnError as exc:  # any site can lead here: it costs nobody a try nor their log-in
+        return _refused(str(exc), 401)
+    try:
         access.demand_patience(address)
-        answer = await _enter(request, sign_on)
+        answer = await _enter(request, sign_on, begun)
     except TooManyAttemptsError as exc:
-        await note(request, "oidc", "login refused", "too many attempts")
+        if exc.is_first:
+            await note(request, "oidc", "login refused", "too many attempts")
         answer = _refused(str(exc), 429)
         answer.headers["Retry-After"] = "60"
     except SignOnError as exc:
@@ -121,11 +126,13 @@ async def come_back(request: web.Request) -> web.Response:
     return answer
 
 
-async def _enter(request: web.Request, sign_on: SignOn) -> web.Response:
-    asked, (state, nonce, verifier, following) = request.query, _begun(request)
-    if not hmac.compare_digest(state.encode(), asked.get("state", "").encode(errors="replace")):
-        raise SignOnError("The answer does not belong to a log-in of this browser.")
+async def _enter(
+    request: web.Request, sign_on: SignOn, begun: tuple[str, str, str, str]
+) -> web.Response:
+    asked, (state, nonce, verifier, following) = request.query, begun
     sign_on.use(state)
+    if len(asked) != len(set(asked)):
+        raise SignOnError("The answer says something twice.")
     if "error" in asked:
         raise SignOnError(f"The provider has refused it: {told(asked['error'])}.")
     claims = await sign_on.provider.claims(
@@ -146,12 +153,18 @@ async def _enter(request: web.Request, sign_on: SignOn) -> web.Response:
 
 
 def _begun(request: web.Request) -> tuple[str, str, str, str]:
-    """Return state, nonce, verifier and page of the log-in that this browser began."""
+    """Return state, nonce, verifier and page of the log-in that this browser began.
+
+    Raise SignOnError unless the answer is to that one.
+    """
     cookie = request.cookies.get(SIGN_ON_COOKIE, "")
     opened = signing.opened(request.app[ACCESS].key, "oidc", cookie, now=_now(request))
     if opened is None:
         raise SignOnError("The log-in took too long, or was begun in another browser.")
     state, nonce, verifier, following = opened
+    sent = request.query.get("state", "").encode(errors="replace")
+    if not hmac.compare_digest(state.encode(), sent):
+        raise SignOnError("The answer does not belong to a log-in of this browser.")
     return state, nonce, verifier, following
 
 

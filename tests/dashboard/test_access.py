@@ -11,6 +11,7 @@ from dashboard.access import (
     MOST_FAILURES_OF_ACCOUNT,
     Access,
     Throttle,
+    guesser,
 )
 from dashboard.errors import TooManyAttemptsError
 from dashboard.register import Account, Register
@@ -225,3 +226,27 @@ def test_addresses_are_forgotten_before_they_fill_the_memory() -> None:
     throttle.check("0")
     with pytest.raises(TooManyAttemptsError):
         throttle.check("1")
+
+
+@pytest.mark.parametrize(
+    ("address", "named"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("", ""),
+    ],
+)
+def test_a_network_of_ipv6_is_one_guesser(address: str, named: str) -> None:
+    """Whoever has one address of it has 2 to the power of 64."""
+    assert guesser(address) == named
+
+
+async def test_brute_force_from_many_addresses_of_one_network_waits(access: Access) -> None:
+    """As from a single one."""
+    for number in range(MOST_FAILURES):
+        assert not await _allows(access, _basic("ada:wrong"), f"2001:db8::{number + 1}")
+    with pytest.raises(TooManyAttemptsError):
+        await _allows(access, _basic("ada:pass:word"), "2001:db8::ffff")
+    assert await _allows(access, _basic("ada:pass:word"), "2001:db8:0:1::1")

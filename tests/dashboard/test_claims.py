@@ -21,9 +21,10 @@ def test_what_is_no_token_is_refused() -> None:
 @pytest.mark.parametrize(
     ("claims", "name"),
     [
-        ({"email": "a@b.c", "sub": "1"}, "oidc:a@b.c"),
-        ({"email": 7, "preferred_username": "admin", "sub": "1"}, "oidc:admin"),
-        ({"email": "", "sub": "x" * 1000}, "oidc:" + "x" * 200),
+        ({"email": "a@b.c", "email_verified": True, "sub": "1"}, "oidc:a@b.c"),
+        ({"email": "a@b.c", "sub": "1"}, "oidc:1 (says a@b.c)"),
+        ({"email": 7, "preferred_username": "admin", "sub": "1"}, "oidc:1 (says admin)"),
+        ({"email": "", "email_verified": True, "sub": "x" * 1000}, "oidc:" + "x" * 200),
     ],
 )
 def test_a_name_is_never_one_of_our_accounts(claims: dict[str, Any], name: str) -> None:

@@ -140,6 +140,15 @@ async def test_the_provider_is_told_who_we_are_as_it_wishes(
         ({"exp": 1_000_000_000}, "expired"),
         ({"exp": "tomorrow"}, "none"),
         ({"exp": None}, "not accepted"),
+        ({"exp": float("nan")}, "none"),
+        ({"exp": float("inf")}, "none"),
+        ({"exp": 10**400}, "none"),
+        ({"exp": True}, "none"),
+        ({"iat": float("nan")}, "none"),
+        ({"aud": []}, "not accepted"),
+        ({"aud": {CLIENT_ID: True}}, "not accepted"),
+        ({"nonce": ["of another log-in"]}, "another log-in"),
+        ({"nonce": "\ud800"}, "another log-in"),
         ({"iat": 9_000_000_000}, "future"),
         ({"nbf": 9_000_000_000}, "future"),
         ({"sub": None}, "not accepted"),
@@ -288,7 +297,11 @@ async def test_a_log_in_that_takes_too_long_is_begun_again(make: Make, clock: Cl
             {"email_verified": True},
             "admin",
         ),
-        ({"oidc_role_claim": "email", "oidc_roles": ("ada@example.org=admin",)}, {}, None),
+        (
+            {"oidc_role_claim": "email", "oidc_roles": ("ada@example.org=admin",)},
+            {"email_verified": "true"},
+            None,
+        ),
         ({"oidc_roles": ("admin=admin", "*=viewer")}, {"groups": ["*"]}, "viewer"),
     ],
     ids=range(10),
@@ -344,15 +357,137 @@ async def test_a_provider_that_is_down_is_not_asked_by_everybody(
     assert (await client.get("/admin/login")).status == 200
 
 
-async def test_brute_force_waits(make: Make, provider: Provider) -> None:
+async def test_brute_force_waits(make: Make, provider: Provider, tmp_path: Path) -> None:
     """By the throttle of the log-in by password."""
     client = await make()
     for _ in range(MOST_FAILURES):
-        assert (await client.get("/admin/oidc/callback?code=c&state=s")).status == 401
+        back = await _go(client)
+        assert (await client.get(back.replace("code=code-", "code=guess-"))).status == 401
+    asked = provider.asked.count("/token")
+    for _ in range(3):
+        answer = await client.get(await _go(client), allow_redirects=False)
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "60")
+    assert provider.asked.count("/token") == asked == MOST_FAILURES
+    noted = await asyncio.to_thread(Register(tmp_path).audited, limit=100)
+    assert [entry.what for entry in noted] == ["login refused", *["login failed"] * MOST_FAILURES]
+
+
+async def test_csrf_another_site_costs_nobody_a_try(make: Make, tmp_path: Path) -> None:
+    """Whoever is led to the address without a log-in of theirs can go on with the one begun."""
+    client = await make()
     back = await _go(client)
-    answer = await client.get(back, allow_redirects=False)
-    assert (answer.status, answer.headers["Retry-After"]) == (429, "60")
-    assert "/token" not in provider.asked
+    for _ in range(MOST_FAILURES + 1):
+        for query in ("code=c&state=s", "error=access_denied", ""):
+            answer = await client.get(f"/admin/oidc/callback?{query}")
+            assert (answer.status, "this browser" in await answer.text()) == (401, True)
+    assert (await client.get(back, allow_redirects=False)).status == 303
+    noted = await asyncio.to_thread(Register(tmp_path).audited, limit=100)
+    assert [entry.what for entry in noted] == ["login"]
+
+
+async def test_session_fixation_a_log_in_by_a_provider_is_a_new_session(make: Make) -> None:
+    """Whatever cookie was there before."""
+    client = await make()
+    client.session.cookie_jar.update_cookies({SESSION_COOKIE: "chosen-by-an-attacker"})
+    sessions = set()
+    for _ in range(2):
+        answer = await client.get(await _go(client), allow_redirects=False)
+        sessions.add(answer.cookies[SESSION_COOKIE].value)
+    assert len(sessions - {"chosen-by-an-attacker"}) == 2
+
+
+async def test_a_code_of_somebody_else_is_worth_nothing(make: Make, provider: Provider) -> None:
+    """Injected into a log-in of our own it fails by PKCE, and never makes a session."""
+    victim, attacker = await make(), await make()
+    stolen = parse_qs(urlsplit(await _go(victim)).query)["code"][0]
+    own = await _go(attacker)
+    code = parse_qs(urlsplit(own).query)["code"][0]
+    answer = await attacker.get(own.replace(code, stolen), allow_redirects=False)
+    assert (answer.status, "invalid_grant" in await answer.text()) == (401, True)
+    assert await _viewer(attacker) is None
+    assert provider.asked.count("/token") == 1
+
+
+async def test_an_answer_that_says_something_twice_is_refused(make: Make) -> None:
+    """As RFC 6749, section 3.1, has it: whoever else reads it may take the other one."""
+    client = await make()
+    answer = await client.get(f"{await _go(client)}&code=another", allow_redirects=False)
+    assert (answer.status, "twice" in await answer.text()) == (401, True)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_a_provider_that_names_itself_in_answers_has_to(
+    make: Make, provider: Provider, *, tells: bool
+) -> None:
+    """RFC 9207, section 2.4: an answer without it may be one of another provider."""
+    provider.document = {"authorization_response_iss_parameter_supported": tells}
+    provider.names_itself = False
+    assert (await _log_in(await make()))[0] == (401 if tells else 303)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"crit": ["exp"], "exp": 1},
+        {"crit": ["b64"], "b64": True},
+        {"jwk": Key("key-1").public()},
+        {"jku": "https://evil.example/keys"},
+        {"x5u": "https://evil.example/certificate"},
+    ],
+    ids=min,
+)
+async def test_a_header_brings_no_key_and_no_rule_of_its_own(
+    make: Make, provider: Provider, header: dict[str, Any]
+) -> None:
+    """Keys are those that the provider shows; an extension that is not known is refused."""
+    client = await make()
+    provider.header = header
+    if "crit" not in header:
+        provider.key = Key("key-1")
+    assert (await _log_in(client))[0] == 401
+    assert await _viewer(client) is None
+
+
+async def test_a_key_of_another_kind_under_the_same_name_is_passed_over(
+    make: Make, provider: Provider
+) -> None:
+    """The kind of a key follows from the algorithm; a secret is never one."""
+    client = await make()
+    provider.also = [
+        {"kid": "key-1", "kty": "oct", "k": "c2VjcmV0"},
+        {"kid": "key-1", "kty": "RSA", "n": "AQAB", "e": "AQAB"},
+        {"kid": "key-1", "kty": "EC", "use": "enc"},
+    ]
+    assert (await _log_in(client))[0] == 303
+
+
+@pytest.mark.parametrize("keys", [7, {"key-1": {}}, [7, None], None, "key-1"])
+async def test_keys_that_are_none_are_refused(make: Make, provider: Provider, keys: object) -> None:
+    """Whatever stands in their place."""
+    client = await make()
+    provider.replaced = keys
+    status, page = await _log_in(client)
+    assert (status, "does not show" in page) == (401, True)
+
+
+@pytest.mark.parametrize(
+    ("claims", "name"),
+    [
+        ({"email_verified": None}, "oidc:u-1 (says ada@example.org)"),
+        ({"email_verified": False, "email": "boss\n\u202e@x"}, "oidc:u-1 (says boss@x)"),
+        ({"email": None, "preferred_username": "admin"}, "oidc:u-1 (says admin)"),
+        ({"email": None}, "oidc:u-1"),
+    ],
+    ids=range(4),
+)
+async def test_nobody_is_named_by_what_they_say_themselves(
+    make: Make, provider: Provider, claims: dict[str, Any], name: str
+) -> None:
+    """An address that the provider has not verified may be somebody else's."""
+    client = await make()
+    provider.claims = claims
+    assert (await _log_in(client))[0] == 303
+    assert await _viewer(client) == (name, "finance")
 
 
 async def test_what_is_remembered_of_log_ins_is_bounded(make: Make) -> None:

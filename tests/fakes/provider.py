@@ -37,12 +37,16 @@ class Provider:
     claims: dict[str, Any] = field(default_factory=dict)
     document: dict[str, Any] = field(default_factory=dict)
     algorithm: str = "ES256"
+    header: dict[str, Any] = field(default_factory=dict)  # of tokens, beside the name of the key
+    names_itself: bool = True  # in its answers, by RFC 9207
     padding: int = 0  # bytes beside the keys
     broken: bool = False  # answers 503 to everything
     asked: list[str] = field(default_factory=list)
     url: str = ""
     key: Key = field(default_factory=lambda: Key("key-1"))
     shown: list[Key] = field(default_factory=list)
+    also: list[Any] = field(default_factory=list)  # shown before those
+    replaced: Any = field(default_factory=list)  # shown instead of them, if it is not empty
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     async def __aenter__(self) -> Self:
@@ -93,7 +97,10 @@ class Provider:
         assert (asked["response_type"], asked["code_challenge_method"]) == ("code", "S256")
         code = f"code-{len(self._codes)}"
         self._codes[code] = asked
-        query = urlencode({"code": code, "state": asked["state"], "iss": self.url})
+        query = urlencode(
+            {"code": code, "state": asked["state"]}
+            | ({"iss": self.url} if self.names_itself else {})
+        )
         location = f"{asked['redirect_uri']}?{query}"
         return web.Response(status=302, headers={"Location": location})
 
@@ -129,6 +136,7 @@ class Provider:
             "aud": CLIENT_ID,
             "sub": "u-1",
             "email": "ada@example.org",
+            "email_verified": True,
             "groups": ["staff", "finance"],
             "nonce": nonce,
             "iat": int(self.now),
@@ -138,9 +146,11 @@ class Provider:
         secret: Any = {"none": None, "HS256": self.key.public()["x"]}.get(
             self.algorithm, self.key.private
         )
-        headers = {"kid": self.key.kid}
+        headers = {"kid": self.key.kid} | self.header
         return jwt.encode(told, secret, algorithm=self.algorithm, headers=headers)
 
     async def _keys(self, _request: web.Request) -> web.Response:
-        keys = [key.public() for key in self.shown]
+        keys = [*self.also, *(key.public() for key in self.shown)]
+        if self.replaced != []:
+            keys = self.replaced
         return web.json_response({"keys": keys, "padding": "x" * self.padding})
