@@ -7,6 +7,8 @@ process that was killed, or nobody was there to take the call and none of it rea
 import asyncio
 import heapq
 import re
+import time
+from collections import deque
 from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -62,6 +64,7 @@ class Clients:
     closing: bool = False
     closed_at: float = 0.0  # when it last came back
     resets: list[float] = field(default_factory=list)
+    killed: deque[tuple[float, Container[int]]] = field(default_factory=lambda: deque(maxlen=3))
     _stopping: bool = False
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _links: set[Link] = field(default_factory=set)
@@ -88,9 +91,15 @@ class Clients:
 
     def excuse(self, ports: Container[int]) -> None:
         """Learn that the process at the other end of these connections was killed."""
+        self.killed.append((asyncio.get_running_loop().time(), ports))
         for link in self._links:
             if link.port in ports:
                 link.excuse = Fate.KILLED
+
+    def _killed_meanwhile(self, port: int, begun: float) -> Fate | None:
+        """Return the excuse of a connection that who was killed had taken before we knew of it."""
+        taken = any(moment >= begun and port in ports for moment, ports in self.killed)
+        return Fate.KILLED if taken else None
 
     def excuse_all(self) -> None:
         """Learn that everything was killed."""
@@ -107,6 +116,7 @@ class Clients:
 
     async def _work(self, chance: Random, pause: float) -> None:
         while not (self._stopping and not self._due):
+            begun = asyncio.get_running_loop().time()
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             except OSError as exc:
@@ -114,7 +124,8 @@ class Clients:
                     self.troubles.append(f"no connection: {exc}")
                 await asyncio.sleep(0.05)
                 continue
-            link = Link(writer.get_extra_info("sockname")[1], writer)
+            port = writer.get_extra_info("sockname")[1]
+            link = Link(port, writer, self._killed_meanwhile(port, begun))
             self._links.add(link)
             with suppress(OSError, asyncio.IncompleteReadError):
                 await self._use(link, reader, chance, pause)
@@ -225,7 +236,8 @@ class Clients:
             fate = Fate.NOT_TAKEN
         else:
             fate = Fate.OURS
-            self.troubles.append(f"call {number} ({asked.kind}): {reason}")
+            now = time.strftime("%H:%M:%S")
+            self.troubles.append(f"call {number} ({asked.kind}, {now}): {reason}")
         self.fates[number] = fate
 
     def _excused_now(self) -> bool:
