@@ -96,7 +96,7 @@ async def test_workers_come_before_everything_else(open_directory: Path) -> None
     own = os.getpriority(os.PRIO_PROCESS, os.getpid())
 
     def behind(pids: Iterable[int]) -> bool:
-        return all(os.getpriority(os.PRIO_PROCESS, pid) == max(own, 10) for pid in pids)
+        return all(os.getpriority(os.PRIO_PROCESS, pid) == max(own, 19) for pid in pids)
 
     async with Upstream() as upstream, serving(open_directory, upstream.url) as running:
         await running.until(lambda: len(running.members()) == 4)
