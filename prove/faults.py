@@ -227,18 +227,20 @@ async def replay(stage: Stage) -> None:
 
 async def second_recorder(stage: Stage) -> None:
     """Start a second recorder by mistake, kill the first one, and then end the second one."""
+    first = await stage.working_recorder()
     before = len(stage.lines)
     second = await stage.command("proxy", "recorder")
 
     def waits() -> bool:
         return any("another recorder has" in line for line in stage.lines[before:])
 
-    await stage.until(waits, "the second recorder waits")
-    first = await stage.one_recorder()
-    os.kill(first, signal.SIGKILL)
-    await asyncio.sleep(1 + stage.chance.random())
-    second.send_signal(stage.chance.choice((signal.SIGKILL, signal.SIGTERM)))
-    await asyncio.wait_for(second.wait(), 60)
+    try:
+        await stage.until(waits, "the second recorder waits")
+        os.kill(first, signal.SIGKILL)
+        await asyncio.sleep(1 + stage.chance.random())
+    finally:
+        second.send_signal(stage.chance.choice((signal.SIGKILL, signal.SIGTERM)))
+        await asyncio.wait_for(second.wait(), 60)
 
 
 async def two_journals(stage: Stage) -> None:

@@ -144,6 +144,12 @@ class Stage:
         await self.until(lambda: "recorder" in self.members(), "the recorder runs")
         return self.members()["recorder"]
 
+    async def working_recorder(self) -> int:
+        """Return the same when it is the one that works; after a fault it may have to wait."""
+        lock = self.data / "recorder.lock"
+        await self.until(lambda: holder_of(lock) == self.members().get("recorder", -1), "it works")
+        return self.members()["recorder"]
+
     def postmaster(self) -> int:
         """Return the process id of Postgres."""
         file = self.directory / "elsewhere" / "data" / "postmaster.pid"
@@ -242,6 +248,17 @@ def _mount(directory: Path) -> bool:
     except OSError:
         return False
     return done.returncode == 0
+
+
+def holder_of(lock: Path) -> int | None:
+    """Return the process that has locked a file, by what the kernel says of locks (proc(5))."""
+    with suppress(OSError):
+        inode = lock.stat().st_ino
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1] != "->" and words[5].endswith(f":{inode}"):
+                return int(words[4])
+    return None
 
 
 def _state(pid: int) -> str:
