@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import threading
+from datetime import date
 
 from proxy import logs
 from proxy.banner import release
@@ -116,7 +117,7 @@ def reprice(options: argparse.Namespace) -> None:
     from proxy.bookkeeping import reprice_calls  # noqa: PLC0415 - no other command needs it
 
     settings = _settings(options)
-    days = (options.first, options.until)
+    days = _days(options.first, options.until)
     dsn = _any_database_url(settings)
     reprice_calls(settings.pricing_file, dsn, days, model=options.model, dry_run=options.dry_run)
 
@@ -140,7 +141,8 @@ def verify(options: argparse.Namespace) -> None:
     from proxy.verifying import run_verify  # noqa: PLC0415 - no other command needs it
 
     dsn = _any_database_url(_settings(options))
-    period = Period(first=options.first, past=options.past)
+    first, past = _days(options.first, options.past)
+    period = Period(first=first, past=past)
     if found := run_verify(dsn, period, lambda line: sys.stdout.write(line + "\n")):
         raise MeterError(f"{found} found that {'is' if found == 1 else 'are'} not as it should be")
 
@@ -174,6 +176,16 @@ def version(_options: argparse.Namespace) -> None:
 def _settings(options: argparse.Namespace) -> Settings:
     given = {_FLAGS[name]: value for name, value in vars(options).items() if name in _FLAGS}
     return read_settings(given)
+
+
+def _days(first: date, past: date) -> tuple[date, date]:
+    """Return a range of days, which has at least one: of none everything could be said."""
+    if first >= past:
+        raise ConfigurationError(
+            f"--from {first} --to {past} is no day at all: --to is the first day that is not "
+            "included any more"
+        )
+    return first, past
 
 
 def _ledger_url(settings: Settings) -> str | None:

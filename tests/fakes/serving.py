@@ -72,9 +72,12 @@ class Serving:
 
     async def until_calls_are(self, count: int) -> dict[str, Any]:
         """Wait until the dashboard counts so many calls, and return the sums."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while (stats := await self.stats()).get("calls") != count:
-                await asyncio.sleep(0.1)
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while (stats := await self.stats()).get("calls") != count:
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise AssertionError("".join(self.lines[-40:])) from None
         return stats
 
     async def until(self, true: Callable[[], bool]) -> None:

@@ -97,6 +97,17 @@ def test_a_worker_alone_serves_and_ends(tmp_path: Path, how: str) -> None:
         assert process.wait(30) == 0
 
 
+@pytest.mark.parametrize("command", ["verify", "reprice"])
+@pytest.mark.parametrize("until", ["2026-11-22", "2026-11-21"])
+def test_a_range_without_a_day_is_refused(command: str, until: str) -> None:
+    """All is well with no rows at all, which is not what was asked."""
+    url = "postgresql://u@127.0.0.1:1/x"
+    done = run(command, "--from", "2026-11-22", "--to", until, METER_DATABASE_URL=url)
+    assert done.returncode == 2
+    assert f"--from 2026-11-22 --to {until} is no day at all: --to is the first day" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_verify_needs_a_database(tmp_path: Path) -> None:
     """Of the settings, or the embedded one while it runs."""
     done = run("verify", "--data-dir", str(tmp_path))
