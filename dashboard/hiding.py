@@ -7,6 +7,7 @@ because a name would be one. Pure.
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 from dashboard.errors import ParameterError
 from dashboard.filters import OFFSET, Filter
@@ -36,7 +37,13 @@ def demand_blind(wanted: Filter, *, finds_users: bool) -> None:
 
 def _is_blind(place: str) -> bool:
     """Whether a page begins after a number of rows, or after a moment: not after a name."""
-    return place == OFFSET or "T" in place
+    if place == OFFSET:
+        return True
+    try:
+        datetime.fromisoformat(place)
+    except ValueError:
+        return False
+    return "T" in place  # a day may be read as a sum, behind which a name would count
 
 
 def hidden(report: Report, pseudonym: Callable[[str], str]) -> Report:

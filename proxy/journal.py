@@ -150,9 +150,11 @@ class JournalWriter:
             self._limit = 0  # whoever appends now takes the slow way and is told
             if self._held:
                 count = sum(count for _, count, _ in self._held)
+                self._gaps.waits(0, _now())  # what waited is given up: one count of it, not two
                 self._give_up(count, self._held_calls, "the disk did not recover")
             for fd in (*self._retired, self._fd, self._lock_fd):
                 os.close(fd)
+            self._fd = self._lock_fd = -1  # others may be given their numbers
 
     def _put(self, data: bytes, count: int) -> bool:
         if self._held or self._size >= self._limit or not self._write(data, count):

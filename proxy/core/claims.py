@@ -96,11 +96,16 @@ def charged(use: Use, known: Sequence[Use]) -> Use:
         if other.event_id == use.event_id:
             return other
     began_at, ended_at = use.began_at, use.ended_at
-    minutes = 0
-    for other in sorted(mine, key=lambda other: abs(other.began_at - use.began_at)):
-        if began_at - GONE_AFTER <= other.ended_at and other.began_at <= ended_at + GONE_AFTER:
-            began_at, ended_at = min(began_at, other.began_at), max(ended_at, other.ended_at)
-            minutes += other.minutes
+    minutes, left = 0, list(mine)
+    while near := [
+        other
+        for other in left
+        if began_at - GONE_AFTER <= other.ended_at and other.began_at <= ended_at + GONE_AFTER
+    ]:
+        began_at = min(began_at, *(other.began_at for other in near))
+        ended_at = max(ended_at, *(other.ended_at for other in near))
+        minutes += sum(other.minutes for other in near)
+        left = [other for other in left if other not in near]  # near what is near, perhaps
     sizes = (other.size for other in sorted(mine, key=lambda other: other.began_at))
     return dataclasses.replace(
         use,

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 
 BLOCK_BYTES = 1 << 16
+FIRST_BYTES = 64  # of a value, most of which are short; each further block is twice as long
 STEP_BYTES = 32  # of a block that is read byte by byte
 QUOTE, BACKSLASH = 0x22, 0x5C
 DEPTH_STEPS = {0x5B: 1, 0x7B: 1, 0x5D: -1, 0x7D: -1}
@@ -30,9 +31,10 @@ class Nesting:
 
     def feed(self, data: bytes, start: int = 0) -> int:
         """Return the offset behind the value, or behind what is here of it."""
-        position = start
+        position, size = start, FIRST_BYTES
         while self.depth and position < len(data):
-            position += self._read(data[position : position + BLOCK_BYTES])
+            position += self._read(data[position : position + size])
+            size = min(2 * size, BLOCK_BYTES)
         return position
 
     def _read(self, block: bytes) -> int:

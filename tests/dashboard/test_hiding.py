@@ -68,8 +68,10 @@ def test_pages_go_on_by_number() -> None:
         {"search": "ada"},
         {"sort": "-name"},
         {"after": ("-1", "0ada")},
+        {"after": ("INFINITY", "0ada")},
+        {"after": ("20261122", "0ada")},
     ],
-    ids=["user", "metadata", "search", "order", "page"],
+    ids=["user", "metadata", "search", "order", "page", "unknown sums", "a day or a sum"],
 )
 def test_nothing_can_be_asked_that_tells_who_somebody_is(changes: dict[str, object]) -> None:
     """By asking often enough a name could be found out."""

@@ -324,6 +324,11 @@ def test_what_finds_no_room_is_noted_for_whoever_comes_after_a_kill(small_disk: 
     assert 5 <= given_up <= 6  # openings take a little of the memory
     assert noted(directory, is_dead=True) == [fit + 5]
     journal.close()
+    assert noted(directory, is_dead=True) == [fit + 5]  # what waited was given up: counted once
+    (directory.parent / "other").write_bytes(b"x")
+    with (directory.parent / "other").open("r+b") as other:  # it may have the number of a lock
+        journal.append(closing())
+        assert other.read() == b"x"
 
 
 def test_whoever_leaves_waits_a_while_for_room(small_disk: Path) -> None:

@@ -1,4 +1,5 @@
 from datetime import timedelta
+from itertools import permutations
 from typing import Any
 from uuid import UUID
 
@@ -181,3 +182,13 @@ def test_a_call_by_itself_is_charged_all_that_it_needed() -> None:
     claimed = msgspec.structs.replace(RAN, container_minutes=(("4g", 0),))
     assert apart(long, claimed) == claimed
     assert UUID(bytes=record.opening.event_id).version == 7
+
+
+@pytest.mark.parametrize("order", list(permutations((1, 2, 3))))
+def test_minutes_add_up_in_whichever_order_rows_come(order: tuple[int, ...]) -> None:
+    """A short use may be near to others only by way of a long one."""
+    uses = {1: use(1, since=-60, lasted=55), 2: use(2, since=-30, lasted=2), 3: use(3, lasted=1)}
+    known: list[Use] = []
+    for number in order:
+        known.append(charged(uses[number], known))
+    assert sum(one.minutes for one in known) == 61

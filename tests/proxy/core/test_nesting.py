@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override  # typing has it from Python 3.12 on
 
 from proxy.core.nesting import BLOCK_BYTES, Nesting, fall_of
 from tests.fakes.counting import counted
@@ -74,3 +75,23 @@ def test_dense_bytes_are_read_in_few_steps(part: bytes) -> None:
     end, steps = counted(nesting.feed, text)
     assert end == len(text)
     assert steps < len(text) / 100
+
+
+class Weighed(bytes):
+    """Bytes that know how many of them were taken out."""
+
+    taken = 0
+
+    @override
+    def __getitem__(self, place: Any) -> Any:
+        """Return a piece, and count it."""
+        piece = super().__getitem__(place)
+        self.taken += len(piece)
+        return piece
+
+
+def test_a_short_value_costs_no_more_for_what_stands_behind_it() -> None:
+    """Four thousand of them in one body, each of which looks at all the rest, take seconds."""
+    text = Weighed(b"]" + b'"x",' * BLOCK_BYTES)
+    assert Nesting().feed(text) == 1
+    assert text.taken < 100
