@@ -15,14 +15,14 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 from zoneinfo import ZoneInfo, available_timezones
 
 from dashboard import exports
 from dashboard.copying import copy_file
 from dashboard.errors import ConfigurationError, DashboardError, ParameterError
 from dashboard.exports import BYTE_ORDER_MARK, DIALECTS, FORMS
-from dashboard.filters import Filter
+from dashboard.filters import PRESETS, Filter
 from dashboard.links import DAYS, demand_scopes, paths_of, span
 from dashboard.parsing import parse
 from dashboard.passwords import hash_of
@@ -37,6 +37,14 @@ DAY_SECONDS = 86_400.0
 LOOK_SECONDS = 0.2
 
 
+_WHERE = (
+    "It is about the `openai-meter serve` that has the same METER_DATA_DIR (--data-dir) and, if it "
+    "has one, METER_DATABASE_URL (--database-url). More: docs/api.md"
+)
+_AddParser: TypeAlias = Callable[..., argparse.ArgumentParser]
+_Run: TypeAlias = Callable[[Settings, argparse.Namespace], None]
+
+
 def command(settings: Settings, arguments: Sequence[str]) -> None:
     """Run a command; raise DashboardError if that cannot be done."""
     options = _parser().parse_args(arguments)
@@ -46,22 +54,48 @@ def command(settings: Settings, arguments: Sequence[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="openai-meter", allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    export = commands.add_parser("export", help="write calls, sums or FOCUS to a file")
-    export.add_argument("--range", help="today, yesterday, 7d, 30d, this_month, last_month, all")
-    export.add_argument("--from", metavar="DAY", help="first day")
-    export.add_argument("--to", metavar="DAY", help="last day, included")
+    _add_export(commands.add_parser)
+    _add_token(commands.add_parser)
+    _add_account(commands.add_parser)
+    return parser
+
+
+def _add_export(add_parser: _AddParser) -> None:
+    export = _add(
+        add_parser, "export", "write calls, sums of users or FOCUS 1.2 to a file", _export
+    )
+    export.add_argument(
+        "--range",
+        help=f"{', '.join(name for name in PRESETS if name != 'custom')} (default: 30d); or:",
+    )
+    export.add_argument("--from", metavar="DAY", help="first day (2026-10-01)")
+    export.add_argument("--to", metavar="DAY", help="last day, included (default: today)")
     export.add_argument("--tz", metavar="ZONE", help="where days begin (default: the report's)")
-    export.add_argument("--format", choices=FORMS, default="calls")
-    export.add_argument("--dialect", choices=DIALECTS, default="excel")
-    export.add_argument("--output", help="file or directory (DIR/ is made); - is standard output")
-    export.set_defaults(run=_export)
-    token = commands.add_parser("token", help="make, list and revoke tokens; sign links for users")
+    export.add_argument("--format", choices=FORMS, default="calls", help="(default: calls)")
+    export.add_argument(
+        "--dialect",
+        choices=DIALECTS,
+        default="excel",
+        help="excel: safe to open in a spreadsheet; raw: for machines (default: excel)",
+    )
+    export.add_argument(
+        "--output",
+        metavar="FILE",
+        help="file or directory (DIR/ is made); - is standard output (default: here, by a name "
+        "that says what it holds)",
+    )
+
+
+def _add_token(add_parser: _AddParser) -> None:
+    token = _add(add_parser, "token", "make, list and revoke tokens; sign links for users", _token)
     what = token.add_mutually_exclusive_group(required=True)
     what.add_argument("--user", help="sign a link that opens this user's numbers")
     what.add_argument("--name", help="make a bearer token of this name")
     what.add_argument("--list", action="store_true", help="list all tokens")
     what.add_argument("--revoke", metavar="ID", help="let a token open nothing any more")
-    token.add_argument("--role", choices=ROLES, default="finance", help="of a bearer token")
+    token.add_argument(
+        "--role", choices=ROLES, default="finance", help="of a bearer token (default: finance)"
+    )
     token.add_argument(
         "--scope",
         action="append",
@@ -69,16 +103,25 @@ def _parser() -> argparse.ArgumentParser:
         help="of a bearer token: usage:read, exports:read or user:ID; again for more (default: all "
         "that the role may)",
     )
-    token.add_argument("--days", type=int, help="how long it is good")
-    token.set_defaults(run=_token)
-    account = commands.add_parser("account", help="add, list and remove people who can log in")
+    token.add_argument(
+        "--days", type=int, metavar="N", help=f"how long it is good (of a link: {DAYS})"
+    )
+
+
+def _add_account(add_parser: _AddParser) -> None:
+    words = "add, list and remove people who can log in to the dashboard"
+    account = _add(add_parser, "account", words, _account)
     who = account.add_mutually_exclusive_group(required=True)
     who.add_argument("--add", metavar="NAME", help="add somebody, or give a new password")
     who.add_argument("--list", action="store_true", help="list everybody")
     who.add_argument("--remove", metavar="NAME", help="remove somebody and end their sessions")
-    account.add_argument("--role", choices=ROLES, default="viewer")
+    account.add_argument("--role", choices=ROLES, default="viewer", help="(default: viewer)")
     account.add_argument("--ask", action="store_true", help="ask for the password, make none")
-    account.set_defaults(run=_account)
+
+
+def _add(add_parser: _AddParser, name: str, words: str, run: _Run) -> argparse.ArgumentParser:
+    parser = add_parser(name, help=words, description=words, epilog=_WHERE)
+    parser.set_defaults(run=run)
     return parser
 
 
@@ -208,7 +251,7 @@ class _Progress:
 
 
 def _token(settings: Settings, options: argparse.Namespace) -> None:
-    register, now = Register(settings.data_dir), time.time()
+    register, now = _register(settings, makes=options.name is not None), time.time()
     if options.list:
         for token in register.tokens():
             state = "revoked" if token.revoked_at else _until(token.expires_at)
@@ -235,7 +278,7 @@ def _token(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _account(settings: Settings, options: argparse.Namespace) -> None:
-    register = Register(settings.data_dir)
+    register = _register(settings, makes=options.add is not None)
     if options.list:
         sys.stdout.write(f"{'admin':8} {settings.admin_user}\n")
         for account in register.accounts():
@@ -250,6 +293,25 @@ def _account(settings: Settings, options: argparse.Namespace) -> None:
         register.add_account(made, now=time.time())
         if not options.ask:
             _show_once(f"password of {options.add!r} ({options.role})", password)
+
+
+def _register(settings: Settings, *, makes: bool) -> Register:
+    """Return the register; one that is not there yet is only made for what is put into it.
+
+    What is looked for or signed in a new one would be right nowhere.
+    """
+    directory, register = settings.data_dir, Register(settings.data_dir)
+    if register.is_there:
+        return register
+    if not makes:
+        raise ConfigurationError(
+            f"no dashboard has run in {directory}: expected METER_DATA_DIR (--data-dir) to be the "
+            "data directory of `openai-meter serve`"
+        )
+    with _said_when_unwritable(directory):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sys.stderr.write(f"{directory} is new: it is for a dashboard with METER_DATA_DIR={directory}\n")
+    return register
 
 
 def _base(settings: Settings, register: Register) -> str:

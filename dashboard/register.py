@@ -83,6 +83,11 @@ class Register:
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE_NAME
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a file already; anything else makes one."""
+        return self._path.exists()
+
     def key(self) -> bytes:
         """Return the key that cookies and links are signed with; it is made at the first start."""
         with self._open() as file:

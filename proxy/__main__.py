@@ -7,8 +7,8 @@ standard error, with exit status 2.
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from datetime import date
+from collections.abc import Callable, Container, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 
 from proxy import commands
@@ -19,7 +19,10 @@ from proxy.settings import Settings, flag, variable
 REFUSED = 2
 INTERRUPTED = 128 + signal.SIGINT
 
-_DAY = "a day (2026-10-01) or month (2026-10) of the report time zone"
+_LEDGER = ("database_url", "data_dir")  # the settings that tell where the ledger is
+_PRICED = (*_LEDGER, "pricing_file")
+_FIRST = "first day (2026-10-01, or 2026-10: the first of that month), in the report time zone"
+_LAST = "last day, included (2026-10-31, or 2026-10: the last of that month)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(parsers)
     _add_checks(parsers)
     _add_bookkeeping(parsers)
-    _add(parsers, "migrate", commands.migrate, "bring the schema of the ledger up to date")
+    words = "bring the schema of the ledger up to date"
+    _add(parsers, "migrate", commands.migrate, words, shown=_LEDGER)
     passed_on = {
         "export": "write calls, sums of users or FOCUS 1.2 to a file",
         "token": "make, list and revoke tokens; sign links for users",
@@ -97,12 +101,19 @@ def _add_demo(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def _add_checks(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add what looks after the ledger's rows."""
-    retain = _add(parsers, "retain", commands.retain, "let go of the rows of old months")
+    words = "let go of the rows of old months"
+    retain = _add(parsers, "retain", commands.retain, words, shown=_LEDGER)
+    retain.epilog = "Sums are kept. Read first: docs/operating.md, Backup."
     retain.usage = "openai-meter retain --months N (--export DIR | --no-export) [--SETTING VALUE …]"
     retain.add_argument("--months", type=int, required=True, help="how many months are kept")
     retain.add_argument("--export", type=Path, metavar="DIR", help="where the rows go first")
     retain.add_argument("--no-export", action="store_true", help="let the rows go for ever")
-    verify = _add(parsers, "verify", commands.verify, "check the ledger against itself")
+    words = "check the ledger against itself"
+    verify = _add(parsers, "verify", commands.verify, words, shown=_LEDGER)
+    verify.epilog = (
+        "Exit status 0: all is well; 2: something is not, and was said. It only reads. More: "
+        "docs/operating.md, Is the ledger right?"
+    )
     verify.usage = "openai-meter verify [--from DAY] [--to DAY] [--SETTING VALUE …]"
     verify.add_argument(
         "--from",
@@ -110,15 +121,10 @@ def _add_checks(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         type=day,
         default=date.min,
         metavar="DAY",
-        help="first day to look at, in the report time zone",
+        help=f"{_FIRST} (default: all)",
     )
     verify.add_argument(
-        "--to",
-        dest="past",
-        type=day,
-        default=date.max,
-        metavar="DAY",
-        help="first day not to look at any more",
+        "--to", dest="last", type=last_day, metavar="DAY", help=f"{_LAST} (default: all)"
     )
 
 
@@ -128,24 +134,33 @@ def _add_bookkeeping(parsers: "argparse._SubParsersAction[argparse.ArgumentParse
         required=True, metavar="COMMAND"
     )
     words = "say whether a pricing file can be used, and what it would change in the ledger"
-    check = _add(pricing, "check", commands.check_prices, words)
+    check = _add(pricing, "check", commands.check_prices, words, shown=_PRICED)
+    check.epilog = "It only reads. More: docs/pricing.md."
     check.usage = "openai-meter pricing check [FILE] [--from DAY] [--SETTING VALUE …]"
     check.add_argument("file", nargs="?", type=Path, help="default: the one that is shipped")
-    check.add_argument("--from", dest="first", type=day, help=f"{_DAY} (default: last month)")
-    reprice = _add(
-        parsers, "reprice", commands.reprice, "price calls anew; rows are only ever added"
+    check.add_argument("--from", dest="first", type=day, help=f"{_FIRST} (default: last month)")
+    words = "price calls anew; rows are only ever added"
+    reprice = _add(parsers, "reprice", commands.reprice, words, shown=_PRICED)
+    reprice.usage = (
+        "openai-meter reprice --from DAY --to DAY [--model NAME] [--dry-run] [--SETTING VALUE …]"
     )
-    reprice.usage = "openai-meter reprice --from DAY --to DAY [--model NAME] [--dry-run]"
-    reprice.add_argument("--from", dest="first", type=day, required=True, help=_DAY)
+    reprice.epilog = (
+        "Begin with --dry-run, which writes nothing. More: docs/ledger.md, Corrections."
+    )
     reprice.add_argument(
-        "--to", dest="until", type=day, required=True, help=f"{_DAY}, which is not included"
+        "--from", dest="first", type=day, required=True, metavar="DAY", help=_FIRST
+    )
+    reprice.add_argument(
+        "--to", dest="last", type=last_day, required=True, metavar="DAY", help=_LAST
     )
     reprice.add_argument("--model", metavar="NAME", help="only calls of it, by any of its names")
     reprice.add_argument("--dry-run", action="store_true", help="only say what would change")
-    close = _add(
-        parsers, "close", commands.close, "freeze a month; what comes for it later counts later"
+    words = "freeze a month; what comes for it later counts later"
+    close = _add(parsers, "close", commands.close, words, shown=_LEDGER)
+    close.usage = (
+        "openai-meter close (MONTH [--export FILE] | --verify [MONTH]) [--SETTING VALUE …]"
     )
-    close.usage = "openai-meter close MONTH [--export FILE] | close --verify [MONTH]"
+    close.epilog = "A month cannot be opened again. More: docs/ledger.md, Closed months."
     close.add_argument("month", nargs="?", type=month, help="2026-10, of the report time zone")
     close.add_argument("--export", type=Path, metavar="FILE", help="write its rows there, as CSV")
     close.add_argument("--verify", action="store_true", help="say whether it is as it was closed")
@@ -154,6 +169,13 @@ def _add_bookkeeping(parsers: "argparse._SubParsersAction[argparse.ArgumentParse
 def day(text: str) -> date:
     """Return a day; a month stands for its first one."""
     return date.fromisoformat(f"{text}-01" if text.count("-") == 1 else text)
+
+
+def last_day(text: str) -> date:
+    """Return a day that is included; a month stands for its last one."""
+    if text.count("-") != 1:
+        return date.fromisoformat(text)
+    return (month(text) + timedelta(days=31)).replace(day=1) - timedelta(days=1)
 
 
 def month(text: str) -> date:
@@ -168,8 +190,9 @@ def _add(
     words: str,
     *,
     add_help: bool = True,
+    shown: Container[str] = tuple(Settings.model_fields),
 ) -> argparse.ArgumentParser:
-    """Add a command that takes every setting as a flag."""
+    """Add a command that takes every setting as a flag; its help shows those that matter to it."""
     parser = parsers.add_parser(
         name,
         help=words,
@@ -179,14 +202,18 @@ def _add(
         add_help=add_help,
     )
     parser.set_defaults(command=command)
-    group = parser.add_argument_group("settings", "each is also an environment variable")
+    all_of_them = all(setting in shown for setting in Settings.model_fields)
+    words = "" if all_of_them else "; all of them: openai-meter serve --help"
+    group = parser.add_argument_group("settings", f"each is also an environment variable{words}")
     for setting, field in Settings.model_fields.items():
         description = (field.description or "").replace("%", "%%")
         group.add_argument(
             flag(setting),
             dest=variable(setting),
             default=argparse.SUPPRESS,
-            help=f"{description}{_default(setting)} [{variable(setting)}]",
+            help=f"{description}{_default(setting)} [{variable(setting)}]"
+            if setting in shown
+            else argparse.SUPPRESS,
             metavar="VALUE",
             nargs="?" if field.annotation is bool else None,
             const="true" if field.annotation is bool else None,

@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import threading
-from datetime import date
+from datetime import date, timedelta
 
 from proxy import logs
 from proxy.banner import release
@@ -92,7 +92,6 @@ def pass_on(options: argparse.Namespace) -> None:
     settings = _settings(options)
     needed = options.passes == "export" and "--help" not in options.rest
     dsn = _any_database_url(settings) if needed else settings.database_url or "postgresql:///"
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = (*PYTHON, "dashboard", options.passes, *options.rest)
     os.execve(sys.executable, command, environment(settings, dsn=dsn))  # noqa: S606 - our own command
 
@@ -117,7 +116,7 @@ def reprice(options: argparse.Namespace) -> None:
     from proxy.bookkeeping import reprice_calls  # noqa: PLC0415 - no other command needs it
 
     settings = _settings(options)
-    days = _days(options.first, options.until)
+    days = _days(options.first, options.last)
     dsn = _any_database_url(settings)
     reprice_calls(settings.pricing_file, dsn, days, model=options.model, dry_run=options.dry_run)
 
@@ -141,7 +140,7 @@ def verify(options: argparse.Namespace) -> None:
     from proxy.verifying import run_verify  # noqa: PLC0415 - no other command needs it
 
     dsn = _any_database_url(_settings(options))
-    first, past = _days(options.first, options.past)
+    first, past = _days(options.first, options.last)
     period = Period(first=first, past=past)
     if found := run_verify(dsn, period, lambda line: sys.stdout.write(line + "\n")):
         raise MeterError(f"{found} found that {'is' if found == 1 else 'are'} not as it should be")
@@ -178,13 +177,11 @@ def _settings(options: argparse.Namespace) -> Settings:
     return read_settings(given)
 
 
-def _days(first: date, past: date) -> tuple[date, date]:
-    """Return a range of days, which has at least one: of none everything could be said."""
+def _days(first: date, last: date | None) -> tuple[date, date]:
+    """Return a range of days, at least one, and the day after it: of none all could be said."""
+    past = date.max if last in {None, date.max} else last + timedelta(days=1)
     if first >= past:
-        raise ConfigurationError(
-            f"--from {first} --to {past} is no day at all: --to is the first day that is not "
-            "included any more"
-        )
+        raise ConfigurationError(f"--from {first} --to {last} is no day at all")
     return first, past
 
 

@@ -5,7 +5,7 @@ the one that happened to be asked: each worker leaves a snapshot there about onc
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -15,9 +15,10 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from typing_extensions import override
 
 from proxy.client import ClientLink
+from proxy.core.model import Outcome
 from proxy.errors import FramingError
 from proxy.framing import Request, Trailers
-from proxy.heartbeat import FILE_NAME, State
+from proxy.heartbeat import FAILURES, FILE_NAME, State
 from proxy.replies import error_answer, plain_answer
 
 PREFIX = b"/_meter/"
@@ -131,7 +132,7 @@ class _Collected(Collector):
             "openai_meter_calls", "Calls ended, by outcome.", labels=["worker", "outcome"]
         )
         for one in self._snapshots:
-            for outcome, count in sorted(one.calls.items()):
+            for outcome, count in _counted(Outcome, one.calls):
                 calls.add_metric([one.worker, outcome], count)
         yield calls
         for name, description, value in _COUNTERS:
@@ -159,9 +160,14 @@ def _told_by(recorder: State) -> Iterator[Metric]:
     failures = GaugeMetricFamily(
         "openai_meter_recorder_insert_failures", "Inserts that failed, by kind.", labels=["kind"]
     )
-    for kind, count in sorted(recorder.insert_failures.items()):
+    for kind, count in _counted(FAILURES, recorder.insert_failures):
         failures.add_metric([kind], count)
     yield failures
+
+
+def _counted(names: Iterable[str], counts: Mapping[str, int]) -> Iterable[tuple[str, int]]:
+    """Return counts by name: 0 of what has not happened yet, so that the first time is a rise."""
+    return sorted({**dict.fromkeys(map(str, names), 0), **counts}.items())
 
 
 def _of_recorder(name: str, value: float) -> Metric:

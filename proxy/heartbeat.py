@@ -11,6 +11,7 @@ import msgspec
 from proxy.durability import replace_file
 
 FILE_NAME = "recorder.json"  # in the data directory
+FAILURES = ("unreachable", "refused")  # kinds of inserts that failed
 
 
 class State(msgspec.Struct):
@@ -30,7 +31,7 @@ class State(msgspec.Struct):
     rows_per_second: float = 0.0  # since the last time
     unpriced: int = 0  # rows whose usage is known and whose cost is not, or not all of it
     estimated: int = 0  # rows whose usage is estimated
-    insert_failures: dict[str, int] = {}  # by kind: unreachable, refused
+    insert_failures: dict[str, int] = {}  # by kind, one of FAILURES
     interrupted: int = 0
     faults: int = 0  # rows without usage and cost because of a fault of ours
     refused: int = 0

@@ -40,7 +40,7 @@ def test_a_file_is_written_whole_and_says_so(tmp_path: Path, dsn: str) -> None:
     assert done.stderr == f"{path}: 4 rows\n"
     rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
     assert len(rows) == len(ROWS)
-    assert sorted(found.name for found in tmp_path.iterdir()) == ["data", path.name]
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_directory_is_made(tmp_path: Path, dsn: str) -> None:
@@ -98,7 +98,7 @@ def test_tokens_are_made_listed_and_revoked(tmp_path: Path) -> None:
     """Without a database."""
     made = _run(tmp_path, "", "token", "--name", "ci", "--role", "viewer", "--days", "7")
     assert made.stdout.startswith("mtr_"), made.stderr
-    assert made.stderr.startswith("token 'ci' (viewer, until ")
+    assert "\ntoken 'ci' (viewer, until " in made.stderr
     assert made.stderr.endswith("), shown only now:\n")
     listed = _run(tmp_path, "", "token", "--list").stdout.split()
     assert listed[1] == "viewer"
@@ -110,6 +110,7 @@ def test_tokens_are_made_listed_and_revoked(tmp_path: Path) -> None:
 
 def test_a_link_is_signed_for_a_user(tmp_path: Path) -> None:
     """With the address at which browsers reach the dashboard."""
+    Register(tmp_path).note_address("http://127.0.0.1:8081")
     flags = ("--dashboard-url", "https://meter.example")
     done = _run(tmp_path, "", "token", "--user", "ada", "--days", "30", *flags)
     page, data = done.stdout.splitlines()
@@ -121,7 +122,7 @@ def test_accounts_are_added_and_removed(tmp_path: Path) -> None:
     """Their password is shown once."""
     made = _run(tmp_path, "", "account", "--add", "flo", "--role", "finance")
     assert len(made.stdout.strip()) == 16, made.stderr
-    assert made.stderr == "password of 'flo' (finance), shown only now:\n"
+    assert made.stderr.endswith("\npassword of 'flo' (finance), shown only now:\n")
     assert "finance  flo" in _run(tmp_path, "", "account", "--list").stdout
     assert _run(tmp_path, "", "account", "--remove", "flo").returncode == 0
     assert _run(tmp_path, "", "account", "--add", "admin").returncode == 2
@@ -146,3 +147,44 @@ def test_a_token_may_be_narrowed(tmp_path: Path) -> None:
         2,
         "openai-meter: scopes: expected some of usage:read, exports:read, user:ID\n",
     )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("token", "--list"),
+        ("token", "--revoke", "abcd"),
+        ("token", "--user", "ada"),
+        ("account", "--list"),
+        ("account", "--remove", "flo"),
+    ],
+    ids=" ".join,
+)
+def test_a_directory_in_which_no_dashboard_ran_is_refused(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """An empty list would be taken for the truth, and a link would open nothing."""
+    data = tmp_path / "elsewhere"
+    done = _run(data, "", *arguments)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"openai-meter: no dashboard has run in {data}: expected METER_DATA_DIR (--data-dir) to be "
+        "the data directory of `openai-meter serve`\n"
+    )
+    assert not data.exists()
+
+
+def test_what_is_made_before_the_first_start_says_where(tmp_path: Path) -> None:
+    """Whoever mistypes the directory sees it; in one that is known there is nothing to say."""
+    data = tmp_path / "data"
+    words = f"{data} is new: it is for a dashboard with METER_DATA_DIR={data}\n"
+    assert _run(data, "", "account", "--add", "flo").stderr.startswith(words)
+    assert not _run(data, "", "account", "--add", "ada").stderr.startswith(words)
+
+
+@pytest.mark.parametrize("name", ["export", "token", "account"])
+def test_help_says_which_ledger_it_is_about(tmp_path: Path, name: str) -> None:
+    """And needs neither a database nor a directory."""
+    done = _run(tmp_path / "none", "", name, "--help")
+    assert done.returncode == 0
+    assert "METER_DATA_DIR" in done.stdout

@@ -17,7 +17,7 @@ from proxy.resources import resource
 from tests.fakes.records import closing
 from tests.fakes.running import fetch
 
-AUGUST = ("--from", "2026-08", "--to", "2026-09-01")
+AUGUST = ("--from", "2026-08", "--to", "2026-08")
 SUM = "SELECT calls, unpriced_calls, cost_usd::text FROM ledger_status"
 
 

@@ -98,13 +98,14 @@ def test_a_worker_alone_serves_and_ends(tmp_path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["verify", "reprice"])
-@pytest.mark.parametrize("until", ["2026-11-22", "2026-11-21"])
-def test_a_range_without_a_day_is_refused(command: str, until: str) -> None:
+@pytest.mark.parametrize("last", ["2026-11-21", "2026-10"])
+def test_a_range_without_a_day_is_refused(command: str, last: str) -> None:
     """All is well with no rows at all, which is not what was asked."""
     url = "postgresql://u@127.0.0.1:1/x"
-    done = run(command, "--from", "2026-11-22", "--to", until, METER_DATABASE_URL=url)
+    done = run(command, "--from", "2026-11-22", "--to", last, METER_DATABASE_URL=url)
     assert done.returncode == 2
-    assert f"--from 2026-11-22 --to {until} is no day at all: --to is the first day" in done.stderr
+    assert "--from 2026-11-22 --to 2026-1" in done.stderr
+    assert "is no day at all" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

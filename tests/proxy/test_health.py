@@ -85,6 +85,7 @@ async def test_metrics_count_the_calls_of_all_workers(tmp_path: Path) -> None:
         await wire.close()
         assert b"\r\nContent-Type: text/plain; version=0.0.4" in head
         assert b'openai_meter_calls_total{outcome="ok",worker="w"} 1.0\n' in body
+        assert b'openai_meter_calls_total{outcome="interrupted",worker="w"} 0.0\n' in body
         assert b'openai_meter_calls_in_flight{worker="w"} 0.0\n' in body
         assert b'openai_meter_estimates_waiting{worker="w"} 0.0\n' in body
         assert b'openai_meter_estimates_given_up_total{worker="w"} 0.0\n' in body
@@ -102,6 +103,8 @@ async def test_metrics_tell_what_the_recorder_says(tmp_path: Path) -> None:
     assert b"openai_meter_recorder_rows 3.0" in lines
     assert b"openai_meter_recorder_database_reachable 1.0" in lines
     assert b"openai_meter_recorder_prices_problem 1.0" in lines
+    assert b'openai_meter_recorder_insert_failures{kind="refused"} 0.0' in lines
+    assert b'openai_meter_recorder_insert_failures{kind="unreachable"} 0.0' in lines
     assert b"openai_meter_recorder_journal_problem 0.0" in lines
     assert b"openai_meter_recorder_database_problem 0.0" in lines
     assert b"# HELP openai_meter_recorder_database_reachable 1 while Postgres answers." in lines

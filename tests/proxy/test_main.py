@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.__main__ import last_day
 from proxy.settings import Settings, flag, variable
 from tests.fakes.command import clean, run
 
@@ -54,3 +55,32 @@ def test_a_day_that_is_none_is_named() -> None:
     done = run("verify", "--from", "yesterday")
     assert done.returncode == 2
     assert done.stderr.endswith("argument --from: invalid day value: 'yesterday'\n")
+
+
+@pytest.mark.parametrize("command", ["verify", "reprice", "retain", "close"])
+def test_help_of_a_small_command_is_short(command: str) -> None:
+    """What finds the ledger, and no settings of a proxy; these are taken all the same."""
+    text = run(command, "--help", COLUMNS="80").stdout
+    assert "[METER_DATA_DIR]" in text
+    assert "METER_WORKERS" not in text
+    assert "openai-meter serve --help" in " ".join(text.split())
+    assert "docs/" in text
+    assert len(text.splitlines()) < 40
+    refused = run(command, "--workers", "none")
+    assert "unrecognized" not in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["verify", "reprice", "export"])
+def test_the_last_day_is_included_and_help_says_so(command: str) -> None:
+    """Everywhere the same, as in the usage API."""
+    assert "last day, included" in run(command, "--help", COLUMNS="200").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [("2026-10-30", "2026-10-30"), ("2026-10", "2026-10-31"), ("2028-02", "2028-02-29")],
+)
+def test_a_month_ends_with_its_last_day(text: str, last: str) -> None:
+    """December too, in the last year that there is."""
+    assert last_day(text).isoformat() == last
+    assert last_day("2026-12").isoformat() == "2026-12-31"
