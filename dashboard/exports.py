@@ -9,10 +9,10 @@ stay as they are. Nothing that a client sent is ever a part of a statement.
 from collections.abc import Callable
 from typing import Literal, get_args
 
-from dashboard import focus, selects
+from dashboard import adding, focus
+from dashboard.cells import IN_TIME, LATE, ROWS_WHERE, Source
 from dashboard.defusing import SUSPICIOUS, harmless
 from dashboard.filters import Filter
-from dashboard.selects import IN_TIME, LATE, ROWS_WHERE
 
 Form = Literal["calls", "summary", "focus-1.2"]
 Dialect = Literal["excel", "raw"]
@@ -38,7 +38,7 @@ def punctual(dialect: Dialect) -> str:
 
 
 def statement(form: Form, dialect: Dialect) -> str:
-    """Return the SELECT of a file, of `selects.PLACES` and for calls the bounds of a slice."""
+    """Return the SELECT of a file, of `cells.PLACES` and for calls the bounds of a slice."""
     return _STATEMENTS[form, dialect]
 
 
@@ -136,12 +136,12 @@ _SUMMARY = (
 )  # fmt: skip
 
 
-def summary(source: selects.Source, dialect: Dialect) -> str:
+def summary(source: Source, dialect: Dialect) -> str:
     """Return the SELECT of all users, in the order that was asked for."""
     return _SUMMARIES[source, dialect]
 
 
-def _summary(source: selects.Source, dialect: Dialect) -> str:
+def _summary(source: Source, dialect: Dialect) -> str:
     pattern = 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'
     times = {
         name: f"to_char({name} AT TIME ZONE 'UTC', '{pattern}') AS {name}"
@@ -151,7 +151,7 @@ def _summary(source: selects.Source, dialect: Dialect) -> str:
     columns = ", ".join((times | safe).get(name, name) for name in _SUMMARY)
     return f"""
 SELECT {columns}
-FROM ({selects.sums(source, ("user_id",))}) AS summed
+FROM ({adding.sums(source, ("user_id",))}) AS summed
 CROSS JOIN LATERAL (SELECT user_id ~ '{SUSPICIOUS}' AS suspicious) AS looked_at
 """
 
@@ -163,6 +163,6 @@ _STATEMENTS: dict[tuple[Form, Dialect], str] = {
 _PUNCTUALS = {dialect: _calls(dialect, _PUNCTUAL) for dialect in DIALECTS}
 _SUMMARIES = {
     (source, dialect): _summary(source, dialect)
-    for source in get_args(selects.Source)
+    for source in get_args(Source)
     for dialect in DIALECTS
 }

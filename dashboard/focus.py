@@ -8,8 +8,8 @@ because readers that guess types take them for integers, which the columns are n
 columns of commitment discounts are there, although always empty: rules refer to them.
 """
 
+from dashboard.cells import IN_TIME, LATE, ROWS_WHERE
 from dashboard.defusing import harmless
-from dashboard.selects import IN_TIME, LATE, ROWS_WHERE
 
 
 def _decimal(value: str) -> str:
@@ -141,7 +141,7 @@ _LINES = """
 
 
 def statement(*, safe: bool) -> str:
-    """Return the SELECT of the file; its parameters are `selects.PLACES`."""
+    """Return the SELECT of the file; its parameters are `cells.PLACES`."""
     columns = ", ".join(
         f'{harmless(value) if safe and name in _CHOSEN else value} AS "{name}"'
         for name, value in COLUMNS

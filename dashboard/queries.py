@@ -7,9 +7,9 @@ transaction, so that pgbouncer may stand in between.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -18,24 +18,32 @@ from zoneinfo import ZoneInfo
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from dashboard import selects
-from dashboard.errors import DatabaseUnavailableError, ParameterError, TooSlowError
-from dashboard.filters import OFFSET, Filter
+from dashboard import adding, listing, selects
+from dashboard.asking import (
+    PIECED,
+    Row,
+    added,
+    call_key,
+    in_sets,
+    moment,
+    of_endpoint,
+    places,
+    source_of,
+    summing,
+)
+from dashboard.cells import Key, Source
+from dashboard.errors import DatabaseUnavailableError, TooSlowError
+from dashboard.filters import Filter
 from dashboard.report import Freshness, Health, Period, Stats
-from dashboard.selects import Key, Source
 
 MOST_CONNECTIONS = 4
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 10.0
 EXPORT_SECONDS = 600.0
 IDLE_SECONDS = 60.0
-FEW_DAYS = 10  # up to which single days are read sooner than spans by endpoint and model
 NAMED_SINCE = timedelta(days=31)
-PIECED: frozenset[Source] = frozenset({"day_pieces", "pieces", "feature_pieces"})
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
-Row = Mapping[str, Any]
 Write = Callable[[bytes], Coroutine[Any, Any, None]]
 
 
@@ -219,8 +227,8 @@ class Snapshot:
         most = None if limit is None else limit + 1
         values = summing(wanted, keys, search_in, source=source, limit=most)
         if limit is None:
-            return Found(rows=await self._fetch(selects.sums(source, keys), *values))
-        ranks = await self._fetch(selects.ranks(source), *values)
+            return Found(rows=await self._fetch(adding.sums(source, keys), *values))
+        ranks = await self._fetch(adding.ranks(source), *values)
         rows = await self._of_users(wanted, source, [row["user_id"] for row in ranks[:limit]])
         if len(ranks) <= limit:
             return Found(rows=rows)
@@ -239,7 +247,7 @@ class Snapshot:
         found: dict[str | None, Row] = {}
         for part in parts:
             values = summing(part, ("user_id",), "", source=source, limit=None)
-            rows = await self._fetch(selects.sums(source, ("user_id",)), *values)
+            rows = await self._fetch(adding.sums(source, ("user_id",)), *values)
             found |= {row["user_id"]: row for row in rows}
         return [found[user] for user in users]
 
@@ -247,7 +255,7 @@ class Snapshot:
         """Return the sums of the whole filter."""
         source = source_of(wanted, (), search_in)
         values = places(wanted, search_in, pieced=source in PIECED)
-        return (await self._fetch(selects.totals(source), *values))[0]
+        return (await self._fetch(adding.totals(source), *values))[0]
 
     async def total_of(self, found: Found, wanted: Filter, *, search_in: str = "") -> Row:
         """Return the sums of the whole filter, out of its rows where these are all there are."""
@@ -262,21 +270,21 @@ class Snapshot:
         if in_sets(wanted, keys, search_in):
             edges = not wanted.whole_report_days
             values = places(wanted, search_in, pieced=edges)
-            rows = await self._fetch(selects.named(keys, edges=edges), *values)
+            rows = await self._fetch(adding.named(keys, edges=edges), *values)
         else:
             source = source_of(wanted, ("user_id", *keys), search_in)
             values = places(wanted, search_in, pieced=source in PIECED)
-            rows = await self._fetch(selects.active_users(source, keys), *values)
+            rows = await self._fetch(adding.active_users(source, keys), *values)
         return {tuple(row[key] for key in keys): row["users"] for row in rows}
 
     async def calls(self, wanted: Filter, *, limit: int) -> Found:
         """Return calls, newest first unless the filter says otherwise."""
         oldest = wanted.sort == "created_at"
-        statement = selects.OLDEST_CALLS if oldest else selects.NEWEST_CALLS
+        statement = listing.OLDEST_CALLS if oldest else listing.NEWEST_CALLS
         if wanted.users:
-            of_users = (selects.NEWEST_CALLS_OF_USERS, selects.OLDEST_CALLS_OF_USERS)
+            of_users = (listing.NEWEST_CALLS_OF_USERS, listing.OLDEST_CALLS_OF_USERS)
             statement = of_users[oldest]
-        moment, event = _call_key(wanted)
+        moment, event = call_key(wanted)
         values = (*places(wanted, "any"), moment, event, limit + 1)
         rows = await self._fetch(statement, *values)
         if len(rows) <= limit:
@@ -288,20 +296,20 @@ class Snapshot:
 
     async def call(self, event_id: UUID) -> Row | None:
         """Return one call; its id tells when it was."""
-        rows = await self._fetch(selects.CALL, _moment(event_id), event_id)
+        rows = await self._fetch(listing.CALL, moment(event_id), event_id)
         return rows[0] if rows else None
 
     async def lines(self, event_id: UUID) -> Sequence[Row]:
         """Return what a call cost, component by component."""
-        return await self._fetch(selects.LINES, _moment(event_id), event_id)
+        return await self._fetch(listing.LINES, moment(event_id), event_id)
 
     async def answers(self, wanted: Filter) -> Sequence[Row]:
         """Return how the calls of endpoints ended; days are those of the report time zone."""
-        return await self._fetch(selects.ANSWERS, *_of_endpoint(wanted))
+        return await self._fetch(selects.ANSWERS, *of_endpoint(wanted))
 
     async def durations(self, wanted: Filter) -> Sequence[Row]:
         """Return how long their answers took, to within a class of durations."""
-        return await self._fetch(selects.DURATIONS, *_of_endpoint(wanted))
+        return await self._fetch(selects.DURATIONS, *of_endpoint(wanted))
 
     async def bounds(self, wanted: Filter, *, rows: int) -> Sequence[datetime]:
         """Return where slices of about so many calls begin, of all calls in the range."""
@@ -359,91 +367,6 @@ class Snapshot:
             return [dict(row) for row in await self._connection.fetch(statement, *values)]
 
 
-def added(rows: Sequence[Row]) -> Row:
-    """Return the sums of rows: of none 0, and None where nothing is known."""
-    total: dict[str, Any] = {}
-    for name in selects.SUMS:
-        known = [row[name] for row in rows if row[name] is not None]
-        if name == "first_call":
-            total[name] = min(known, default=None)
-        elif name == "last_call":
-            total[name] = max(known, default=None)
-        else:
-            total[name] = sum(known) if known or not rows else None
-    return total
-
-
-def source_of(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> Source:
-    """Return the coarsest rows that can answer."""
-    if wanted.by_call:
-        return "calls"
-    searched = wanted.search is not None and search_in == "user"
-    if "user_id" in keys or "user" in wanted.without or wanted.users or searched:
-        return _source_of_users(wanted, keys)
-    if wanted.whole_report_days:
-        return "days"
-    return "hours" if "day" in keys else "day_pieces"
-
-
-def in_sets(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> bool:
-    """Whether who is active can be told from the sets of users by day and endpoint."""
-    if wanted.by_call or wanted.users or wanted.models or wanted.tiers:
-        return False
-    if {"user", "model"} & {*wanted.without}:
-        return False
-    if wanted.search is not None and search_in != "endpoint":
-        return False
-    return keys in {(), ("endpoint",)} or (keys == ("day",) and wanted.whole_report_days)
-
-
-def _source_of_users(wanted: Filter, keys: tuple[Key, ...]) -> Source:
-    part_of_a_day = wanted.until is not None and wanted.first == wanted.last
-    if wanted.tiers or "service_tier" in keys or part_of_a_day:
-        return "calls"
-    if "day" in keys or wanted.users:
-        return "users" if wanted.in_report_zone else "calls"
-    by_feature = {"endpoint", "model"} & {*keys, *wanted.without}
-    if not by_feature and not wanted.endpoints and not wanted.models:
-        return "spans" if wanted.in_report_zone else "pieces"
-    if not wanted.in_report_zone:
-        return "feature_pieces"
-    few_days = wanted.first is not None and (wanted.last - wanted.first).days < FEW_DAYS
-    return "users" if few_days else "features"
-
-
-def places(wanted: Filter, search_in: str, *, pieced: bool = False) -> tuple[object, ...]:
-    """Return the parameters of every statement, in their order."""
-    keys = [key for key, _ in wanted.metadata] or None
-    first, last = wanted.report_days if pieced else (wanted.first, wanted.last)
-    return (
-        wanted.start,
-        wanted.end,
-        wanted.report_zone.key if pieced else wanted.zone.key,
-        first,
-        last,
-        list(wanted.users) or None,
-        list(wanted.endpoints) or None,
-        list(wanted.models) or None,
-        list(wanted.tiers) or None,
-        list(wanted.outcomes) or None,
-        list(wanted.without),
-        keys,
-        keys and [value for _, value in wanted.metadata],
-        wanted.search,
-        search_in,
-    )
-
-
-def summing(
-    wanted: Filter, keys: tuple[Key, ...], search_in: str, *, source: Source, limit: int | None
-) -> tuple[object, ...]:
-    """Return the parameters of a statement of sums."""
-    column, direction = _order(wanted, "name" if "day" in keys else "-cost_usd")
-    place, name = _sums_key(wanted)
-    values = places(wanted, search_in, pieced=source in PIECED)
-    return (*values, column, direction, place, name, limit, wanted.offset)
-
-
 @contextlib.contextmanager
 def _answering() -> Iterator[None]:
     """Translate what is raised while the database is asked; else it is a file's or a client's."""
@@ -455,44 +378,6 @@ def _answering() -> Iterator[None]:
 
 def _unavailable(exc: Exception) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(cause=f"{type(exc).__name__}: {exc}")
-
-
-def _of_endpoint(wanted: Filter) -> tuple[object, ...]:
-    without = "endpoint" in wanted.without
-    return wanted.first, wanted.last, list(wanted.endpoints) or None, without
-
-
-def _moment(event_id: UUID) -> datetime:
-    """Return when a call was admitted, as its id tells."""
-    return EPOCH + timedelta(milliseconds=int.from_bytes(event_id.bytes[:6], "big"))
-
-
-def _order(wanted: Filter, default: str) -> tuple[str, int]:
-    sort = wanted.sort or default
-    return sort.removeprefix("-"), -1 if sort.startswith("-") else 1
-
-
-def _sums_key(wanted: Filter) -> tuple[Decimal | None, str | None]:
-    if wanted.after is None or wanted.after[0] == OFFSET:
-        return None, None
-    try:
-        place, name = wanted.after
-        number = Decimal(str(place))
-    except (ArithmeticError, ValueError):
-        raise ParameterError("after", "expected what an earlier page has given") from None
-    if number.is_nan() or name is None:
-        raise ParameterError("after", "expected what an earlier page has given")
-    return number, name
-
-
-def _call_key(wanted: Filter) -> tuple[datetime | None, UUID | None]:
-    if wanted.after is None:
-        return None, None
-    try:
-        moment, event = wanted.after
-        return datetime.fromisoformat(str(moment)), UUID(str(event))
-    except ValueError:
-        raise ParameterError("after", "expected what an earlier page has given") from None
 
 
 async def _nothing(_connection: object) -> None:

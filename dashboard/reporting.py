@@ -6,11 +6,12 @@ from typing import Any
 from uuid import UUID
 
 from dashboard import projecting, tables
+from dashboard.asking import Row
+from dashboard.cells import Key
 from dashboard.errors import NotFoundError, ParameterError
 from dashboard.filters import Filter
-from dashboard.queries import Row, Snapshot
+from dashboard.queries import Snapshot
 from dashboard.report import Report, Table
-from dashboard.selects import Key
 
 TOP_USERS = 10
 USERS_OF_ENDPOINT = 50

@@ -7,9 +7,8 @@ import asyncpg
 import pytest
 
 from dashboard.errors import DatabaseUnavailableError
-from dashboard.queries import Ledger, added
+from dashboard.queries import Ledger
 from dashboard.report import Period
-from dashboard.selects import SUMS
 from proxy.core.charging import charge
 from proxy.core.model import created_at
 from proxy.core.pricing import PriceBook
@@ -111,12 +110,3 @@ async def test_an_address_that_cannot_be_read_keeps_its_password() -> None:
     with pytest.raises(DatabaseUnavailableError) as caught:
         await Ledger("postgresql://u:pa[ss@h:port/d").health()
     assert "pa[ss" not in f"{caught.value} {caught.value.cause}"
-
-
-def test_rows_are_added_as_the_database_adds_them() -> None:
-    """Of no rows a sum is 0; of rows none of which knows it, None."""
-    unknown = dict.fromkeys(SUMS) | {"calls": 1}
-    known = unknown | {"calls": 2, "cost_usd": Decimal("0.5"), "last_call": THEN}
-    assert added([]) == dict.fromkeys(SUMS, 0) | {"first_call": None, "last_call": None}
-    assert added([unknown]) == unknown
-    assert added([known, unknown]) == known | {"calls": 3}

@@ -1,66 +1,25 @@
-from itertools import product
-from typing import get_args
+from types import ModuleType
 
-import asyncpg
 import pytest
 
-from dashboard import selects
-from dashboard.selects import Source
+from dashboard import adding, cells, listing, selects
 
-SOURCES: tuple[Source, ...] = get_args(Source)
-GROUPS: tuple[tuple[selects.Key, ...], ...] = (
-    ("user_id",),
-    ("endpoint",),
-    ("model", "service_tier"),
-    ("day", "endpoint"),
-)
+TABLES = ("user_api_usage", "usage_by_", "price_rate")
 
 
-@pytest.mark.parametrize("source", SOURCES)
-async def test_every_source_answers_every_question_alike(database: str, source: Source) -> None:
-    """The same columns, the same parameters in the same places."""
-    connection = await asyncpg.connect(database)
-    try:
-        for keys in GROUPS:
-            statement = await connection.prepare(selects.sums(source, keys))
-            names = [attribute.name for attribute in statement.get_attributes()]
-            assert names == [*keys, *selects.SUMS, "after_place", "after_name"]
-            types = [parameter.name for parameter in statement.get_parameters()]
-            assert len(types) == len(selects.PLACES) + 6
-        total = await connection.prepare(selects.totals(source))
-        assert [attribute.name for attribute in total.get_attributes()] == list(selects.SUMS)
-    finally:
-        await connection.close()
+def _texts(value: object) -> list[str]:
+    """Return the statements in a constant: one, or those of a dictionary."""
+    if isinstance(value, dict):
+        return [text for part in value.values() for text in _texts(part)]
+    return [value] if isinstance(value, str) else []
 
 
-@pytest.mark.parametrize(("source", "keys"), list(product(SOURCES, ((), ("endpoint",)))))
-async def test_who_is_active_is_counted_by_keys(
-    database: str, source: Source, keys: tuple[selects.Key, ...]
-) -> None:
-    """One row for each, or one in all."""
-    connection = await asyncpg.connect(database)
-    statement = await connection.prepare(selects.active_users(source, keys))
-    names = [attribute.name for attribute in statement.get_attributes()]
-    await connection.close()
-    assert names == [*keys, "users"]
-
-
-@pytest.mark.parametrize("edges", [False, True])
-async def test_who_is_active_is_counted_from_sets_alike(database: str, *, edges: bool) -> None:
-    """With the same parameters as from any other source."""
-    connection = await asyncpg.connect(database)
-    for keys in ((), ("endpoint",)):
-        statement = await connection.prepare(selects.named(keys, edges=edges))
-        names = [attribute.name for attribute in statement.get_attributes()]
-        assert names == [*keys, "users"]
-        assert len(statement.get_parameters()) == len(selects.PLACES)
-    await connection.close()
-
-
-def test_no_statement_reads_a_table() -> None:
+@pytest.mark.parametrize("room", [adding, cells, listing, selects], ids=lambda room: room.__name__)
+def test_no_statement_reads_a_table(room: ModuleType) -> None:
     """The role of the dashboard could not."""
-    statements = [getattr(selects, name) for name in dir(selects) if name.isupper()]
-    for text in [text for text in statements if isinstance(text, str)]:
-        assert "user_api_usage" not in text
-        assert "usage_by_" not in text
-        assert "price_rate" not in text
+    constants = [
+        value for name, value in vars(room).items() if name.isupper() and not name.startswith("__")
+    ]
+    texts = [text for value in constants for text in _texts(value)]
+    assert texts
+    assert not [(name, text) for text in texts for name in TABLES if name in text]

@@ -4,11 +4,11 @@ from uuid import UUID
 
 import pytest
 
-from dashboard import selects, tables
+from dashboard import cells, tables
 from dashboard.report import Column
 from dashboard.tables import Sums, plain, share, summed
 
-NONE = dict.fromkeys(selects.SUMS)
+NONE = dict.fromkeys(cells.SUMS)
 ADA = NONE | {"user_id": "ada", "calls": 3, "total_tokens": 10, "cost_usd": Decimal("0.75")}
 BOB = NONE | {"user_id": "bob", "calls": 1, "total_tokens": None, "cost_usd": None}
 TOTAL = NONE | {"calls": 4, "total_tokens": 10, "cost_usd": Decimal("3.00")}
@@ -62,4 +62,4 @@ def test_a_share_of_the_unknown_is_unknown(part: int | None, whole: int | None) 
 def test_whatever_is_summed_has_a_column() -> None:
     """And can be sorted by."""
     audio = {"audio_prompt_tokens", "audio_completion_tokens"}
-    assert {column.name for column in tables.SUMS} == set(selects.SUMS) - audio
+    assert {column.name for column in tables.SUMS} == set(cells.SUMS) - audio

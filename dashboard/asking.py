@@ -1,0 +1,142 @@
+"""Which cells can answer a filter, and with which parameters they are asked. Pure."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from dashboard.cells import SUMS, Key, Source
+from dashboard.errors import ParameterError
+from dashboard.filters import OFFSET, Filter
+
+FEW_DAYS = 10  # up to which single days are read sooner than spans by endpoint and model
+PIECED: frozenset[Source] = frozenset({"day_pieces", "pieces", "feature_pieces"})
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Row = Mapping[str, Any]
+
+
+def added(rows: Sequence[Row]) -> Row:
+    """Return the sums of rows: of none 0, and None where nothing is known."""
+    total: dict[str, Any] = {}
+    for name in SUMS:
+        known = [row[name] for row in rows if row[name] is not None]
+        if name == "first_call":
+            total[name] = min(known, default=None)
+        elif name == "last_call":
+            total[name] = max(known, default=None)
+        else:
+            total[name] = sum(known) if known or not rows else None
+    return total
+
+
+def source_of(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> Source:
+    """Return the coarsest rows that can answer."""
+    if wanted.by_call:
+        return "calls"
+    searched = wanted.search is not None and search_in == "user"
+    if "user_id" in keys or "user" in wanted.without or wanted.users or searched:
+        return _source_of_users(wanted, keys)
+    if wanted.whole_report_days:
+        return "days"
+    return "hours" if "day" in keys else "day_pieces"
+
+
+def in_sets(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> bool:
+    """Whether who is active can be told from the sets of users by day and endpoint."""
+    if wanted.by_call or wanted.users or wanted.models or wanted.tiers:
+        return False
+    if {"user", "model"} & {*wanted.without}:
+        return False
+    if wanted.search is not None and search_in != "endpoint":
+        return False
+    return keys in {(), ("endpoint",)} or (keys == ("day",) and wanted.whole_report_days)
+
+
+def _source_of_users(wanted: Filter, keys: tuple[Key, ...]) -> Source:
+    part_of_a_day = wanted.until is not None and wanted.first == wanted.last
+    if wanted.tiers or "service_tier" in keys or part_of_a_day:
+        return "calls"
+    if "day" in keys or wanted.users:
+        return "users" if wanted.in_report_zone else "calls"
+    by_feature = {"endpoint", "model"} & {*keys, *wanted.without}
+    if not by_feature and not wanted.endpoints and not wanted.models:
+        return "spans" if wanted.in_report_zone else "pieces"
+    if not wanted.in_report_zone:
+        return "feature_pieces"
+    few_days = wanted.first is not None and (wanted.last - wanted.first).days < FEW_DAYS
+    return "users" if few_days else "features"
+
+
+def places(wanted: Filter, search_in: str, *, pieced: bool = False) -> tuple[object, ...]:
+    """Return the parameters of every statement, in their order."""
+    keys = [key for key, _ in wanted.metadata] or None
+    first, last = wanted.report_days if pieced else (wanted.first, wanted.last)
+    return (
+        wanted.start,
+        wanted.end,
+        wanted.report_zone.key if pieced else wanted.zone.key,
+        first,
+        last,
+        list(wanted.users) or None,
+        list(wanted.endpoints) or None,
+        list(wanted.models) or None,
+        list(wanted.tiers) or None,
+        list(wanted.outcomes) or None,
+        list(wanted.without),
+        keys,
+        keys and [value for _, value in wanted.metadata],
+        wanted.search,
+        search_in,
+    )
+
+
+def summing(
+    wanted: Filter, keys: tuple[Key, ...], search_in: str, *, source: Source, limit: int | None
+) -> tuple[object, ...]:
+    """Return the parameters of a statement of sums."""
+    column, direction = _order(wanted, "name" if "day" in keys else "-cost_usd")
+    place, name = _sums_key(wanted)
+    values = places(wanted, search_in, pieced=source in PIECED)
+    return (*values, column, direction, place, name, limit, wanted.offset)
+
+
+def of_endpoint(wanted: Filter) -> tuple[object, ...]:
+    """Return the parameters of what is known by endpoint alone."""
+    without = "endpoint" in wanted.without
+    return wanted.first, wanted.last, list(wanted.endpoints) or None, without
+
+
+def moment(event_id: UUID) -> datetime:
+    """Return when a call was admitted, as its id tells."""
+    return EPOCH + timedelta(milliseconds=int.from_bytes(event_id.bytes[:6], "big"))
+
+
+def _order(wanted: Filter, default: str) -> tuple[str, int]:
+    sort = wanted.sort or default
+    return sort.removeprefix("-"), -1 if sort.startswith("-") else 1
+
+
+def _sums_key(wanted: Filter) -> tuple[Decimal | None, str | None]:
+    if wanted.after is None or wanted.after[0] == OFFSET:
+        return None, None
+    try:
+        place, name = wanted.after
+        number = Decimal(str(place))
+    except (ArithmeticError, ValueError):
+        raise ParameterError("after", "expected what an earlier page has given") from None
+    if number.is_nan() or name is None:
+        raise ParameterError("after", "expected what an earlier page has given")
+    return number, name
+
+
+def call_key(wanted: Filter) -> tuple[datetime | None, UUID | None]:
+    """Return the call after which a page of calls begins."""
+    if wanted.after is None:
+        return None, None
+    try:
+        moment, event = wanted.after
+        return datetime.fromisoformat(str(moment)), UUID(str(event))
+    except ValueError:
+        raise ParameterError("after", "expected what an earlier page has given") from None

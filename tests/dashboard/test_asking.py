@@ -1,0 +1,84 @@
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dashboard.asking import added, in_sets, places, source_of
+from dashboard.cells import PLACES, SUMS, Key, Source
+from dashboard.filters import Filter
+
+THEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
+MONTH = Filter(
+    range="custom",
+    first=date(2026, 10, 1),
+    last=date(2026, 10, 31),
+    zone=ZoneInfo("UTC"),
+    report_zone=ZoneInfo("UTC"),
+)
+ELSEWHERE = {"zone": ZoneInfo("Asia/Kolkata")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys", "source"),
+    [
+        ({}, ("endpoint",), "days"),
+        (ELSEWHERE, ("endpoint",), "day_pieces"),
+        (ELSEWHERE, ("day",), "hours"),
+        ({}, ("user_id",), "spans"),
+        (ELSEWHERE, ("user_id",), "pieces"),
+        ({"endpoints": ("hint",)}, ("user_id",), "features"),
+        (ELSEWHERE | {"endpoints": ("hint",)}, ("user_id",), "feature_pieces"),
+        ({"endpoints": ("hint",), "first": date(2026, 10, 30)}, ("user_id",), "users"),
+        ({"users": ("ada",)}, ("day",), "users"),
+        ({"users": ("ada",), "tiers": ("flex",)}, ("day",), "calls"),
+        ({"outcomes": ("ok",)}, ("endpoint",), "calls"),
+    ],
+)
+def test_the_coarsest_rows_that_can_answer_are_read(
+    changes: dict[str, Any], keys: tuple[Key, ...], source: Source
+) -> None:
+    """Coarser ones would not know what is asked, finer ones are more."""
+    assert source_of(MONTH.with_(**changes), keys, "") == source
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys", "known"),
+    [
+        ({}, (), True),
+        (ELSEWHERE, ("endpoint",), True),
+        ({}, ("day",), True),
+        ({}, ("model",), False),
+        ({"models": ("gpt-a",)}, (), False),
+        ({"without": ("user",)}, (), False),
+        ({"search": "x"}, (), False),
+    ],
+)
+def test_sets_know_endpoints_and_days(
+    changes: dict[str, Any],
+    keys: tuple[Key, ...],
+    known: bool,  # noqa: FBT001 - of a table
+) -> None:
+    """And nothing else of who was there."""
+    assert in_sets(MONTH.with_(**changes), keys, "") is known
+
+
+def test_a_filter_has_a_value_for_every_place() -> None:
+    """In their order; what is not asked for is NULL."""
+    values = dict(zip(PLACES, places(MONTH, "user"), strict=True))
+    assert values["zone"] == "UTC"
+    assert (values["first"], values["last"]) == (date(2026, 10, 1), date(2026, 10, 31))
+    assert values["start"] == datetime(2026, 10, 1, tzinfo=UTC)
+    assert values["users"] is values["metadata_keys"] is values["search"] is None
+    assert values["without"] == []
+    assert values["search_in"] == "user"
+
+
+def test_rows_are_added_as_the_database_adds_them() -> None:
+    """Of no rows a sum is 0; of rows none of which knows it, None."""
+    unknown = dict.fromkeys(SUMS) | {"calls": 1}
+    known = unknown | {"calls": 2, "cost_usd": Decimal("0.5"), "last_call": THEN}
+    assert added([]) == dict.fromkeys(SUMS, 0) | {"first_call": None, "last_call": None}
+    assert added([unknown]) == unknown
+    assert added([known, unknown]) == known | {"calls": 3}

@@ -1,0 +1,20 @@
+from typing import get_args
+
+import asyncpg
+import pytest
+
+from dashboard.cells import CELLS, PLACES, SUMS, Source
+
+
+@pytest.mark.parametrize("source", get_args(Source))
+async def test_cells_of_every_source_are_alike(database: str, source: Source) -> None:
+    """The same columns, and each refers to all parameters: Postgres wants to know their types."""
+    connection = await asyncpg.connect(database)
+    try:
+        statement = await connection.prepare(CELLS[source])
+        names = [attribute.name for attribute in statement.get_attributes()]
+        assert names[:5] == ["day", "user_id", "endpoint", "model", "service_tier"]
+        assert {*names[5:]} == {*SUMS}
+        assert len(statement.get_parameters()) == len(PLACES)
+    finally:
+        await connection.close()
