@@ -2906,6 +2906,15 @@ JOIN user_api_usage AS call
     ON call.created_at = deferred_object.made_at AND call.event_id = deferred_object.maker
 WHERE charged = 'open';
 
+-- One row for each stretch of time in which calls were not metered, because a disk was full.
+CREATE OR REPLACE VIEW metering_gaps AS
+SELECT
+    started_at,
+    ended_at,
+    writer,
+    calls
+FROM metering_gap;
+
 CREATE OR REPLACE VIEW prices AS
 SELECT
     catalog_version,
@@ -3078,7 +3087,7 @@ BEGIN
         answer_days, duration_days, spans, user_spans, feature_spans, day_users, user_numbers,
         user_usage_summary,
         monthly_usage_summary, endpoint_usage_summary, daily_usage_summary, ledger_status,
-        open_objects, prices
+        open_objects, metering_gaps, prices
     TO meter_dashboard;
 END
 $do$;

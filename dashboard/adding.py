@@ -144,6 +144,14 @@ FROM (
 """
 
 
+# The same of a range whose last day ends early: to the quarter of an hour, as sums of calls do.
+_BEGAN = "date_bin('15 minutes', first_call, timestamptz '1970-01-01 00:00:00+00')"
+ACTIVE_UNTIL = f"""
+SELECT count(DISTINCT user_id) AS users
+FROM ({CELLS["users"]}) AS cell
+WHERE day < $5 OR {_BEGAN} < $2
+"""
+
 # Sets of the days that have some, one by one those of today: OR tells who is in any of them, and
 # who of today's is in none is counted beside.
 _NAMED_WHERE = """
@@ -155,7 +163,8 @@ _NAMED_WHERE = """
 """
 
 
-def _named(keys: tuple[Key, ...], *, edges: bool) -> str:
+def _named(keys: tuple[Key, ...], *, edges: bool, early: bool = False) -> str:
+    """Return the statement; `early`: the last day ends early, and who was there by then counts."""
     names = "".join(f"{key}, " for key in keys)
     same = "".join(f"AND sets.{key} IS NOT DISTINCT FROM single.{key} " for key in keys)
     rows = "".join(
@@ -167,6 +176,13 @@ def _named(keys: tuple[Key, ...], *, edges: bool) -> str:
         """
         for rows in (EDGE_ROWS if edges else ())
     )
+    if early:
+        rows = f"""
+    UNION
+    SELECT {names}user_id
+    FROM user_days
+    WHERE day = $5 + 1 AND {_BEGAN} < $2 AND user_id IS NOT NULL {_NAMED_WHERE}
+    """
     group = f"GROUP BY {', '.join(keys)}" if keys else ""
     return f"""
 WITH sets AS MATERIALIZED (
@@ -222,3 +238,4 @@ _SETS: tuple[tuple[tuple[Key, ...], bool], ...] = (
     (("day",), False),
 )
 _NAMED = {(keys, edges): _named(keys, edges=edges) for keys, edges in _SETS}
+NAMED_UNTIL = _named((), edges=False, early=True)

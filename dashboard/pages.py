@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from dashboard import deriving, formatting, glance, navigation, pricetable
+from dashboard import deriving, formatting, glance, navigation, notices, pricetable
 from dashboard.charts import HEIGHT, Chart, chart
 from dashboard.filters import OUTCOMES
 from dashboard.layout import NAMELESS, UNKNOWN, address, cell, grid
@@ -143,6 +143,7 @@ def _of_overview(report: Report) -> dict[str, Any]:
     has_calls = any(table.name == "calls" for table in report.tables)
     return {
         "cards": glance.cards(report),
+        "notices": notices.notices(report),
         "projection": glance.projection(report),
         "latest": glance.latest(report) if has_calls else [],
         "chart": _chart(report, by="endpoint"),

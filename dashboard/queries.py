@@ -277,6 +277,32 @@ class Snapshot:
             rows = await self._fetch(adding.active_users(source, keys), *values)
         return {tuple(row[key] for key in keys): row["users"] for row in rows}
 
+    async def active(self, wanted: Filter) -> int:
+        """Return how many users are named, to the quarter of an hour where a day ends early."""
+        if wanted.until is None or not wanted.in_report_zone or wanted.tiers or wanted.by_call:
+            return (await self.active_users(wanted))[()]
+        if in_sets(wanted, (), ""):
+            rows = await self._fetch(adding.NAMED_UNTIL, *places(wanted, "", pieced=True))
+        else:
+            rows = await self._fetch(adding.ACTIVE_UNTIL, *places(wanted, ""))
+        return int(rows[0]["users"])
+
+    async def gaps(self, wanted: Filter) -> Sequence[Row]:
+        """Return when calls were not metered, the newest first, whosever they were."""
+        return await self._fetch(selects.GAPS, wanted.start, wanted.end)
+
+    async def open_objects(self, wanted: Filter) -> Sequence[Row]:
+        """Return by kind how many objects are not charged yet that were made in these days."""
+        return await self._fetch(
+            selects.OPEN_OBJECTS,
+            wanted.start,
+            wanted.end,
+            list(wanted.users) or None,
+            list(wanted.endpoints) or None,
+            list(wanted.models) or None,
+            list(wanted.without),
+        )
+
     async def calls(self, wanted: Filter, *, limit: int) -> Found:
         """Return calls, newest first unless the filter says otherwise."""
         oldest = wanted.sort == "created_at"

@@ -43,6 +43,7 @@ class Reporter:
             users,
             await self._projection(wanted),
             calls,
+            *await self._missing(wanted),
         )
 
     async def users(self, wanted: Filter) -> Report:
@@ -149,18 +150,23 @@ class Reporter:
         for name, part in periods(wanted, self._now):
             before = part.previous(self._now)
             row = dict(await self._snapshot.totals(part))
-            row |= {"period": name, "active_users": await self._active(part)}
+            row |= {"period": name, "active_users": await self._snapshot.active(part)}
             found = None if before is None else await self._snapshot.totals(before)
             for column in tables.OF_PERIODS:
                 row[f"previous_{column}"] = None if found is None else found[column]
-            row["previous_active_users"] = None if before is None else await self._active(before)
+            active = None if before is None else await self._snapshot.active(before)
+            row["previous_active_users"] = active
             rows.append(row)
         return tables.plain("periods", "At a glance", tables.PERIODS, rows)
 
-    async def _active(self, wanted: Filter) -> int:
-        """Return how many users are named; of a day that is compared in part, the whole day's."""
-        counted = await self._snapshot.active_users(wanted.with_(until=None))
-        return counted[()]
+    async def _missing(self, wanted: Filter) -> tuple[Table, Table]:
+        """Return what is in no sum: calls that were not metered, objects not charged yet."""
+        gaps = await self._snapshot.gaps(wanted)
+        objects = await self._snapshot.open_objects(wanted)
+        return (
+            tables.plain("gaps", "Calls not metered", tables.GAPS, gaps),
+            tables.plain("open_objects", "Not charged yet", tables.OPEN_OBJECTS, objects),
+        )
 
     async def _projection(self, wanted: Filter) -> Table:
         days = projecting.days_before(wanted, self._now)

@@ -100,6 +100,34 @@ GROUP BY measure
 ORDER BY measure DESC
 """
 
+# What is missing from sums: calls that were not metered, objects whose cost nobody has seen yet.
+# Whose a call was that was not metered nobody knows. Of objects at most so many are looked at.
+GAPS = """
+SELECT started_at, ended_at, calls, writer
+FROM metering_gaps
+WHERE ended_at >= coalesce($1::timestamptz, '-infinity') AND started_at < $2::timestamptz
+ORDER BY started_at DESC, writer
+LIMIT 1000
+"""
+OPEN_OBJECTS = """
+SELECT kind, count(*) AS objects, min(made_at) AS first_made, max(made_at) AS last_made
+FROM (
+    SELECT kind, made_at
+    FROM open_objects
+    WHERE made_at >= coalesce($1::timestamptz, '-infinity')
+        AND made_at < $2::timestamptz
+        AND ($3::text[] IS NULL OR user_id = ANY ($3))
+        AND ($4::text[] IS NULL OR endpoint = ANY ($4))
+        AND ($5::text[] IS NULL OR model = ANY ($5))
+        AND NOT ('user' = ANY ($6::text[]) AND user_id IS NOT NULL)
+        AND NOT ('endpoint' = ANY ($6) AND endpoint IS NOT NULL)
+        AND NOT ('model' = ANY ($6) AND model IS NOT NULL)
+    LIMIT 10000
+) AS open
+GROUP BY kind
+ORDER BY objects DESC, kind
+"""
+
 # Whether anything counts in the range that came when its own month was closed.
 ANY_LATE = """
 SELECT EXISTS (

@@ -107,6 +107,18 @@ DURATIONS = (
     Column(name="p95_ms", title="95 % within", kind="milliseconds", unit="ms"),
     Column(name="p99_ms", title="99 % within", kind="milliseconds", unit="ms"),
 )
+GAPS = (
+    Column(name="started_at", title="From", kind="time"),
+    Column(name="ended_at", title="Until", kind="time"),
+    Column(name="calls", title="Calls not metered", kind="count"),
+    Column(name="writer", title="Writer", kind="text"),
+)
+OPEN_OBJECTS = (
+    Column(name="kind", title="Kind", kind="text"),
+    Column(name="objects", title="Not charged yet", kind="count"),
+    Column(name="first_made", title="Oldest", kind="time"),
+    Column(name="last_made", title="Newest", kind="time"),
+)
 LINES = (
     Column(name="component", title="Component", kind="text"),
     Column(name="quantity", title="Quantity", kind="tokens"),

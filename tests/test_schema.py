@@ -38,6 +38,7 @@ VIEWS = {
     "daily_usage_summary": "day",
     "ledger_status": "calls",
     "open_objects": "object_id",
+    "metering_gaps": "started_at",
     "prices": "catalog_version",
 }
 ROLLUPS = (

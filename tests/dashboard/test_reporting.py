@@ -2,6 +2,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+import asyncpg
 import pytest
 
 from dashboard.errors import ParameterError
@@ -11,6 +12,7 @@ from dashboard.queries import Ledger
 from dashboard.report import Report
 from dashboard.reporting import Reporter, periods
 from dashboard.tables import SORTABLE
+from proxy.ledger import Ledger as Writer
 from tests.dashboard.conftest import record
 from tests.fakes.rows import MOMENT, ledger_row
 
@@ -35,6 +37,12 @@ async def _ask(dsn: str, question: str, **pairs: str) -> Report:
     await ledger.close()
     assert isinstance(report, Report)
     return report
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(statement)
+    await connection.close()
 
 
 async def test_pages_of_users_leave_nobody_out(database: str) -> None:
@@ -86,6 +94,86 @@ async def test_the_overview_says_what_has_passed_of_each_period(database: str) -
         ("today", 1, 1),
         ("this_month", 3, 1),
     ]
+
+
+@pytest.mark.parametrize(
+    "pairs", [{}, {"model": "gpt-4o-mini-2024-07-18"}, {"tz": "Asia/Kathmandu"}]
+)
+async def test_active_users_are_compared_with_the_same_part_of_the_day(
+    database: str, pairs: dict[str, str]
+) -> None:
+    """Who came later yesterday is not yet due today; a quarter of an hour is one moment."""
+    yesterday, hour = MOMENT - timedelta(days=1), timedelta(hours=1)
+    came = {
+        "early": (yesterday, MOMENT),
+        "twice": (yesterday - hour, yesterday + 4 * hour),
+        "late": (yesterday + 3 * hour,),
+        "today": (MOMENT,),
+    }
+    rows = [(name, at) for name, moments in came.items() for at in moments]
+    await record(
+        database,
+        [ledger_row(n, user_id=name, created_at=at) for n, (name, at) in enumerate(rows)],
+    )
+    found = (await _ask(database, "overview", **pairs)).table("periods").records()
+    [today] = [row for row in found if row["period"] == "today"]
+    assert (today["calls"], today["previous_calls"]) == (2, 2)
+    assert (today["active_users"], today["previous_active_users"]) == (2, 2)
+    [month] = [row for row in found if row["period"] == "this_month"]
+    assert (month["active_users"], month["previous_active_users"]) == (4, 0)
+
+
+async def test_the_month_before_is_counted_up_to_this_time_of_its_day(database: str) -> None:
+    """By sets of users of its whole days, and by who had come on the last one."""
+    then = MOMENT - timedelta(days=31)  # the same day of the month before
+    moments = {
+        "long ago": then - timedelta(days=9),
+        "before": then - timedelta(hours=1),
+        "both": then,
+        "after": then + timedelta(hours=3),
+        "next day": then + timedelta(days=1),
+    }
+    rows = [
+        ledger_row(n, user_id=name, created_at=at) for n, (name, at) in enumerate(moments.items())
+    ]
+    rows.append(ledger_row(9, user_id="both", created_at=then - timedelta(days=3)))
+    await record(database, rows)
+    writer = Writer(database, report_timezone="UTC")
+    for folded in (False, True):
+        while folded and await writer.fold_span():
+            pass
+        found = (await _ask(database, "overview")).table("periods").records()
+        [month] = [row for row in found if row["period"] == "this_month"]
+        assert (month["previous_calls"], month["previous_active_users"]) == (4, 3)
+    await writer.close()
+
+
+async def test_what_is_in_no_sum_is_told(database: str) -> None:
+    """Stretches of time that touch the range, whoever asks about whom; objects by their filter."""
+    await record(database, [ledger_row(0), ledger_row(1, user_id="bob")])
+    await _execute(
+        database,
+        """
+        INSERT INTO metering_gap (writer, started_at, ended_at, calls)
+        VALUES
+            ('worker-0', '2026-11-20 10:00Z', '2026-11-20 10:05Z', 12),
+            ('worker-1', '2026-08-20 10:00Z', '2026-08-20 10:05Z', 3);
+        INSERT INTO deferred_object (
+            upstream, object_id, kind, maker, made_at, is_over, charged
+        )
+        SELECT 'api.openai.com', user_id, 'batch', event_id, created_at, false, 'open'
+        FROM user_api_usage;
+        """,
+    )
+    report = await _ask(database, "overview")
+    [gap] = report.table("gaps").records()
+    assert (gap["calls"], gap["writer"]) == (12, "worker-0")
+    [objects] = report.table("open_objects").records()
+    assert (objects["kind"], objects["objects"]) == ("batch", 2)
+    report = await _ask(database, "overview", user="bob", range="today")
+    assert report.table("gaps").rows == ()
+    [objects] = report.table("open_objects").records()
+    assert objects["objects"] == 1
 
 
 async def test_days_of_another_zone_are_its_own(database: str) -> None:
