@@ -1971,6 +1971,20 @@ SELECT substr(
 )
 $function$;
 
+-- The moment that is in the id of an event: when its call was admitted. NULL: it is no such id.
+CREATE OR REPLACE FUNCTION event_moment(event_id uuid)
+RETURNS timestamptz
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+AS $function$
+SELECT CASE
+    WHEN get_byte(uuid_send(event_id), 6) >> 4 = 7 THEN
+        'epoch'::timestamptz
+        + interval '1 millisecond'
+        * ('x' || encode(substr(uuid_send(event_id), 1, 6), 'hex'))::bit(48)::bigint
+END
+$function$;
+
 -- What a batch is hashed from; proxy/verifying.py reads it too.
 CREATE OR REPLACE FUNCTION seal_hash(
     previous_hash bytea, chain smallint, number bigint, sealed_at timestamptz, content_hash bytea
@@ -2042,6 +2056,38 @@ AS $function$
     )
 $function$;
 
+-- What is noted beside the rows is sealed too, each note as a batch of one: which calls were not
+-- metered, which months are closed, and which were let go of. The id of a note tells its kind: 1 a gap,
+-- 2 a closed month, 3 a month that was let go of. A note that is made again is sealed again, and the
+-- last seal counts.
+CREATE OR REPLACE FUNCTION note_id(kind integer, name text)
+RETURNS uuid
+LANGUAGE sql
+STABLE PARALLEL SAFE
+AS $function$
+SELECT overlay(
+    encode(substr(sha256(convert_to(name, 'UTF8')), 1, 16), 'hex') PLACING '8' || kind FROM 13
+)::uuid
+$function$;
+
+CREATE OR REPLACE FUNCTION is_note(id uuid)
+RETURNS boolean
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+RETURN get_byte(uuid_send(id), 6) >> 4 = 8;
+
+CREATE OR REPLACE FUNCTION id_of_gap(writer text, started_at timestamptz)
+RETURNS uuid
+LANGUAGE sql
+STABLE PARALLEL SAFE
+RETURN note_id(1, writer || ' ' || extract(epoch FROM started_at));
+
+CREATE OR REPLACE FUNCTION id_of_month(kind integer, month date)
+RETURNS uuid
+LANGUAGE sql
+STABLE PARALLEL SAFE
+RETURN note_id(kind, to_char(month::timestamp, 'YYYY-MM'));
+
 -- Forget which rows the seals of let go months had; their hashes stay, so that the chain can still be
 -- followed. Rows that are kept after all, in the default partition, keep their seal whole. Returns
 -- how many seals there were.
@@ -2056,6 +2102,7 @@ AS $function$
             AND last_created_at < (SELECT max(month) + interval '1 month' FROM retired_month)
                 AT TIME ZONE 'UTC'
             AND is_let_go(first_created_at, last_created_at)
+            AND NOT is_note(event_ids[1])
             AND NOT EXISTS (
                 SELECT
                 FROM user_api_usage AS usage
@@ -2107,6 +2154,78 @@ COMMENT ON TABLE metering_gap IS
     'Calls that were not metered: how many, of which writer of a journal, and when.';
 COMMENT ON COLUMN metering_gap.calls IS
     'Calls whose end could not be written. They have no row, or one that says interrupted.';
+
+-- The notes as they are, with what their last seal should have.
+CREATE OR REPLACE VIEW ledger_note AS
+SELECT
+    id_of_gap(writer, started_at) AS note_id,
+    substr(sha256(record_send(ROW(writer, started_at, ended_at, calls))), 1, 16) AS digest,
+    started_at AS moment
+FROM metering_gap
+UNION ALL
+SELECT
+    id_of_month(2, month),
+    substr(
+        sha256(
+            record_send(
+                ROW(
+                    month, starts_at, ends_at, report_timezone, closed_at, export_version,
+                    export_rows, export_sha256, cost_usd
+                )
+            )
+        ),
+        1,
+        16
+    ),
+    starts_at
+FROM closed_month
+WHERE export_sha256 IS NOT NULL
+UNION ALL
+SELECT
+    id_of_month(3, month),
+    substr(
+        sha256(record_send(ROW(month, rows, counted_since, counted_past, retired_at))), 1, 16
+    ),
+    month::timestamp AT TIME ZONE 'UTC'
+FROM retired_month;
+
+-- Seal a note as it is now, by whoever has just made it.
+CREATE OR REPLACE FUNCTION seal_note(wanted uuid)
+RETURNS void
+LANGUAGE sql
+AS $function$
+SELECT seal_batch(ARRAY[note_id], digest, moment, moment)
+FROM ledger_note
+WHERE note_id = wanted
+$function$;
+
+-- The last seal of each note, and whether the note is as it was then.
+CREATE OR REPLACE VIEW ledger_note_check AS
+SELECT
+    note_id,
+    coalesce(note.moment, sealed.moment) AS moment,
+    sealed.chain,
+    sealed.number,
+    note.digest IS NOT NULL AS is_there,
+    note.digest IS NOT DISTINCT FROM sealed.digest AS is_as_sealed
+FROM (
+    SELECT DISTINCT ON (event_ids[1])
+        event_ids[1] AS note_id,
+        digests AS digest,
+        first_created_at AS moment,
+        chain,
+        number
+    FROM seal
+    WHERE octet_length(digests) = 16 AND is_note(event_ids[1])
+    ORDER BY event_ids[1], sealed_at DESC, number DESC
+) AS sealed
+FULL JOIN ledger_note AS note USING (note_id);
+
+-- Notes from before they were sealed are sealed once, as they are found.
+SELECT seal_note(note_id)
+FROM ledger_note
+WHERE NOT EXISTS (SELECT FROM ledger_note_check WHERE chain IS NOT NULL)
+ORDER BY note_id;
 
 
 -- 8. Objects that are billed when they are done ---------------------------------------------------

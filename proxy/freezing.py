@@ -77,6 +77,10 @@ SET export_version = $2, export_rows = $3, export_sha256 = $4, cost_usd = $5
 WHERE month = $1 AND export_sha256 IS NULL
 """
 
+_SEAL = """
+SELECT seal_note(id_of_month(2, $1))
+"""
+
 _COST = """
 SELECT sum(cost_usd)
 FROM user_api_usage
@@ -160,7 +164,9 @@ class Months:
                 raise ClosingError(f"{month:%Y-%m} is closed since {found[0].closed_at:%Y-%m-%d}")
             rows, digest = await _exported(connection, found[0], _nowhere)
             cost = await connection.fetchval(_COST, found[0].starts_at, found[0].ends_at)
-            await connection.execute(_KEEP, month, EXPORT_VERSION, rows, digest, cost)
+            async with connection.transaction():
+                await connection.execute(_KEEP, month, EXPORT_VERSION, rows, digest, cost)
+                await connection.execute(_SEAL, month)
             return (await _closed(connection, month))[0]
 
     async def export(self, month: date, write: Callable[[bytes], object]) -> None:

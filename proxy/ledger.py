@@ -153,7 +153,7 @@ ORDER BY price_id, component
 ON CONFLICT (catalog_version, price_id, component) DO NOTHING
 """
 
-# A writer says the same again, or more.
+# A writer says the same again, or more; only that is sealed.
 _NOTE_GAPS = """
 INSERT INTO metering_gap AS kept (writer, started_at, ended_at, calls)
 SELECT writer, started_at, max(ended_at), max(calls)
@@ -164,7 +164,11 @@ ORDER BY writer, started_at
 ON CONFLICT (writer, started_at) DO UPDATE SET
     ended_at = greatest(kept.ended_at, excluded.ended_at),
     calls = greatest(kept.calls, excluded.calls)
+WHERE kept.ended_at < excluded.ended_at OR kept.calls < excluded.calls
+RETURNING id_of_gap(writer, started_at)
 """
+
+_SEAL_NOTE = "SELECT seal_note($1)"
 
 _UNMETERED = """
 SELECT coalesce(sum(calls), 0)::bigint
@@ -277,7 +281,9 @@ class Ledger:
         values = [list(column) for column in zip(*gaps, strict=True)]
 
         async def note(connection: asyncpg.Connection) -> None:
-            await connection.execute(_NOTE_GAPS, *values)
+            async with connection.transaction():
+                for (note_id,) in await connection.fetch(_NOTE_GAPS, *values):
+                    await connection.execute(_SEAL_NOTE, note_id)
 
         await self._run(note)
 

@@ -188,7 +188,9 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 def _words(tally: Tally, total: Line, *, dry_run: bool) -> Iterator[str]:
     """Yield one sentence for each thing that is worth knowing."""
-    if not total.changed:
+    if not total.calls:
+        yield "No calls of these days, or none of this model: nothing to correct."
+    elif not total.changed:
         yield f"Nothing to correct: {total.calls:,} calls cost what the price file says."
     elif dry_run:
         yield f"{total.changed:,} calls would be corrected; nothing has been written."

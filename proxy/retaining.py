@@ -39,6 +39,8 @@ _NOTE = "SELECT note_retired_month($1, $2)"
 
 _DETACH = "SELECT drop_partition($1)"
 
+_SEAL = "SELECT seal_note(id_of_month(3, $1))"
+
 _FORGET = "SELECT forget_sealed()"
 
 
@@ -99,6 +101,7 @@ async def _retire(
             if written != rows:
                 raise ConfigurationError(f"{path} has {written} rows, expected {rows}")
         await connection.execute(_DETACH, partition)
+        await connection.execute(_SEAL, month)
     return Retired(month, rows, path)
 
 

@@ -1,8 +1,9 @@
 """Check the rollups: whether they hold what the rows of the ledger add up to.
 
 What each should hold is made anew by the recount functions of schema.sql, a month at a time, in the
-same snapshot as the sums that are kept, and both are compared row by row. Longer spans are compared
-with their days. A month whose rows are gone keeps its sums, and is left out.
+same snapshot as the sums that are kept, and both are compared row by row: in every month that has
+rows, or sums in any of the tables. Longer spans are compared with their days. Days whose rows are
+gone keep their sums, and are left out.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -18,160 +19,192 @@ _MOST_OF_A_TABLE = 20  # findings, of one table and month
 _NOT_SET = "NULL"
 _Key = tuple[tuple[str, object], ...]
 
-# Of the report time zone. Days of a month whose rows are gone are left out.
+# Days of the report time zone, by month: wherever there are rows, or sums in any table. Days whose
+# rows are gone are left out, so that a month may come in pieces.
 _MONTHS = """
-SELECT DISTINCT
-    greatest(date_trunc('month', day::timestamp)::date, $1) AS first,
-    least((date_trunc('month', day::timestamp) + interval '1 month')::date, $2) AS past
-FROM days
-WHERE day >= $1
-    AND day < $2
-    AND NOT EXISTS (
+WITH RECURSIVE zone AS (
+    SELECT value AS name FROM meter_settings WHERE name = 'report_timezone'
+),
+inserted (month) AS (
+    SELECT date_trunc('month', min(created_at) AT TIME ZONE zone.name)::date
+    FROM user_api_usage, zone
+    WHERE created_at >= day_begins($1) AND created_at < day_begins($2)
+    GROUP BY zone.name
+    UNION ALL
+    SELECT (
+        SELECT date_trunc('month', min(created_at) AT TIME ZONE zone.name)::date
+        FROM user_api_usage
+        WHERE created_at >= day_begins((inserted.month + interval '1 month')::date)
+            AND created_at < day_begins($2)
+    )
+    FROM inserted, zone
+    WHERE inserted.month IS NOT NULL
+),
+named (day) AS (
+    SELECT month FROM inserted
+    UNION
+    SELECT (accounted_at AT TIME ZONE zone.name)::date
+    FROM user_api_usage, zone
+    WHERE accounted_at >= day_begins($1) AND accounted_at < day_begins($2)
+    UNION
+    SELECT (bucket AT TIME ZONE zone.name)::date
+    FROM usage_by_quarter_hour, zone
+    WHERE bucket >= day_begins($1) AND bucket < day_begins($2)
+    UNION
+    SELECT day FROM usage_by_day WHERE day >= $1 AND day < $2
+    UNION
+    SELECT day FROM usage_by_user_day WHERE day >= $1 AND day < $2
+    UNION
+    SELECT day FROM usage_by_answer_day WHERE day >= $1 AND day < $2
+    UNION
+    SELECT day FROM usage_by_duration_day WHERE day >= $1 AND day < $2
+),
+month AS (
+    SELECT DISTINCT date_trunc('month', day::timestamp)::date AS first
+    FROM named
+    WHERE day IS NOT NULL
+),
+checked AS (
+    SELECT month.first AS month, days.day::date AS day
+    FROM month
+    CROSS JOIN generate_series(
+        greatest(month.first, $1)::timestamp,
+        least(month.first + interval '1 month', $2::timestamp) - interval '1 day',
+        interval '1 day'
+    ) AS days (day)
+    WHERE NOT EXISTS (
         SELECT
         FROM retired_month
-        WHERE day_begins(day) < retired_month.counted_past
-            AND day_begins(day + 1) > retired_month.counted_since
+        WHERE day_begins(days.day::date) < retired_month.counted_past
+            AND day_begins(days.day::date + 1) > retired_month.counted_since
     )
+)
+SELECT min(day) AS first, max(day) + 1 AS past
+FROM (
+    SELECT month, day, day - row_number() OVER (PARTITION BY month ORDER BY day)::integer AS piece
+    FROM checked
+) AS numbered
+GROUP BY month, piece
+ORDER BY 1
+"""
+
+_MONTHS_OF_SPANS = """
+SELECT DISTINCT
+    greatest(date_trunc('month', start::timestamp)::date, $1) AS first,
+    least((date_trunc('month', start::timestamp) + interval '1 month')::date, $2) AS past
+FROM usage_span
+WHERE start >= $1 AND start < $2
 ORDER BY 1
 """
 
 _SPANS = """
 SELECT span, start, past
-FROM spans
+FROM usage_span
 WHERE start >= $1 AND start < $2
-ORDER BY start, past
+ORDER BY start, past, span
 """
 
-# What is kept and should not be, and what should be kept and is not; both sides of one row have the
-# same key, the columns before `calls` or `users`.
+# Each begins with what is kept and what should be, of the same columns. The key of a row are those
+# before `calls` or `users`.
 _BY_DAY: Mapping[str, str] = {
     "usage_by_day": """
-        SELECT true AS is_kept, * FROM (
-            SELECT * FROM usage_by_day WHERE day >= $1 AND day < $2
-            EXCEPT SELECT * FROM recount_days(day_begins($1), day_begins($2))
-        ) AS kept
-        UNION ALL
-        SELECT false, * FROM (
-            SELECT * FROM recount_days(day_begins($1), day_begins($2))
-            EXCEPT SELECT * FROM usage_by_day WHERE day >= $1 AND day < $2
-        ) AS counted
+        WITH kept AS (SELECT * FROM usage_by_day WHERE day >= $1 AND day < $2),
+        counted AS (SELECT * FROM recount_days(day_begins($1), day_begins($2)))
     """,
     "usage_by_user_day": """
-        SELECT true AS is_kept, * FROM (
-            SELECT * FROM usage_by_user_day WHERE day >= $1 AND day < $2
-            EXCEPT SELECT * FROM recount_user_days(day_begins($1), day_begins($2))
-        ) AS kept
-        UNION ALL
-        SELECT false, * FROM (
-            SELECT * FROM recount_user_days(day_begins($1), day_begins($2))
-            EXCEPT SELECT * FROM usage_by_user_day WHERE day >= $1 AND day < $2
-        ) AS counted
+        WITH kept AS (SELECT * FROM usage_by_user_day WHERE day >= $1 AND day < $2),
+        counted AS (SELECT * FROM recount_user_days(day_begins($1), day_begins($2)))
     """,
     "usage_by_answer_day": """
-        SELECT true AS is_kept, * FROM (
-            SELECT * FROM usage_by_answer_day WHERE day >= $1 AND day < $2
-            EXCEPT SELECT * FROM recount_answer_days(day_begins($1), day_begins($2))
-        ) AS kept
-        UNION ALL
-        SELECT false, * FROM (
-            SELECT * FROM recount_answer_days(day_begins($1), day_begins($2))
-            EXCEPT SELECT * FROM usage_by_answer_day WHERE day >= $1 AND day < $2
-        ) AS counted
+        WITH kept AS (SELECT * FROM usage_by_answer_day WHERE day >= $1 AND day < $2),
+        counted AS (SELECT * FROM recount_answer_days(day_begins($1), day_begins($2)))
     """,
     "usage_by_duration_day": """
-        SELECT true AS is_kept, * FROM (
-            SELECT * FROM usage_by_duration_day WHERE day >= $1 AND day < $2
-            EXCEPT SELECT * FROM recount_duration_days(day_begins($1), day_begins($2))
-        ) AS kept
-        UNION ALL
-        SELECT false, * FROM (
-            SELECT * FROM recount_duration_days(day_begins($1), day_begins($2))
-            EXCEPT SELECT * FROM usage_by_duration_day WHERE day >= $1 AND day < $2
-        ) AS counted
+        WITH kept AS (SELECT * FROM usage_by_duration_day WHERE day >= $1 AND day < $2),
+        counted AS (SELECT * FROM recount_duration_days(day_begins($1), day_begins($2)))
     """,
     "usage_by_quarter_hour": """
         WITH edge AS (
             SELECT
                 date_bin('15 minutes', day_begins($1) + interval '899.999999 s', 'epoch') AS since,
                 date_bin('15 minutes', day_begins($2), 'epoch') AS past
-        )
-        SELECT true AS is_kept, * FROM (
+        ),
+        kept AS (
             SELECT usage_by_quarter_hour.*
             FROM usage_by_quarter_hour, edge
             WHERE bucket >= since AND bucket < past
-            EXCEPT SELECT counted.* FROM edge, recount_quarter_hours(since, past) AS counted
-        ) AS kept
-        UNION ALL
-        SELECT false, * FROM (
-            SELECT counted.* FROM edge, recount_quarter_hours(since, past) AS counted
-            EXCEPT
-            SELECT usage_by_quarter_hour.*
-            FROM usage_by_quarter_hour, edge
-            WHERE bucket >= since AND bucket < past
-        ) AS counted
+        ),
+        counted AS (SELECT sums.* FROM edge, recount_quarter_hours(since, past) AS sums)
     """,
+}
+# Whole months (UTC), of sums that outlive rows.
+_BY_MONTH: Mapping[str, str] = {
     "usage_by_month": """
         WITH edge AS (
             SELECT
                 date_trunc('month', day_begins($1) AT TIME ZONE 'UTC')::date AS since,
-                date_trunc('month', day_begins($2) AT TIME ZONE 'UTC')::date AS past
-        )
-        SELECT true AS is_kept, * FROM (
-            SELECT usage_by_month.*
-            FROM usage_by_month, edge
-            WHERE month BETWEEN since AND past
-            EXCEPT SELECT counted.* FROM edge, recount_months(since, past) AS counted
-        ) AS kept
-        UNION ALL
-        SELECT false, * FROM (
-            SELECT counted.* FROM edge, recount_months(since, past) AS counted
-            EXCEPT
-            SELECT usage_by_month.*
-            FROM usage_by_month, edge
-            WHERE month BETWEEN since AND past
-        ) AS counted
+                date_trunc(
+                    'month', (day_begins($2) - interval '1 microsecond') AT TIME ZONE 'UTC'
+                )::date AS past
+        ),
+        kept AS (
+            SELECT usage_by_month.* FROM usage_by_month, edge WHERE month BETWEEN since AND past
+        ),
+        counted AS (SELECT sums.* FROM edge, recount_months(since, past) AS sums)
     """,
 }
 _BY_SPAN: Mapping[str, str] = {
+    "usage_span": """
+        WITH kept AS (
+            SELECT span, start, past, users
+            FROM usage_span
+            WHERE span = $1 AND start = $2 AND past = $3
+        ),
+        counted AS (
+            SELECT $1::text, $2::date, $3::date, count(DISTINCT user_id)
+            FROM usage_by_user_span
+            WHERE span = $1 AND start = $2
+        )
+    """,
     "usage_by_user_span": """
-        SELECT true AS is_kept, * FROM (
-            SELECT * FROM usage_by_user_span WHERE span = $1 AND start = $2
-            EXCEPT SELECT * FROM recount_user_span($1, $2, $3)
-        ) AS kept
-        UNION ALL
-        SELECT false, * FROM (
-            SELECT * FROM recount_user_span($1, $2, $3)
-            EXCEPT SELECT * FROM usage_by_user_span WHERE span = $1 AND start = $2
-        ) AS counted
+        WITH kept AS (SELECT * FROM usage_by_user_span WHERE span = $1 AND start = $2),
+        counted AS (SELECT * FROM recount_user_span($1, $2, $3))
     """,
     "usage_by_feature_span": """
-        SELECT true AS is_kept, * FROM (
-            SELECT * FROM usage_by_feature_span WHERE span = $1 AND start = $2
-            EXCEPT SELECT * FROM recount_feature_span($1, $2, $3)
-        ) AS kept
-        UNION ALL
-        SELECT false, * FROM (
-            SELECT * FROM recount_feature_span($1, $2, $3)
-            EXCEPT SELECT * FROM usage_by_feature_span WHERE span = $1 AND start = $2
-        ) AS counted
+        WITH kept AS (SELECT * FROM usage_by_feature_span WHERE span = $1 AND start = $2),
+        counted AS (SELECT * FROM recount_feature_span($1, $2, $3))
     """,
 }
-
-
 _OF_USERS: Mapping[str, str] = {
+    "usage_span": """
+        WITH kept AS (
+            SELECT span, start, past, users
+            FROM usage_span
+            WHERE span = $1 AND start = $2 AND past = $3
+        ),
+        counted AS (
+            SELECT $1::text, $2::date, $3::date, count(DISTINCT user_id)
+            FROM usage_by_user_day
+            WHERE day >= $2 AND day < $3
+        )
+    """,
     "usage_by_day_users": """
-        SELECT true AS is_kept, day, endpoint, block, bit_count(users) AS users, md5(users::text)
-        FROM (
-            SELECT * FROM usage_by_day_users WHERE day >= $2 AND day < $3 AND $1 = 'users'
-            EXCEPT SELECT * FROM recount_day_users($2, $3)
-        ) AS kept
-        UNION ALL
-        SELECT false, day, endpoint, block, bit_count(users), md5(users::text) FROM (
-            SELECT * FROM recount_day_users($2, $3)
-            EXCEPT SELECT * FROM usage_by_day_users WHERE day >= $2 AND day < $3
-        ) AS counted
+        WITH kept AS (
+            SELECT day, endpoint, block, bit_count(users) AS users, md5(users::text) AS md5
+            FROM usage_by_day_users
+            WHERE day >= $2 AND day < $3 AND $1 = 'users'
+        ),
+        counted AS (
+            SELECT day, endpoint, block, bit_count(users), md5(users::text)
+            FROM recount_day_users($2, $3)
+        )
     """,
 }
+_DIFFERENCE = """
+SELECT true AS is_kept, * FROM (TABLE kept EXCEPT TABLE counted) AS surplus
+UNION ALL
+SELECT false, * FROM (TABLE counted EXCEPT TABLE kept) AS missing
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,28 +218,43 @@ class Period:
 async def findings(dsn: str, period: Period) -> AsyncIterator[str]:
     """Yield a sentence for each sum that is not that of its rows."""
     connection = await connect(dsn, statement_seconds=_STATEMENT_SECONDS)
+    days = (period.first, period.past)
     try:
-        for month in await connection.fetch(_MONTHS, period.first, period.past):
-            # One snapshot for sums and rows; a new one for each month, so that none lasts long.
+        # One snapshot for sums and rows; a new one for each month, so that none lasts long.
+        for month in await connection.fetch(_MONTHS, *days):
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                async for finding in _of_month(connection, month["first"], month["past"]):
+                for finding in await _compared(connection, _BY_DAY, *month):
                     yield finding
+        for finding in await _compared(connection, _BY_MONTH, *days):
+            yield finding
+        for month in await connection.fetch(_MONTHS_OF_SPANS, *days):
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                for span in await connection.fetch(_SPANS, *month):
+                    for finding in await _compared(connection, _of_span(span["span"]), *span):
+                        yield finding
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
         raise translated(exc, dsn) from exc
     finally:
         connection.terminate()
 
 
-async def _of_month(connection: asyncpg.Connection, first: date, past: date) -> AsyncIterator[str]:
-    for table, query in _BY_DAY.items():
-        for finding in _sentences(table, await connection.fetch(query, first, past)):
-            yield finding
-    for span in await connection.fetch(_SPANS, first, past):
-        for table, query in (_OF_USERS if span["span"] == "users" else _BY_SPAN).items():
-            if table == "usage_by_feature_span" and span["span"] in {"day", "pentad"}:
-                continue
-            for finding in _sentences(table, await connection.fetch(query, *span)):
-                yield finding
+async def _compared(
+    connection: asyncpg.Connection, queries: Mapping[str, str], *values: object
+) -> list[str]:
+    return [
+        finding
+        for table, query in queries.items()
+        for finding in _sentences(table, await connection.fetch(query + _DIFFERENCE, *values))
+    ]
+
+
+def _of_span(span: str) -> Mapping[str, str]:
+    """Return what there is to compare of a span; features are folded from the dekad on."""
+    if span == "users":
+        return _OF_USERS
+    if span in {"day", "pentad"}:
+        return {table: _BY_SPAN[table] for table in ("usage_span", "usage_by_user_span")}
+    return _BY_SPAN
 
 
 def _sentences(table: str, rows: Iterable[asyncpg.Record]) -> list[str]:

@@ -6,7 +6,8 @@ looked for that no seal knows. What is found is named. Rows of months that were 
 missed.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from uuid import UUID
 
@@ -32,7 +33,14 @@ WITH link AS (
         ) AS is_linked,
         event_ids IS NULL
         OR content_hash = sha256(array_send(event_ids) || digests) AS is_whole,
-        event_ids IS NOT NULL OR is_let_go(first_created_at, last_created_at) AS has_its_rows
+        event_ids IS NOT NULL OR is_let_go(first_created_at, last_created_at) AS has_its_rows,
+        first_created_at <= last_created_at
+        AND isfinite(first_created_at)
+        AND isfinite(last_created_at)
+        AND first_created_at = coalesce(event_moment(event_ids[1]), first_created_at)
+        AND last_created_at
+            = coalesce(event_moment(event_ids[cardinality(event_ids)]), last_created_at)
+            AS has_its_time
     FROM seal
 )
 SELECT
@@ -43,10 +51,11 @@ SELECT
             THEN 'the seals before it are missing, from ' || before + 1 || ' on'
         WHEN NOT is_whole THEN 'its list of rows was changed'
         WHEN NOT has_its_rows THEN 'its list of rows was removed'
+        WHEN NOT has_its_time THEN 'its stretch of time was changed'
         ELSE 'it does not follow from the seal before it: one of the two was changed'
     END AS finding
 FROM link
-WHERE number <> before + 1 OR NOT is_whole OR NOT is_linked OR NOT has_its_rows
+WHERE number <> before + 1 OR NOT (is_whole AND is_linked AND has_its_rows AND has_its_time)
 UNION ALL
 SELECT
     seal_chain.chain,
@@ -68,6 +77,9 @@ SELECT chain, number, event_ids, digests, first_created_at, last_created_at
 FROM seal
 WHERE (chain, number) > ($1::smallint, $2::bigint)
     AND event_ids IS NOT NULL
+    AND NOT is_note(event_ids[1])
+    AND isfinite(first_created_at)
+    AND isfinite(last_created_at)
     AND last_created_at >= day_begins($3)
     AND first_created_at < day_begins($4)
 ORDER BY chain, number
@@ -75,7 +87,7 @@ LIMIT $5
 """
 
 _DIGESTS = """
-SELECT usage.event_id, row_digest(usage) AS digest
+SELECT usage.event_id, usage.created_at, row_digest(usage) AS digest
 FROM user_api_usage AS usage
 WHERE created_at >= $1 AND created_at <= $2 AND event_id = ANY($3::uuid[])
 """
@@ -102,14 +114,41 @@ _UNSEALED = """
 SELECT usage.event_id, usage.created_at, usage.recorded_at
 FROM user_api_usage AS usage
 LEFT JOIN (
-    SELECT unnest(event_ids) AS event_id
+    SELECT unnest(event_ids) AS event_id, first_created_at, last_created_at
     FROM seal
     WHERE last_created_at >= $1 AND first_created_at < $2
-) AS sealed ON sealed.event_id = usage.event_id
+) AS sealed
+    ON sealed.event_id = usage.event_id
+    AND usage.created_at BETWEEN sealed.first_created_at AND sealed.last_created_at
 WHERE sealed.event_id IS NULL AND usage.created_at >= $1 AND usage.created_at < $2
 ORDER BY usage.created_at, usage.event_id
 """
 
+
+_NOTES = """
+SELECT
+    CASE (get_byte(uuid_send(note_id), 6)) & 15
+        WHEN 1 THEN 'the gap that began'
+        WHEN 2 THEN 'the closing of the month that began'
+        WHEN 3 THEN 'the letting go of the month that began'
+    END AS kind,
+    moment,
+    CASE
+        WHEN chain IS NULL THEN 'was put in beside openai-meter'
+        WHEN is_there THEN 'was changed (seal ' || chain || '/' || number || ')'
+        ELSE 'is missing (seal ' || chain || '/' || number || ')'
+    END AS finding
+FROM ledger_note_check
+WHERE NOT is_as_sealed
+ORDER BY moment, kind
+"""
+
+# No call was ever made then, and no range of days has it.
+_OUT_OF_TIME = """
+SELECT event_id
+FROM user_api_usage
+WHERE created_at < '0001-01-01Z' OR created_at >= '9999-12-31Z'
+"""
 
 _GAPS = """
 SELECT writer, started_at, ended_at, calls
@@ -143,6 +182,8 @@ async def findings(dsn: str, period: Period) -> AsyncIterator[str]:
     try:
         for row in await connection.fetch(_CHAINS):
             yield f"seal {row['chain']}/{row['number']}: {row['finding']}"
+        for row in await connection.fetch(_NOTES):
+            yield f"{row['kind']} at {_shown(row['moment'])} {row['finding']}"
         async for finding in _of_rows(connection, period):
             yield finding
         async for finding in _unsealed(connection, period):
@@ -166,31 +207,37 @@ async def _of_rows(connection: asyncpg.Connection, period: Period) -> AsyncItera
             max(seal["last_created_at"] for seal in seals),
             [event_id for seal in seals for event_id in seal["event_ids"]],
         )
-        digests = {row["event_id"]: row["digest"] for row in found}
+        rows: defaultdict[UUID, list[asyncpg.Record]] = defaultdict(list)
+        for row in found:
+            rows[row["event_id"]].append(row)
         for seal in seals:
-            for finding in _compared(seal, digests, gone):
+            for finding in _compared(seal, rows, gone):
                 yield finding
 
 
-def _compared(seal: asyncpg.Record, digests: dict[UUID, bytes], gone: set[date]) -> Sequence[str]:
-    """Return what is wrong with the rows of a seal."""
-    findings = []
+def _compared(
+    seal: asyncpg.Record, rows: Mapping[UUID, Sequence[asyncpg.Record]], gone: set[date]
+) -> Iterator[str]:
+    """Yield what is wrong with the rows of a seal."""
+    where = f"(seal {seal['chain']}/{seal['number']})"
     for place, event_id in enumerate(seal["event_ids"]):
         at = _DIGEST_BYTES * place
-        sealed, digest = seal["digests"][at : at + _DIGEST_BYTES], digests.get(event_id)
-        if digest == sealed:
-            continue
+        sealed, present = seal["digests"][at : at + _DIGEST_BYTES], rows.get(event_id, ())
+        others = [row for row in present if row["digest"] != sealed]
         moment = created_at(event_id.bytes)
-        where = f"(seal {seal['chain']}/{seal['number']})"
-        if digest is not None:
-            findings.append(f"row {event_id} of {_shown(moment)} was changed {where}")
-        elif moment.date().replace(day=1) not in gone:
-            findings.append(f"row {event_id} of {_shown(moment)} is missing {where}")
-    return findings
+        name = f"row {event_id} of {_shown(moment)}"
+        if not present and moment.date().replace(day=1) not in gone:
+            yield f"{name} is missing {where}"
+        elif present and len(others) == len(present):
+            yield f"{name} was changed {where}"
+        elif others:
+            yield from (f"{name} stands again at {row['created_at']} {where}" for row in others)
 
 
 async def _unsealed(connection: asyncpg.Connection, period: Period) -> AsyncIterator[str]:
     """Look for rows that no seal knows, a month at a time."""
+    for row in await connection.fetch(_OUT_OF_TIME):
+        yield f"row {row['event_id']} was put in beside the recorder, at a time that there is not"
     past = datetime.min.replace(tzinfo=UTC)
     days = (period.first, period.past)
     while month := await connection.fetchrow(_NEXT_MONTH, past, *days):

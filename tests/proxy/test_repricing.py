@@ -156,6 +156,8 @@ async def test_only_what_is_meant_is_priced_anew(
     await ledger.insert([charge(record, book("1", m="1", n="1")) for record in records])
     tally = await repriced(database, ledger, book("2", m="2", n="2"), span=span)
     assert tally.total.changed == expected
+    nothing = "No calls of these days, or none of this model: nothing to correct.\n"
+    assert (report(tally, dry_run=False) == nothing) == (expected == 0)
 
 
 async def test_days_are_those_of_the_report_time_zone(database: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from proxy.errors import DatabaseError
 from proxy.ledger import Ledger
 from proxy.rollups import Period, findings
-from tests.fakes.rows import MOMENT, ledger_row, unavailable_row
+from tests.fakes.rows import ledger_row, unavailable_row
 
 
 async def ledger_of_two_months(dsn: str) -> asyncpg.Connection:
@@ -52,6 +52,17 @@ async def test_right_sums_are_right(database: str) -> None:
         ("DELETE FROM usage_by_feature_span WHERE span = 'dekad'", "usage_by_feature_span"),
         ("DELETE FROM usage_by_day_users WHERE day = '2026-10-02'", "usage_by_day_users"),
         ("UPDATE usage_by_day_users SET users = ~ users", "usage_by_day_users"),
+        ("UPDATE usage_span SET users = 9 WHERE span = 'month'", "usage_span"),
+        ("UPDATE usage_span SET users = 9 WHERE span = 'users'", "usage_span"),
+        (
+            "DELETE FROM usage_by_day WHERE day BETWEEN '2026-10-01' AND '2026-10-31'",
+            "usage_by_day",
+        ),
+        ("DELETE FROM usage_by_day; DELETE FROM usage_by_user_day", "usage_by_user_day"),
+        (
+            "INSERT INTO usage_by_answer_day VALUES ('2030-01-01', 'e', 'm', 'ok', 200, 7)",
+            "usage_by_answer_day has sums for day 2030-01-01",
+        ),
     ],
 )
 async def test_a_wrong_sum_is_named(database: str, damage: str, table: str) -> None:
@@ -72,10 +83,6 @@ async def test_a_finding_says_what_should_be_there(database: str) -> None:
     await connection.execute("UPDATE usage_by_user_day SET calls = 3, cost_usd = NULL")
     await connection.execute("DELETE FROM usage_by_day")
     await connection.close()
-    # Without any day there is nothing to look at, hence one that is right.
-    ledger = Ledger(database, report_timezone="UTC")
-    await ledger.insert([ledger_row(3, created_at=MOMENT + timedelta(days=1))])
-    await ledger.close()
     homework = "endpoint analyze_homework, model gpt-4o-mini-2024-07-18"
     missing, wrong = await found(database)
     assert missing == (
@@ -98,6 +105,34 @@ async def test_sums_of_nothing_are_found(database: str) -> None:
     assert any("more rows differ" in sentence for sentence in sentences)
     before = Period(past=date(2026, 10, 1))
     assert await found(database, before) == []
+
+
+async def test_a_wrong_month_is_named_once(database: str) -> None:
+    """Months of the sums begin elsewhere than those of the report time zone."""
+    connection = await ledger_of_two_months(database)
+    await connection.execute("UPDATE usage_by_month SET errors = 7")
+    await connection.close()
+    assert await found(database) == [
+        "usage_by_month, month 2026-09-01: errors is 7 and should be 0",
+        "usage_by_month, month 2026-10-01: errors is 7 and should be 0",
+    ]
+
+
+async def test_days_whose_rows_are_gone_are_left_out(database: str) -> None:
+    """Where days begin elsewhere than months of rows do, a month is left with a part of them."""
+    connection = await ledger_of_two_months(database)
+    await connection.execute(
+        "INSERT INTO retired_month (month, rows, counted_since, counted_past)"
+        " VALUES ('2026-09-01', 38, '2026-09-01Z', '2026-10-01Z')"
+    )
+    await connection.execute("DELETE FROM user_api_usage WHERE created_at < '2026-10-01Z'")
+    assert await found(database) == []
+    await connection.execute("UPDATE usage_by_day SET calls = 77 WHERE day = '2026-10-01'")
+    assert await found(database) == []
+    await connection.execute("UPDATE usage_by_day SET calls = 77 WHERE day = '2026-10-02'")
+    (finding,) = await found(database)
+    assert finding.startswith("usage_by_day, day 2026-10-02")
+    await connection.close()
 
 
 async def test_a_database_without_a_ledger_is_an_error(empty_database: str) -> None:

@@ -6,13 +6,17 @@ from datetime import UTC, date, datetime
 import asyncpg
 import pytest
 
+from proxy.core.gaps import Unmetered
 from proxy.core.model import LedgerRow
 from proxy.errors import DatabaseError
+from proxy.freezing import Months
 from proxy.ledger import Ledger
+from proxy.resources import resource
 from proxy.rollups import Period
 from proxy.seals import findings
 from tests.fakes.rows import MOMENT, correction, ledger_row
 
+SCHEMA = resource("schema.sql").read_text(encoding="utf-8")
 OCTOBER = MOMENT.replace(month=10)
 ROWS = [
     *(ledger_row(number, metadata={"a": 1.0, "ü": [None, "💣"]}) for number in range(30)),
@@ -114,6 +118,51 @@ async def test_a_row_that_was_put_in_is_named(
     assert await found(database) == [expected]
 
 
+@pytest.mark.parametrize("later", ["-1 millisecond", "1 millisecond", "3 hours"])
+async def test_a_row_that_stands_twice_is_named(
+    sealed: asyncpg.Connection, database: str, later: str
+) -> None:
+    """The same id at another moment is another key: the database takes it, and counts it."""
+    query = "SELECT attname FROM pg_attribute WHERE attrelid = 'user_api_usage'::regclass"
+    names = [row[0] for row in await sealed.fetch(f"{query} AND attnum > 2 ORDER BY attnum")]
+    columns = ", ".join(names)
+    await sealed.execute(
+        f"INSERT INTO user_api_usage (event_id, created_at, {columns}) "  # noqa: S608
+        f"SELECT event_id, created_at + interval '{later}', {columns} "
+        f"FROM user_api_usage WHERE event_id = '{ROWS[36].event_id}'"
+    )
+    (finding,) = await found(database)
+    assert f"{ROWS[36].event_id}" in finding
+    assert "stands again at 2026-10-22" in finding
+
+
+async def test_a_row_outside_of_time_is_named(sealed: asyncpg.Connection, database: str) -> None:
+    """No range of days has it, and it would be in every list."""
+    await sealed.execute(
+        "ALTER TABLE user_api_usage DISABLE TRIGGER ALL; "
+        "INSERT INTO user_api_usage"
+        " (event_id, created_at, api_path, operation_name, upstream, usage_source, outcome) "
+        "VALUES (gen_random_uuid(), 'infinity', '/', 'chat', 'x', 'unavailable', 'ok')"
+    )
+    (finding,) = await found(database)
+    assert "at a time that there is not" in finding
+
+
+@pytest.mark.parametrize("moment", ["infinity", "-infinity", "2001-01-01Z", "2044-01-01Z"])
+async def test_a_seal_that_hides_behind_another_time_is_found(
+    sealed: asyncpg.Connection, database: str, moment: str
+) -> None:
+    """Its rows would not be looked for."""
+    await sealed.execute(
+        f"UPDATE seal SET first_created_at = '{moment}', last_created_at = '{moment}' "  # noqa: S608
+        "WHERE number = 1"
+    )
+    await sealed.execute("DELETE FROM user_api_usage WHERE created_at = $1", ROWS[0].created_at)
+    october = Period(first=date(2026, 10, 1), past=date(2026, 11, 1))
+    for period in (Period(), october):
+        assert "seal 1/1: its stretch of time was changed" in await found(database, period)
+
+
 async def test_a_chain_that_was_mended_is_found(sealed: asyncpg.Connection, database: str) -> None:
     """Who changes a row and its digest has to change all hashes that come after it."""
     await sealed.execute("UPDATE user_api_usage SET cost_usd = 0")
@@ -171,7 +220,60 @@ async def test_rows_of_a_month_that_was_let_go_of_are_not_missed(
         "INSERT INTO retired_month (month, rows, counted_since, counted_past)"
         " VALUES ('2026-10-01', 10, '2026-10-01Z', '2026-11-01Z')"
     )
+    await sealed.execute("SELECT seal_note(id_of_month(3, '2026-10-01'))")
     assert await found(database) == []
+
+
+NOTES = {
+    "DELETE FROM metering_gap": (
+        "the gap that began at 2026-11-22 12:00:00 UTC is missing (seal 1/6)"
+    ),
+    "UPDATE metering_gap SET calls = 7": (
+        "the gap that began at 2026-11-22 12:00:00 UTC was changed (seal 1/6)"
+    ),
+    "INSERT INTO metering_gap VALUES ('w-2', '2026-11-23Z', '2026-11-23Z', 5)": (
+        "the gap that began at 2026-11-23 00:00:00 UTC was put in beside openai-meter"
+    ),
+    "DELETE FROM closed_month": (
+        "the closing of the month that began at 1971-11-01 00:00:00 UTC is missing (seal 1/7)"
+    ),
+    "UPDATE closed_month SET cost_usd = 5": (
+        "the closing of the month that began at 1971-11-01 00:00:00 UTC was changed (seal 1/7)"
+    ),
+    "INSERT INTO retired_month VALUES ('2026-01-01', 0, '2026-01-01Z', '2026-02-01Z')": (
+        "the letting go of the month that began at 2026-01-01 00:00:00 UTC was put in beside "
+        "openai-meter"
+    ),
+}
+
+
+@pytest.mark.parametrize("change", NOTES)
+async def test_what_is_noted_beside_the_rows_is_sealed(
+    sealed: asyncpg.Connection, database: str, change: str
+) -> None:
+    """A gap that is made smaller, a closing that is undone, rows that are said to be let go of."""
+    ledger = Ledger(database, report_timezone="UTC")
+    for calls in (7, 9, 9, 8):
+        await ledger.note_gaps([Unmetered("w-1", MOMENT, MOMENT, calls)])
+    await ledger.close()
+    await Months(database).close(date(1971, 11, 1))
+    assert await found(database) == []
+    await sealed.execute(change)
+    assert await found(database) == [NOTES[change]]
+
+
+async def test_notes_from_before_they_were_sealed_are_sealed_once(
+    sealed: asyncpg.Connection, database: str
+) -> None:
+    """And what is changed after that is found, however often the schema is applied."""
+    await sealed.execute("INSERT INTO metering_gap VALUES ('w-1', '2026-11-22Z', '2026-11-22Z', 5)")
+    await sealed.execute(SCHEMA)
+    assert await found(database) == []
+    await sealed.execute("UPDATE metering_gap SET calls = 4")
+    await sealed.execute(SCHEMA)
+    assert await found(database) == [
+        "the gap that began at 2026-11-22 00:00:00 UTC was changed (seal 1/5)"
+    ]
 
 
 async def test_a_ledger_that_is_not_there_is_an_error(empty_database: str) -> None:
