@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, available_timezones
 
 import structlog
+import uvloop
 from aiohttp import web
 
 from dashboard import administering, exporting, live, login, sharing, signon, statics, views
@@ -27,6 +28,7 @@ from dashboard.suggesting import Suggester
 from dashboard.views import CLOCK, LEDGER, SUGGESTER, ZONES
 
 STDIN = 0
+LINE_BYTES = 65_536  # of a request: an address may hold 8 kB of metadata, escaped
 
 _log = structlog.get_logger()
 
@@ -76,7 +78,7 @@ async def _close(app: web.Application) -> None:
 def run_dashboard(settings: Settings, *, listen_fd: int | None, supervised: bool) -> None:
     """Serve until SIGTERM or SIGINT, or until the supervisor is gone."""
     app = create_app(settings, clock=lambda: datetime.fromtimestamp(time.time(), UTC))
-    asyncio.run(_serve(app, settings, listen_fd=listen_fd, supervised=supervised))
+    uvloop.run(_serve(app, settings, listen_fd=listen_fd, supervised=supervised))
 
 
 async def _serve(
@@ -87,7 +89,13 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     if supervised:
         loop.add_reader(STDIN, _at_end_of_input, stop)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=3.0)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=3.0,
+        max_line_size=LINE_BYTES,
+        max_field_size=LINE_BYTES,  # the Referer repeats an address
+    )
     await runner.setup()
     try:
         await _listen(_site(runner, settings, listen_fd), settings)

@@ -5,7 +5,6 @@ under another name first, so that half of one never looks whole; where it fails,
 """
 
 import argparse
-import asyncio
 import contextlib
 import getpass
 import secrets
@@ -17,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Self, TypeAlias
 from zoneinfo import ZoneInfo, available_timezones
+
+import uvloop
 
 from dashboard import exports
 from dashboard.copying import copy_file
@@ -126,7 +127,7 @@ def _add(add_parser: _AddParser, name: str, words: str, run: _Run) -> argparse.A
 
 
 def _export(settings: Settings, options: argparse.Namespace) -> None:
-    asyncio.run(_write(settings, options))
+    uvloop.run(_write(settings, options))
 
 
 async def _write(settings: Settings, options: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from dashboard.queries import Ledger, Snapshot, Write
 SLICE_ROWS = 20_000  # sorted in memory, and planning them costs little beside them
 NARROWED = 10  # times as many where endpoint or model leave a part of them
 WAITING_BYTES = 8_000_000  # of each connection, a slice of ordinary rows
+PIECE_BYTES = 256_000  # what is handed on at once: each step costs the same, whatever its size
 
 Slice = tuple[datetime | None, datetime | None]
 
@@ -37,9 +38,24 @@ async def copy_file(
     slice_rows: int = SLICE_ROWS,
 ) -> int:
     """Write a file as COPY makes it; return how many rows it has."""
-    statement, values = statement_of(form, dialect, wanted)
-    if form != "calls":
-        return await snapshot.copy(statement, values, write)
+    pieces = _Pieces(write)
+    if form == "calls":
+        rows = await _copy_calls(ledger, snapshot, dialect, wanted, pieces, slice_rows)
+    else:
+        rows = await snapshot.copy(*statement_of(form, dialect, wanted), pieces.add)
+    await pieces.flush()
+    return rows
+
+
+async def _copy_calls(
+    ledger: Ledger,
+    snapshot: Snapshot,
+    dialect: Dialect,
+    wanted: Filter,
+    pieces: "_Pieces",
+    slice_rows: int,
+) -> int:
+    statement, values = statement_of("calls", dialect, wanted)
     if not await snapshot.any_late(wanted):
         statement = exports.punctual(dialect)
     slices = await _slices(snapshot, wanted, slice_rows)
@@ -49,9 +65,9 @@ async def copy_file(
         )
         if other is None:
             parts = [(number == 0, values + part) for number, part in enumerate(slices)]
-            return sum([await snapshot.copy(statement, v, write, header=h) for h, v in parts])
+            return sum([await snapshot.copy(statement, v, pieces.add, header=h) for h, v in parts])
         hands = [_Hand(snapshot), _Hand(other)]
-        return await _take_turns(hands, statement, values, slices, write)
+        return await _take_turns(hands, statement, values, slices, pieces.write)
 
 
 def statement_of(form: Form, dialect: Dialect, wanted: Filter) -> tuple[str, tuple[object, ...]]:
@@ -93,6 +109,29 @@ async def _take_turns(
     return sum(hand.rows for hand in hands)
 
 
+class _Pieces:
+    """Writes large pieces instead of the small ones that come."""
+
+    def __init__(self, write: Write) -> None:
+        self.write = write
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    async def add(self, chunk: bytes) -> None:
+        """Take a chunk, and write if it is enough."""
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        if self._size >= PIECE_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what is left."""
+        if self._chunks:
+            piece = b"".join(self._chunks)
+            self._chunks, self._size = [], 0
+            await self.write(piece)
+
+
 class _Hand:
     """What one connection has copied and nobody has taken yet."""
 
@@ -107,11 +146,13 @@ class _Hand:
         self, statement: str, values: tuple[object, ...], slices: Sequence[Slice], *, header: bool
     ) -> None:
         """Copy slice after slice, and wait while too much waits to be taken."""
+        pieces = _Pieces(self._put)
         for part in slices:
             self.rows += await self._snapshot.copy(
-                statement, values + part, self._put, header=header
+                statement, values + part, pieces.add, header=header
             )
             header = False
+            await pieces.flush()
             await self._put(None)
 
     async def taken(self) -> AsyncIterator[bytes]:

@@ -23,6 +23,10 @@ class DatabaseUnavailableError(DashboardError):
         self.cause = cause
 
 
+class TooBusyError(DatabaseUnavailableError):
+    """Others are asking the ledger for as much as it can give; try again in a minute."""
+
+
 class TooManyListenersError(DashboardError):
     """Too many pages are open: this one does not follow the ledger by itself."""
 

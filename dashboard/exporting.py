@@ -25,7 +25,7 @@ from dashboard.views import CLOCK, ZONES
 _T = TypeVar("_T", bound=str)
 
 EXPORTS = web.AppKey("exports", Ledger)
-CONNECTIONS = 4  # of a large file two
+CONNECTIONS = 6  # of a large file two, as long as four others could begin
 OF_CALLS: tuple[Form, ...] = ("calls", "focus-1.2")
 OWN_PARAMETERS = frozenset({"format", "dialect"})
 

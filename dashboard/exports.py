@@ -115,17 +115,20 @@ def _shown(name: str, *, safe: bool) -> str:
 def _calls(dialect: Dialect, source: str) -> str:
     safe = dialect == "excel"
     columns = ", ".join(_shown(name, safe=safe) for name in _CALL)
-    texts = ", ".join(_CHOSEN)
-    looked_at = f"""
-CROSS JOIN LATERAL (
-    SELECT concat_ws('|', {texts}) ~ '{SUSPICIOUS}' AS suspicious
-    OFFSET 0  -- once for a row and not once for a column
-) AS looked_at
-"""
     return f"""
 SELECT {columns}
-FROM ({source}) AS call {looked_at if safe else ""}
+FROM ({_looked_at(source) if safe else source}) AS call
 ORDER BY call.created_at, call.event_id
+"""
+
+
+def _looked_at(source: str) -> str:
+    """Return the SELECT of calls that says of each whether a text of it is suspicious."""
+    return f"""
+    SELECT {_STORED}, concat_ws('|', {", ".join(_CHOSEN)}) ~ '{SUSPICIOUS}' AS suspicious
+    FROM ({source}) AS stored
+    ORDER BY created_at, event_id  -- as below: it is not sorted twice
+    OFFSET 0  -- looked at once for a row and not once for a column
 """
 
 

@@ -21,6 +21,7 @@ from dashboard.errors import (
     MigrationError,
     NotFoundError,
     ParameterError,
+    TooBusyError,
     TooManyAttemptsError,
     TooManyListenersError,
     TooSlowError,
@@ -74,7 +75,9 @@ async def explained(request: web.Request, handler: Handler) -> web.StreamRespons
         return await handler(request)
     except DatabaseUnavailableError as exc:
         _log.warning("database unavailable", problem=str(exc), cause=exc.cause)
-        answer = error(request, 503, str(exc), error_type="database_unavailable")
+        is_busy = isinstance(exc, TooBusyError)
+        error_type = "too_busy" if is_busy else "database_unavailable"
+        answer = error(request, 503, str(exc), error_type=error_type)
         answer.headers["Retry-After"] = "2"
     except ConfigurationError as exc:
         _log.error("not usable", problem=str(exc))

@@ -21,6 +21,7 @@ _T = TypeVar("_T", bound=str)
 MOST_VALUES = 50
 KEY_LENGTH = 2
 MOST_CHARACTERS = 1024  # of a value; an id of the ledger has at most as many bytes
+MOST_METADATA = 8192  # of key=value; all metadata of a call has at most as many bytes
 FIRST_DAY = date(1970, 1, 1)
 LAST_DAY = date(9000, 1, 1)
 PARAMETERS = (
@@ -80,8 +81,9 @@ def _gathered(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
         if name not in PARAMETERS:
             shown = name[:64]
             raise ParameterError(shown, f"no such parameter; expected {', '.join(PARAMETERS)}")
-        if len(value) > MOST_CHARACTERS:
-            raise ParameterError(name, f"expected at most {MOST_CHARACTERS} characters")
+        most = MOST_METADATA if name == "metadata" else MOST_CHARACTERS
+        if len(value) > most:
+            raise ParameterError(name, f"expected at most {most} characters")
         if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
             raise ParameterError(name, "expected text without NUL, in UTF-8")
         if value:

@@ -32,12 +32,13 @@ from dashboard.asking import (
     summing,
 )
 from dashboard.cells import Key, Source
-from dashboard.errors import DatabaseUnavailableError, TooSlowError
+from dashboard.errors import DatabaseUnavailableError, TooBusyError, TooSlowError
 from dashboard.filters import Filter
 from dashboard.report import Freshness, Health, Period, Stats
 
 MOST_CONNECTIONS = 4
 CONNECT_SECONDS = 5.0
+ROOM_SECONDS = 20.0  # to wait for others who ask
 STATEMENT_SECONDS = 10.0
 EXPORT_SECONDS = 600.0
 IDLE_SECONDS = 60.0
@@ -58,10 +59,14 @@ class Found:
 class Ledger:
     """Reads one database."""
 
-    def __init__(self, dsn: str, *, connections: int = MOST_CONNECTIONS) -> None:
+    def __init__(
+        self, dsn: str, *, connections: int = MOST_CONNECTIONS, room_seconds: float = ROOM_SECONDS
+    ) -> None:
         self._dsn = dsn
+        self._room_seconds = room_seconds
         self._connections = connections
         self._room = asyncio.Semaphore(connections)
+        self._second_hands = asyncio.Semaphore(max(1, connections // 3))
         self._opening = asyncio.Lock()
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
@@ -116,15 +121,29 @@ class Ledger:
 
     @contextlib.asynccontextmanager
     async def beside(self, snapshot: "Snapshot") -> AsyncIterator["Snapshot | None"]:
-        """Open another transaction that sees the same; None: no connection is free for it."""
-        if self._room.locked():
-            yield None
-            return
+        """Open another transaction that sees the same; None: no connection can be had at once.
+
+        Most connections are kept for the first one of a file.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            yield await self._begun_beside(snapshot, stack)
+
+    async def _begun_beside(
+        self, snapshot: "Snapshot", stack: contextlib.AsyncExitStack
+    ) -> "Snapshot | None":
         name = await snapshot.exported()
-        async with self._transaction(EXPORT_SECONDS, sees=name) as connection:
-            yield Snapshot(
-                connection, newest_call=snapshot.newest_call, report_zone=snapshot.report_zone
+        if self._room.locked() or self._second_hands.locked():  # so neither is waited for below
+            return None
+        try:
+            await stack.enter_async_context(self._second_hands)
+            connection = await stack.enter_async_context(
+                self._transaction(EXPORT_SECONDS, sees=name)
             )
+        except DatabaseUnavailableError:
+            return None
+        return Snapshot(
+            connection, newest_call=snapshot.newest_call, report_zone=snapshot.report_zone
+        )
 
     async def close(self) -> None:
         """Give all connections back."""
@@ -142,7 +161,7 @@ class Ledger:
         """
         try:
             async with (
-                self._room,
+                self._place(),
                 self._connection() as held,
                 held.transaction(isolation="repeatable_read", readonly=True),
             ):
@@ -157,6 +176,19 @@ class Ledger:
             raise DatabaseUnavailableError("The ledger has not been made yet.") from exc
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
             raise _unavailable(exc) from exc
+
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """Wait, within bounds, until few enough are asking."""
+        try:
+            async with asyncio.timeout(self._room_seconds):
+                await self._room.acquire()
+        except TimeoutError as exc:
+            raise TooBusyError from exc
+        try:
+            yield
+        finally:
+            self._room.release()
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:

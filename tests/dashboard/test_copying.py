@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -6,6 +7,7 @@ import asyncpg
 import pytest
 
 from dashboard import copying
+from dashboard.errors import TooBusyError
 from dashboard.exports import DIALECTS, Dialect
 from dashboard.filters import Filter
 from dashboard.queries import Ledger, Snapshot
@@ -31,15 +33,26 @@ async def dsn(database: str) -> str:
 async def _file(
     ledger: Ledger, dialect: Dialect, wanted: Filter = EVERYTHING, *, slice_rows: int = 20
 ) -> list[bytes]:
+    async with ledger.copying() as snapshot:
+        return await _file_of(ledger, snapshot, dialect, wanted, slice_rows=slice_rows)
+
+
+async def _file_of(
+    ledger: Ledger,
+    snapshot: Snapshot,
+    dialect: Dialect = "raw",
+    wanted: Filter = EVERYTHING,
+    *,
+    slice_rows: int = 20,
+) -> list[bytes]:
     chunks: list[bytes] = []
 
     async def write(chunk: bytes) -> None:
         chunks.append(chunk)
 
-    async with ledger.copying() as snapshot:
-        count = await copying.copy_file(
-            ledger, snapshot, "calls", dialect, wanted, write, slice_rows=slice_rows
-        )
+    count = await copying.copy_file(
+        ledger, snapshot, "calls", dialect, wanted, write, slice_rows=slice_rows
+    )
     lines = b"".join(chunks).splitlines(keepends=True)
     assert count == len(lines) - 1
     return lines
@@ -90,6 +103,43 @@ async def test_both_connections_see_the_same_moment(dsn: str) -> None:
             ledger, snapshot, "calls", "raw", EVERYTHING, write, slice_rows=20
         )
     assert count == CALLS
+    await ledger.close()
+
+
+async def test_no_file_waits_for_the_second_connection_of_another(dsn: str) -> None:
+    """Neither where one of three is taken for it already, nor where no more can be opened."""
+    ledger = Ledger(dsn, connections=3)
+    async with ledger.copying() as first, ledger.beside(first) as second:
+        assert second is not None
+        async with ledger.copying() as another, ledger.beside(another) as none:
+            assert none is None
+            async with asyncio.timeout(30):
+                assert len(await _file_of(ledger, another)) == CALLS + 1
+    await ledger.close()
+
+
+async def test_a_file_is_made_by_one_connection_where_a_second_is_refused(dsn: str) -> None:
+    """Because the database has no more to give."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("CREATE ROLE lonely LOGIN CONNECTION LIMIT 1")
+    await connection.execute("GRANT meter_dashboard TO lonely")
+    ledger = Ledger(dsn.replace("meter@", "lonely@"), connections=2)
+    try:
+        lines = await _file(ledger, "raw")
+    finally:
+        await ledger.close()
+        await connection.execute("DROP ROLE lonely")
+        await connection.close()
+    assert len(lines) == CALLS + 1
+
+
+async def test_who_waits_too_long_for_a_turn_is_told(dsn: str) -> None:
+    """And not kept waiting for as long as the files of others take."""
+    ledger = Ledger(dsn, connections=1, room_seconds=0.05)
+    async with ledger.copying():
+        with pytest.raises(TooBusyError, match="try again"):
+            await ledger.health()
+    assert (await ledger.health()).newest_call is not None
     await ledger.close()
 
 

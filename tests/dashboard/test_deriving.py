@@ -66,6 +66,9 @@ def test_metadata_leads_to_the_calls_with_the_same() -> None:
     assert found["n"]["value"] == "3"
     assert found["a=b"]["href"] is None
     assert found[""]["href"] is None
+    for length, can_be_asked_for in ((8185, True), (8186, False)):
+        (long,) = _story(metadata=f'{{"course": "{"x" * length}"}}')["metadata"]
+        assert (long["href"] is not None) == can_be_asked_for
     assert _story(metadata=None)["metadata"] == []
     assert _story(metadata="[1]")["metadata"] == []
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import quote
 
 import asyncpg
 import pytest
@@ -178,6 +179,32 @@ async def test_a_download_that_is_cut_looks_cut(database: str, tmp_path: Path, c
         writer.close()
     assert len(body) < 4000 * 16_000
     assert not body.endswith(b"0\r\n\r\n")
+
+
+async def test_long_metadata_is_found_by_its_whole_value(database: str, tmp_path: Path) -> None:
+    """A call may have 8 kB of it; its address is then longer than servers usually take."""
+    value = "ä" * 4000
+    rows = [
+        ledger_row(1, metadata={"note": value}),
+        ledger_row(2, metadata={"note": value[:-1] + "o"}),
+        ledger_row(3, metadata={"note": value, "other": "=1"}),
+    ]
+    await record(database, rows)
+    query = f"range=all&metadata=note={quote(value)}"
+    with _dashboard(database, tmp_path) as (port, _process):
+        asked = (
+            f"GET /api/usage/export?dialect=raw&{query} HTTP/1.1\r\nHost: here\r\n"
+            f"Referer: http://here/admin/calls?{query}\r\n"
+            "Authorization: Bearer token-1\r\nConnection: close\r\n\r\n"
+        )
+        async with asyncio.timeout(60):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(asked.encode())
+            body = await _rest(reader)
+            writer.close()
+    assert body.startswith(b"HTTP/1.1 200 ")
+    assert body.count(value.encode()) == 2
+    assert value[:-1].encode() + b"o" not in body
 
 
 async def _end_copies(dsn: str) -> None:

@@ -73,6 +73,7 @@ def test_what_forms_send_empty_was_not_given() -> None:
         [("without", "hope")],
         [("metadata", "key")],
         [("metadata", "=value")],
+        [("metadata", "key=" + "x" * 8189)],
         [("sort", "cost_usd; DROP TABLE calls")],
         [("size", "51")],
         [("after", "%%%")],
