@@ -45,6 +45,7 @@ class Link:
     """A connection; `excuse`: why a call on it need not be answered any more."""
 
     port: int
+    reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     excuse: Fate | None = None
 
@@ -84,6 +85,11 @@ class Clients:
             tasks.create_task(others.run(VISITORS))
             await asyncio.sleep(seconds)
             others.stop()
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are."""
+        return len(self._links)
 
     def stop(self) -> None:
         """Begin nothing new."""
@@ -125,22 +131,20 @@ class Clients:
                 await asyncio.sleep(0.05)
                 continue
             port = writer.get_extra_info("sockname")[1]
-            link = Link(port, writer, self._killed_meanwhile(port, begun))
+            link = Link(port, reader, writer, self._killed_meanwhile(port, begun))
             self._links.add(link)
             with suppress(OSError, asyncio.IncompleteReadError):
-                await self._use(link, reader, chance, pause)
+                await self._use(link, chance, pause)
             self._links.discard(link)
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
 
-    async def _use(
-        self, link: Link, reader: asyncio.StreamReader, chance: Random, pause: float
-    ) -> None:
+    async def _use(self, link: Link, chance: Random, pause: float) -> None:
         """Make calls on a connection for as long as it lasts."""
         while True:
-            await asyncio.sleep(chance.expovariate(1 / pause))
-            if reader.at_eof() or (self._stopping and not self._due):
+            has_ended = await self._ended_within(link, chance.expovariate(1 / pause))
+            if has_ended or (self._stopping and not self._due):
                 return
             made, asked, polled = self._next()
             if asked is None:
@@ -149,10 +153,10 @@ class Clients:
             try:
                 link.writer.write(request(asked, of=made))
                 if asked.kind is Kind.HANG_UP:
-                    await self._hang_up(asked, link, reader, chance)
+                    await self._hang_up(asked, link, chance)
                     return
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    got = await receive(reader)
+                    got = await receive(link.reader)
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as exc:
                 self._lost(asked, link, begun, repr(exc))
                 if made is not None:
@@ -181,12 +185,29 @@ class Clients:
         at = asyncio.get_running_loop().time() + 0.2 + of % 5 / 5
         heapq.heappush(self._due, (at, of, polled))
 
-    async def _hang_up(
-        self, asked: Call, link: Link, reader: asyncio.StreamReader, chance: Random
-    ) -> None:
+    async def _ended_within(self, link: Link, seconds: float) -> bool:
+        """Wait for so long; True, and at once, where the connection ends meanwhile.
+
+        A reset is judged when it comes: whoever only looks when he has something to say, finds
+        it at a time when its reason is past.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                unasked = await link.reader.read(1)
+        except TimeoutError:
+            return False
+        except OSError as exc:
+            if link.excuse is None and not self._excused_now():
+                self._trouble(f"idle connection {link.port}", repr(exc))
+            return True
+        if unasked:
+            self._trouble(f"idle connection {link.port}", f"unasked bytes, {unasked!r} first")
+        return True
+
+    async def _hang_up(self, asked: Call, link: Link, chance: Random) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(chance.random() * 0.5):
-                await reader.read(chance.randint(1, 2000))
+                await link.reader.read(chance.randint(1, 2000))
         self.fates[asked.number] = link.excuse or Fate.OWN
         if chance.random() < 0.5:
             reset(link.writer)
@@ -236,9 +257,17 @@ class Clients:
             fate = Fate.NOT_TAKEN
         else:
             fate = Fate.OURS
-            now = time.strftime("%H:%M:%S")
-            self.troubles.append(f"call {number} ({asked.kind}, {now}): {reason}")
+            self._trouble(f"call {number} ({asked.kind}) on connection {link.port}", reason)
         self.fates[number] = fate
+
+    def _trouble(self, where: str, reason: str) -> None:
+        """Note a failure that is ours, and what may help to understand it."""
+        now = asyncio.get_running_loop().time()
+        kills = [f"{now - moment:.2f} s ago" for moment, _ in self.killed]
+        self.troubles.append(
+            f"{where}, {time.strftime('%H:%M:%S')}, {now - self.closed_at:.2f} s after the last"
+            f" start, workers killed {', '.join(kills) or 'never'}: {reason}"
+        )
 
     def _excused_now(self) -> bool:
         return self.closing or asyncio.get_running_loop().time() < self.closed_at + AROUND_SECONDS

@@ -26,6 +26,7 @@ from tests.fakes.serving import commands_under, processes_of
 PATIENCE_SECONDS = 120.0
 DISK_BYTES = 96 * 1024 * 1024
 WORKERS = 2
+LOWEST_PORT = 10_000
 _PART = re.compile(r"--name (worker-[\d-]+)|proxy (recorder)|-m (dashboard)")
 
 
@@ -227,10 +228,16 @@ async def setting(
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Return a port that nobody listens on, and that no outgoing connection is given.
+
+    Otherwise one of them, anybody's, could have it while `serve` is away and starts again.
+    """
+    given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in Random().sample(range(LOWEST_PORT, max(given, 2 * LOWEST_PORT)), 100):
+        with suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def is_open(port: int) -> bool:

@@ -6,7 +6,7 @@ Three things can go wrong with a database server as a child, and each has its ru
   (PR_SET_PDEATHSIG; it goes by the thread that forked, so only the main thread may start one).
 - *Two of us want one directory.* A lock on it is held as long as this process lives.
 - *It dies without a goodbye.* It leaves a pid file behind whose number may belong to a stranger by
-  now, and its own children, which need a moment to notice. Starting again waits for the latter and
+  now, and its own children, which may not notice for long. Starting again ends the latter and
   tells Postgres to disregard the former.
 
 Nothing outside of the directory is changed: no permission of a parent directory, no file of an
@@ -24,7 +24,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
@@ -32,6 +32,7 @@ from urllib.parse import quote
 
 from proxy.binaries import ENVIRONMENT, Account, account_for, find_binaries, initialise, usable
 from proxy.errors import ConfigurationError, DatabaseError, DirectoryInUseError
+from proxy.orphans import ending, works_in
 
 _SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -86,16 +87,21 @@ class EmbeddedPostgres:
 
     def start(self) -> str:
         """Start Postgres, or start it again after it died; return its DSN when it is ready."""
+        for _ in self.starting():
+            time.sleep(_POLL_SECONDS)
+        return self._dsn
+
+    def starting(self) -> Iterator[None]:
+        """Start it likewise, in short steps, for who has something else to do in between."""
         if threading.current_thread() is not threading.main_thread():
             raise DatabaseError("Postgres has to be started by the main thread: it ends with it")
         if self._process is None or self._process.poll() is not None:
             self._claim()
             try:
-                self._launch()
+                yield from self._launch()
             except BaseException:
                 self.stop()
                 raise
-        return self._dsn
 
     def poll(self) -> int | None:
         """Return None while Postgres runs, else the exit status of its last start."""
@@ -132,7 +138,7 @@ class EmbeddedPostgres:
             ) from exc
         self._lock = lock
 
-    def _launch(self) -> None:
+    def _launch(self) -> Iterator[None]:
         """Start the postmaster; once more as long as what is in its way is passing away."""
         account = account_for(self.data)
         binaries = usable(find_binaries(self._wanted_binaries), self.directory, account)
@@ -142,22 +148,27 @@ class EmbeddedPostgres:
         self._dsn = _dsn(sockets)
         self._rotate_log()
         deadline = time.monotonic() + _START_SECONDS
-        while not self._is_up(binaries, sockets, account, deadline):
+        while True:
+            pid_file = yield from self._disregard_pid_file()
+            self._spawn(binaries, sockets, account, pid_file)
+            if (yield from self._is_up(deadline)):
+                return
             if not any(reason in self._complaint() for reason in _PASSING):
                 raise DatabaseError(f"Postgres does not start, see {self.log}: {self._complaint()}")
-            time.sleep(0.1)
+            yield
 
-    def _is_up(self, binaries: Path, sockets: Path, account: Account, deadline: float) -> bool:
-        """Start the postmaster as a child that ends with us; False: it ended at once."""
+    def _spawn(
+        self, binaries: Path, sockets: Path, account: Account, environment: Mapping[str, str]
+    ) -> None:
+        """Start the postmaster as a child that ends with us."""
         program: list[str | Path] = [binaries / "postgres", "-D", self.data, "-k", sockets]
         settings = [f"--{name}={value}" for name, value in self._settings.items()]
-        environment = ENVIRONMENT | self._disregard_pid_file()
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(  # noqa: S603 (no shell, and the command is ours)
                 [*program, *settings],
                 cwd="/",
-                env=environment,
+                env={**ENVIRONMENT, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -167,32 +178,36 @@ class EmbeddedPostgres:
                 group=account.gid,
                 extra_groups=account.extra_groups,
             )
-        while self._process.poll() is None:
+
+    def _is_up(self, deadline: float) -> Generator[None, None, bool]:
+        """Wait for the postmaster; False: it ended at once."""
+        while self.poll() is None:
             if _pid_file(self.data, _READY_LINE) == "ready" and self._owns_pid_file():
                 return True
             if time.monotonic() > deadline:
                 raise DatabaseError(f"Postgres is not ready after {_START_SECONDS:.0f} s")
-            time.sleep(_POLL_SECONDS)
+            yield
         return False
 
     def _owns_pid_file(self) -> bool:
         """Return whether the pid file is of the postmaster that was started last."""
         return _pid_file(self.data, 0) == str(self.pid)
 
-    def _disregard_pid_file(self) -> dict[str, str]:
+    def _disregard_pid_file(self) -> Generator[None, None, dict[str, str]]:
         """Wait for an orphaned postmaster to end; make the next one ignore a stranger's pid.
 
-        The orphan was told to end when its parent died. Postgres takes the number that it is given
-        for its grandparent's and so does not believe the file. (Removing the file instead would
-        race with another starter.)
+        The orphan was told to end when its parent died; what is left of one that was killed is
+        ended here. Postgres takes the number that it is given for its grandparent's and so does
+        not believe the file. (Removing the file instead would race with another starter.)
         """
         if not (pid := _pid_file(self.data, 0)).isdecimal():
             return {}
         deadline = time.monotonic() + _ORPHAN_SECONDS
-        while _works_in(int(pid), self.data):
+        while works_in(int(pid), self.data):
             if time.monotonic() > deadline:
                 raise DatabaseError(f"another Postgres, process {pid}, does not leave {self.data}")
-            time.sleep(0.1)
+            yield
+        yield from ending(self.data)
         return {"PG_GRANDPARENT_PID": pid}
 
     def _complaint(self) -> str:
@@ -210,7 +225,7 @@ class EmbeddedPostgres:
 def running_dsn(directory: Path) -> str | None:
     """Return the DSN of the Postgres that somebody runs in a directory; None: nobody does."""
     data = directory.resolve() / "data"
-    if _pid_file(data, _READY_LINE) != "ready" or not _works_in(int(_pid_file(data, 0)), data):
+    if _pid_file(data, _READY_LINE) != "ready" or not works_in(int(_pid_file(data, 0)), data):
         return None
     return _dsn(_pid_file(data, _SOCKETS_LINE))
 
@@ -238,14 +253,6 @@ def _pid_file(data: Path, line: int) -> str:
     except OSError:
         return ""
     return lines[line].strip() if line < len(lines) else ""
-
-
-def _works_in(pid: int, data: Path) -> bool:
-    """Return whether a living process has the data directory as its own, as a postmaster does."""
-    try:
-        return Path(f"/proc/{pid}/cwd").readlink() == data
-    except OSError:
-        return False
 
 
 def _socket_directory(directory: Path, account: Account) -> Path:

@@ -39,7 +39,7 @@ RECORDER_SECONDS = 20.0
 DASHBOARD_SECONDS = 5.0
 HURRY_SECONDS = 2.0  # what is left after a second signal
 LOOK_SECONDS = 5.0  # how often to look without being woken
-STEP_SECONDS = 0.1  # and while workers are being replaced
+STEP_SECONDS = 0.1  # and while workers are being replaced, or Postgres starts again
 
 _log = structlog.get_logger()
 
@@ -70,6 +70,7 @@ class Supervisor:
         self._settings = settings
         self._postgres: EmbeddedPostgres | None = None
         self._postgres_backoff = Backoff()
+        self._postgres_start: Iterator[None] | None = None  # one that is under way
         self._workers: list[Child] = []
         self._succession: Succession | None = None
         self._recorder: Child | None = None
@@ -146,7 +147,9 @@ class Supervisor:
             self._replace()
             self._put_calls_first()
             waiting = [child.backoff.due - now for child in self._children if not child.running]
-            if self._postgres_down():
+            if self._postgres_start is not None:
+                waiting.append(STEP_SECONDS)
+            elif self._postgres_down():
                 waiting.append(self._postgres_backoff.due - now)
             if self._succession is not None and self._succession.under_way:
                 waiting.append(STEP_SECONDS)
@@ -255,20 +258,26 @@ class Supervisor:
         return postgres is not None and (postgres.pid is None or postgres.poll() is not None)
 
     def _revive_postgres(self, now: float) -> None:
+        """Start Postgres again when it is down, step by step: who calls does not wait for it."""
         postgres, backoff = self._postgres, self._postgres_backoff
-        if postgres is None or not self._postgres_down():
+        if postgres is None:
             return
-        if backoff.started:
-            backoff.ended(now)
-            backoff.started = 0.0
-            _log.error("postgres ended, it is started again", status=postgres.poll())
-        if now < backoff.due:
-            return
-        backoff.started = now
+        if self._postgres_start is None:
+            if not self._postgres_down():
+                return
+            if backoff.started:
+                backoff.ended(now)
+                backoff.started = 0.0
+                _log.error("postgres ended, it is started again", status=postgres.poll())
+            if now < backoff.due:
+                return
+            backoff.started = now
+            self._postgres_start = postgres.starting()
         try:
-            with self._stoppable():
-                postgres.start()
+            if next(self._postgres_start, self) is self:
+                self._postgres_start = None
         except (MeterError, OSError) as exc:  # workers go on without it
+            self._postgres_start = None
             _log.error("postgres does not start", problem=str(exc))
 
     def _sleep(self, seconds: float) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from proxy.binaries import account_for, find_binaries, usable
 from tests.fakes.serving import (
     PATIENCE_SECONDS,
     TOKEN,
@@ -89,6 +90,39 @@ async def test_whatever_is_killed_comes_back(open_directory: Path) -> None:
             await running.until_calls_are(calls)
     ended = [line for line in running.lines if "started again" in line]
     assert len(ended) == 4
+
+
+async def test_workers_do_not_wait_for_a_postgres_that_starts(open_directory: Path) -> None:
+    """Recovery may take minutes: who dies meanwhile comes back at once, and takes calls."""
+    binaries, slow = open_directory / "bin", open_directory / "slow"
+    await asyncio.to_thread(_delay_postgres, binaries, slow)
+    async with (
+        Upstream(script=answering(HEAD + ANSWER)) as upstream,
+        serving(open_directory / "data", upstream.url, f"--postgres-bin={binaries}") as running,
+    ):
+        await running.until(lambda: len(running.members()) == 4)
+        before = running.members()
+        await asyncio.to_thread(slow.touch)
+        os.kill(before["postgres"], signal.SIGKILL)
+        await running.until(lambda: any("postgres ended" in line for line in running.lines))
+        os.kill(before["worker-0"], signal.SIGKILL)
+        worker = before["worker-0"]
+        await running.until(lambda: running.members().get("worker-0", worker) != worker)
+        assert await _chat(running) == 200
+        await asyncio.to_thread(slow.unlink)
+        await running.until_calls_are(1)
+
+
+def _delay_postgres(binaries: Path, slow: Path) -> None:
+    """Make a directory of Postgres' programs in which it does not start while `slow` is there."""
+    account = account_for(binaries.with_name("data"))
+    programs = usable(find_binaries(None), binaries.parent, account)
+    binaries.mkdir(mode=0o755)
+    (binaries / "initdb").symlink_to(programs / "initdb")
+    postgres = binaries / "postgres"
+    wait = f"while [ $1 = -D -a -e '{slow}' ]; do sleep 0.1; done"
+    postgres.write_text(f"""#!/bin/sh\n{wait}\nexec '{programs / "postgres"}' "$@"\n""")
+    postgres.chmod(0o755)
 
 
 async def test_workers_come_before_everything_else(open_directory: Path) -> None:
