@@ -60,6 +60,9 @@ class Dialect(Protocol):
     def note(self, event: SseEvent, members: Members) -> None:
         """Take over what one event says."""
 
+    def pass_over(self, block: bytes) -> None:
+        """Learn of bytes that nobody will read, because they are too many."""
+
 
 class Chunks:
     """Chat and text completions: chunks of one answer, and [DONE]."""
@@ -79,6 +82,9 @@ class Chunks:
             self._findings.note_error(members)
         else:
             self._findings.note(members)
+
+    def pass_over(self, block: bytes) -> None:
+        """Miss nothing: the last usage is that of all."""
 
 
 class Lifecycle:
@@ -112,6 +118,10 @@ class Lifecycle:
                 findings.units = self._units(response, answer)
         elif kind == ITEM.decode() and bytes(members.item).startswith(b"{"):
             self._keep(bytes(members.item))
+
+    def pass_over(self, block: bytes) -> None:
+        """Remember that an item may have been in it."""
+        self._lost = self._lost or ITEM in block
 
     def _keep(self, item: bytes) -> None:
         """Keep a call of a hosted tool; of an image that there is one."""
@@ -157,6 +167,9 @@ class Deliveries:
                 findings.problem = SEVERAL
             findings.complete = True
 
+    def pass_over(self, block: bytes) -> None:
+        """Miss nothing: the first and the last tell whether there are several usages."""
+
 
 class Watching:
     """Runs, and responses in the background: events about what is billed when it is done."""
@@ -179,6 +192,9 @@ class Watching:
             self._see(bytes(members.response))
         elif event.name.startswith(b"thread.run.") and not event.name.startswith(STEP):
             self._see(event.data)
+
+    def pass_over(self, block: bytes) -> None:
+        """Miss nothing: the last state is the one that counts."""
 
     def _see(self, shown: bytes) -> None:
         if shown.startswith(b"{"):
@@ -231,7 +247,9 @@ class StreamReader:
             self._kept.add(chunk)
         else:
             self._beyond += len(chunk)
-        whole = self._framer.feed(chunk)[1]
+        spilt, whole = self._framer.feed(chunk)
+        if spilt:
+            self._dialect.pass_over(spilt)
         if whole and self._dialect.matters(whole):
             self._read(whole)
 
@@ -250,15 +268,32 @@ class StreamReader:
         """Read the events that matter; of very many, the first and the last, which tell it all."""
         if b"data" not in block:
             return  # it has no events
-        events, seen = split(block), 0
+        events, seen, unread = split(block), 0, list[bytes]()
         if len(events) > 2 * MOST:
+            unread = events[MOST:-MOST]
             events = [*events[:MOST], *events[-MOST:]]
-        for place, event in enumerate(events, MANY):
-            if len(event) > self._max_event_bytes:
-                self._framer.lost += 1
-            elif self._dialect.matters(event) and (seen < MANY or place >= len(events)):
-                seen += 1
+        if len(block) > self._max_event_bytes:
+            events = [event for event in events if self._fits(event)]
+        matters = self._dialect.matters
+        for event in events[:-MANY]:
+            if matters(event):
+                if seen < MANY:
+                    seen += 1
+                    self._read_event(parse(event))
+                else:
+                    unread.append(event)
+        if unread:
+            self._dialect.pass_over(b"".join(unread))
+        for event in events[-MANY:]:
+            if matters(event):
                 self._read_event(parse(event))
+
+    def _fits(self, event: bytes) -> bool:
+        if len(event) <= self._max_event_bytes:
+            return True
+        self._framer.lost += 1
+        self._dialect.pass_over(event)
+        return False
 
     def _read_event(self, event: SseEvent) -> None:
         if event.data == b"[DONE]":

@@ -133,6 +133,9 @@ def ended(output: bytes) -> bytes:
     )
 
 
+OTHER = b'data: {"type":"response.output_text.delta","delta":"x"}\n\n'
+
+
 @pytest.mark.parametrize("output", [b"[]", b"null"])
 def test_items_count_where_the_last_event_does_not_hold_them(output: bytes) -> None:
     """Some upstreams leave the output of a stream to the events before."""
@@ -154,6 +157,40 @@ def test_items_that_are_too_much_to_keep_are_not_forgotten(events: list[bytes]) 
     units = read("responses", *events, ended(b"[]")).units
     assert units is not None
     assert units.is_partial
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (item(b"{}") * 70, item(b"{}") * 70),
+        (OTHER * 3000, OTHER * 3000),
+    ],
+    ids=["events that matter", "events"],
+)
+def test_items_among_very_many_events_are_not_forgotten(before: bytes, after: bytes) -> None:
+    """Nobody has looked at them, so the count is said to be none."""
+    units = read("responses", before + item(SEARCH) + after + ended(b"[]")).units
+    assert units is not None
+    assert units.is_partial
+
+
+def test_very_many_events_without_items_lose_none() -> None:
+    """What was counted before them holds."""
+    units = read("responses", item(SEARCH), OTHER * 6000 + ended(b"[]")).units
+    assert units == AnswerUnits(web_searches=1, web_search_tool="web_search")
+    one = read("responses", item(b"{}") * 140 + ended(b"[" + SEARCH + b"]")).units
+    assert one == AnswerUnits(web_searches=1, web_search_tool="web_search")
+
+
+@pytest.mark.parametrize("size", [64, 1 << 20])
+def test_an_item_in_a_too_large_event_is_not_forgotten(size: int) -> None:
+    """In one chunk or in many, the count is said to be none."""
+    stream = item(SEARCH[:-1] + b',"x":"' + b"x" * 3000 + b'"}') + ended(b"[]")
+    chunks = [stream[start : start + size] for start in range(0, len(stream), size)]
+    findings = read("responses", *chunks, limit=1000)
+    assert findings.problem == "event_too_large"
+    assert findings.units is not None
+    assert findings.units.is_partial
 
 
 def test_usages_that_may_not_be_a_sum_are_said_so() -> None:
