@@ -62,14 +62,14 @@ class Session:
         """Note what is billed in these bytes of the upstream's; never raises."""
         if self._meter is None or self._opening is None:
             return
-        try:
-            for found in self._meter.feed(data):
+        for found in self._meter.feed(data):
+            try:
                 if isinstance(found, Begun):
                     self._begin(found, self._opening)
                 else:
                     self._bill(found, self._opening)
-        except Exception:  # noqa: BLE001 (metering never fails a call)
-            self._fault = True
+            except Exception:  # noqa: BLE001 (metering never fails a call)
+                self._fault = True
 
     def hear(self, data: bytes) -> None:
         """Look at what the client says, which bills nothing; never raises."""

@@ -3,15 +3,14 @@
 RFC 6455 section 5. Payload is handed on in the pieces in which it came, so that a frame of any size
 takes no memory; only a head (14 bytes at most) and a control frame (125) are put together. Bytes
 that break the rules end the reading, not the relay: a peer that meets them ends its connection.
-So do thousands of frames at once: no API's are that small, and reading them would hold up others.
+However many frames come at once, they are read one after another, and none is kept.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 TEXT, BINARY, CLOSE = 1, 2, 8
 NOT_WEBSOCKET = "not_websocket"
-TOO_MANY = "too_many_frames"
-MAX_FRAMES = 4096  # in bytes that come at once; each takes a few steps of ours
 NO_CODE = 1005  # a close frame without a code (RFC 6455 section 7.4.1)
 _CONTINUATION = 0
 _CONTROLS = (CLOSE, 9, 10)
@@ -76,27 +75,23 @@ class FrameReader:
         self.close_code: int | None = None  # masked where the frame is
         self.problem: str | None = None
 
-    def feed(self, data: bytes) -> list[Piece]:
-        """Return what these bytes hold of messages; nothing any more behind a close frame."""
-        pieces: list[Piece] = []
-        position = frames = 0
+    def feed(self, data: bytes) -> Iterator[Piece]:
+        """Yield what these bytes hold of messages; nothing any more behind a close frame."""
+        position = 0
         while self.problem is None and self.close_code is None:
             if self._left < 0:
                 used = self._take_head(data[position : position + 14])
                 position += used
-                frames += 1
                 if self._left < 0:
-                    break
-                if frames > MAX_FRAMES:
-                    self.problem = TOO_MANY
                     break
             elif self._left and position >= len(data):
                 break
             payload = data[position : position + self._left]
             position += len(payload)
             self._left -= len(payload)
-            self._take_payload(payload, pieces)
-        return pieces
+            piece = self._take_payload(payload)
+            if piece is not None:
+                yield piece
 
     def _take_head(self, data: bytes) -> int:
         """Begin a frame where its head is whole; return how many of the bytes belong to it."""
@@ -132,23 +127,23 @@ class FrameReader:
             self._in_message = not final
         return True
 
-    def _take_payload(self, payload: bytes, pieces: list[Piece]) -> None:
+    def _take_payload(self, payload: bytes) -> Piece | None:
+        """Return what it holds of a message; a control frame holds nothing of one."""
         ended = self._left == 0
         if ended:
             self._left = -1
         if self._opcode not in _CONTROLS:
             mask = self._mask
-            pieces.append(Piece(payload, self._compressed, ended and self._final, mask))
             if mask and (turned := len(payload) % 4):
                 self._mask = mask[turned:] + mask[:turned]
-            return
+            return Piece(payload, self._compressed, ended and self._final, mask)
         self._control += payload
-        if not ended:
-            return
-        control, self._control = self._control, b""
-        if self._opcode == CLOSE:
-            code = control[:_CODE_BYTES]
-            self.close_code = int.from_bytes(code) if len(code) == _CODE_BYTES else NO_CODE
+        if ended:
+            control, self._control = self._control, b""
+            if self._opcode == CLOSE:
+                code = control[:_CODE_BYTES]
+                self.close_code = int.from_bytes(code) if len(code) == _CODE_BYTES else NO_CODE
+        return None
 
 
 def _head_size(head: bytes) -> int:

@@ -49,7 +49,7 @@ class ClientReader:
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes."""
         if not self._asks:
-            self._frames.feed(chunk)
+            deque(self._frames.feed(chunk), maxlen=0)  # no more than a close frame is looked for
             return
         for message in self._messages.feed(chunk):
             try:

@@ -5,7 +5,7 @@ without being kept. A message that grows beyond the bound is lost, as is what ca
 `problem` says so, because something may have been billed in it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from proxy.core.frames import FrameReader, Piece
 from proxy.core.inflating import UNKNOWN_EXTENSION, Extensions, Inflater
@@ -57,30 +57,31 @@ class MessageReader:
         """Say why something may have been missed."""
         return self._lost or self._frames.problem
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the messages that matter and end in these bytes."""
-        whole: list[bytes] = []
-        if self._lost != UNKNOWN_EXTENSION:
-            for piece in self._frames.feed(chunk):
-                self._take(piece, whole)
-        return whole
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the messages that matter and end in these bytes; only one of them is kept."""
+        if self._lost == UNKNOWN_EXTENSION:
+            return
+        for piece in self._frames.feed(chunk):
+            self._take(piece)
+            if piece.ends and (message := self._ended()) is not None:
+                yield message
 
     def finish(self) -> None:
         """Learn that nothing more will come."""
         if self._wanted or (self._wanted is None and self._kept):
             self._lost = self._lost or CUT
 
-    def _take(self, piece: Piece, whole: list[bytes]) -> None:
+    def _take(self, piece: Piece) -> None:
         for data in self._parts(piece):
             if self._wanted is not False:
                 self._keep(data)
-        if not piece.ends:
-            return
-        message = bytes(self._kept)
-        if self._wanted or (self._wanted is None and self._matters(message)):
-            whole.append(message)
+
+    def _ended(self) -> bytes | None:
+        """Return a message that is whole, if it matters."""
+        message, wanted = bytes(self._kept), self._wanted
         self._kept.clear()
         self._wanted = None
+        return message if wanted or (wanted is None and self._matters(message)) else None
 
     def _parts(self, piece: Piece) -> Iterable[bytes]:
         if not piece.compressed:

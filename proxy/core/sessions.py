@@ -8,6 +8,7 @@ something may have been missed.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -121,17 +122,15 @@ class SessionMeter:
         self._usage: bytes | None = None  # of the session itself, so far
         self._over: deque[str] = deque(maxlen=MAX_REMEMBERED)
 
-    def feed(self, chunk: bytes) -> list[Begun | Billed]:
-        """Return what begins and what is billed in these bytes."""
-        found: list[Begun | Billed] = []
+    def feed(self, chunk: bytes) -> Iterator[Begun | Billed]:
+        """Yield what begins and what is billed in these bytes, one thing after another."""
         if self._problem == FAULT:
-            return found
+            return
         try:
             for message in self._messages.feed(chunk):
-                self._read(message, found)
+                yield from self._read(message)
         except Exception:  # noqa: BLE001 (metering never fails a call)
             self._problem = FAULT
-        return found
 
     def feed_client(self, chunk: bytes) -> None:
         """Look for requests in what the client says, and for a close frame."""
@@ -154,7 +153,8 @@ class SessionMeter:
             failed=failed,
         )
 
-    def _read(self, message: bytes, found: list[Begun | Billed]) -> None:
+    def _read(self, message: bytes) -> list[Begun | Billed]:
+        found: list[Begun | Billed] = []
         try:
             event = read(_read_event, message)
             kind = _kind(event)
@@ -166,6 +166,7 @@ class SessionMeter:
             self._note(kind, event, message, found)
         except UNREADABLE:
             self._problem = NOT_JSON
+        return found
 
     def _note(
         self, kind: bytes, event: _Event, message: bytes, found: list[Begun | Billed]

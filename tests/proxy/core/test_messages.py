@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 
 from proxy.core.frames import NOT_WEBSOCKET
@@ -23,7 +25,7 @@ def test_messages_that_matter_are_put_together() -> None:
     long = b"w" * 900
     stream = b"".join((frame(b"audio"), frame(b"a"), *fragments([b"b", b"c"]), frame(b"p", PING)))
     stream += frame(b"audio" * 100_000) + frame(long) + close(1000)
-    assert messages.feed(stream) == [b"a", b"bc", long]
+    assert list(messages.feed(stream)) == [b"a", b"bc", long]
     messages.finish()
     assert (messages.problem, messages.close_code) == (None, 1000)
 
@@ -32,8 +34,8 @@ def test_what_does_not_matter_is_not_kept() -> None:
     """However large it is, and however it comes."""
     messages = reader()
     for piece in fragments([b"audio" * 50] + [b"x" * 5000] * 20):
-        assert messages.feed(piece) == []
-    assert messages.feed(frame(b"a")) == [b"a"]
+        assert list(messages.feed(piece)) == []
+    assert list(messages.feed(frame(b"a"))) == [b"a"]
     assert messages.problem is None
 
 
@@ -44,8 +46,8 @@ def test_a_message_that_is_too_large_is_lost(extensions: Extensions) -> None:
     large = b"w" * 1001
     packed = Deflater()
     stream = frame(large) if extensions is PLAIN else packed.frame(large)
-    assert messages.feed(stream) == []
-    assert messages.feed(frame(b"a")) == [b"a"]
+    assert list(messages.feed(stream)) == []
+    assert list(messages.feed(frame(b"a"))) == [b"a"]
     assert messages.problem == TOO_LARGE
 
 
@@ -53,7 +55,7 @@ def test_compressed_messages_are_inflated() -> None:
     """Those between them may be plain, and those that do not matter are part of the history."""
     messages, packed = reader(PACKED), Deflater()
     stream = packed.frame(b"audio" * 700) + frame(b"plain") + packed.frame(b"packed audio")
-    assert messages.feed(stream) == [b"plain", b"packed audio"]
+    assert list(messages.feed(stream)) == [b"plain", b"packed audio"]
     assert messages.problem is None
 
 
@@ -70,7 +72,7 @@ def test_compressed_messages_are_inflated() -> None:
 def test_what_cannot_be_read_is_a_problem(data: bytes, problem: str) -> None:
     """Something may have been billed in it."""
     messages = reader(PACKED)
-    assert messages.feed(data) == []
+    assert list(messages.feed(data)) == []
     messages.finish()
     assert messages.problem == problem
 
@@ -78,7 +80,7 @@ def test_what_cannot_be_read_is_a_problem(data: bytes, problem: str) -> None:
 def test_a_cut_in_what_does_not_matter_is_none() -> None:
     """Nor is one between two messages."""
     messages = reader()
-    messages.feed(frame(b"a") + frame(b"audio" * 1000)[:-1])
+    assert list(messages.feed(frame(b"a") + frame(b"audio" * 1000)[:-1])) == [b"a"]
     messages.finish()
     assert messages.problem is None
 
@@ -86,5 +88,21 @@ def test_a_cut_in_what_does_not_matter_is_none() -> None:
 def test_nothing_is_read_behind_an_unknown_extension() -> None:
     """Its frames may mean anything."""
     messages = reader(Extensions(unknown=True))
-    assert messages.feed(frame(b"a")) == []
+    assert list(messages.feed(frame(b"a"))) == []
     assert messages.problem == UNKNOWN_EXTENSION
+
+
+def test_a_burst_of_tiny_messages_is_read_whole_and_one_at_a_time() -> None:
+    """Compressed ones may be a few bytes each, and unfold to much more than what came."""
+    messages, packed = reader(PACKED), Deflater()
+    large = b"m" * 900
+    burst = b"".join(packed.frame(large) for _ in range(6000))
+    assert len(burst) < 90_000
+    tracemalloc.start()
+    try:
+        read = sum(message == large for message in messages.feed(burst))
+        grown = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (read, messages.problem) == (6000, None)
+    assert grown < 500_000

@@ -383,7 +383,7 @@ def test_a_code_that_the_client_has_chosen_is_no_failure(
     session = meter()
     for chunk in client:
         session.feed_client(chunk)
-    session.feed(close(3000))
+    assert list(session.feed(close(3000))) == []
     session.feed_client(frame(b"", 8, mask=b"mask"))
     assert session.finish().failed is failed
 
@@ -411,22 +411,22 @@ def test_the_last_error_is_the_sessions() -> None:
 def test_what_cannot_be_read_is_the_sessions_problem(data: bytes, problem: str) -> None:
     """Something may have been billed in it; what follows is read."""
     session = meter()
-    session.feed(data)
+    assert list(session.feed(data)) == []
     assert session.finish().usage_problem == problem
 
 
 def test_an_unknown_extension_is_the_sessions_problem() -> None:
     """Nothing can be read behind it."""
     session = meter(extensions=Extensions(unknown=True))
-    assert session.feed(STREAM) == []
+    assert list(session.feed(STREAM)) == []
     assert session.finish().usage_problem == UNKNOWN_EXTENSION
 
 
 def test_a_fault_ends_the_reading() -> None:
     """And becomes the session's problem."""
     session = meter()
-    assert session.feed(cast("bytes", "no bytes")) == []
-    assert session.feed(STREAM) == []
+    assert list(session.feed(cast("bytes", "no bytes"))) == []
+    assert list(session.feed(STREAM)) == []
     assert session.finish().usage_problem == FAULT
 
 
@@ -447,5 +447,5 @@ def test_no_bytes_make_it_raise(chunks: list[bytes], name: str, compressed: bool
     """Frames with anything in them, events of any shape, and no frames at all."""
     session = meter(name, Extensions(deflates=compressed), max_event_bytes=100)
     for chunk in chunks:
-        session.feed(chunk)
+        list(session.feed(chunk))
     assert session.finish().usage_problem != FAULT
