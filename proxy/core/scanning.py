@@ -21,6 +21,7 @@ SCALAR = re.compile(STRING + rb'|[^ \t\r\n,"{}\[\]]++', re.DOTALL)
 NEXT = re.compile(rb"[ \t\r\n]*+([,}])[ \t\r\n]*+")
 UP_TO_TOKEN = re.compile(rb'[^"\[\]{}]*+')
 IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+BLANKS = re.compile(rb"[ \t\r\n]++")
 MAX_TOKENS = 4096  # strings and brackets at the top level; each takes a few steps of ours
 BLANK = b"\xef\xbb\xbf \t\r\n"
 
@@ -124,7 +125,7 @@ class Condenser:
     def _read_top(self, data: bytes, start: int) -> int:
         """Read up to the next string or bracket at the top level, and into it."""
         end = UP_TO_TOKEN.match(data, start).end()  # type: ignore[union-attr]  # matches anything
-        self._keep(data[start:end])
+        self._keep_top(data[start:end])
         token = data[end : end + 1]
         if not token:
             return end
@@ -171,6 +172,11 @@ class Condenser:
         self._reads = self._read_top
         self._dropping = False
         self._value_start = len(self._kept)
+
+    def _keep_top(self, data: bytes) -> None:
+        """Keep one of many blanks, so that two numbers stay two and blanks are no large value."""
+        data = BLANKS.sub(b" ", data)
+        self._keep(data[1:] if data[:1] == b" " == self._kept[-1:] else data)
 
     def _keep(self, data: bytes) -> None:
         if self._dropping:

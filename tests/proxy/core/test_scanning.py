@@ -118,6 +118,39 @@ def test_a_large_array_of_numbers_is_left_out(size: int) -> None:
     assert kept(body, cuts, max_bytes=1000, max_value_bytes=100) == expected
 
 
+@pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
+def test_blanks_between_members_are_no_part_of_a_value(size: int) -> None:
+    """However many there are, and wherever a body is cut."""
+    blanks = b" \t\r\n" * 500
+    parts = (
+        b"{",
+        b'"a"',
+        b":",
+        b"12",
+        b",",
+        b'"b"',
+        b":",
+        b"[1]",
+        b",",
+        b'"c"',
+        b":",
+        b"null",
+        b"}",
+    )
+    body = blanks.join(parts)
+    found = kept(body, list(range(0, len(body), size)), max_bytes=1000, max_value_bytes=100)
+    assert found is not None
+    assert json.loads(found) == {"a": 12, "b": [1], "c": None}
+
+
+@pytest.mark.parametrize("size", [1, 9, 1 << 20])
+def test_blanks_that_are_left_out_make_no_number_of_two(size: int) -> None:
+    """What a decoder refuses it must go on to refuse."""
+    body = b'{"a":1' + b" " * 300 + b"2}"
+    found = kept(body, list(range(0, len(body), size)), max_bytes=200, max_value_bytes=100)
+    assert found == b'{"a":1 2}'
+
+
 def test_too_many_small_members_are_too_much() -> None:
     """The bound holds also where no single value is large."""
     body = b"{" + b",".join(b'"%d":"abc"' % number for number in range(1000)) + b"}"
