@@ -60,18 +60,28 @@ async def claim(
     async with connection.transaction():
         names = [claim for claim in claims if claim.name is not None]
         owners = await _owners(connection, names) if names else set()
-        uses = await claim_uses(connection, [use for claim in claims for use in claim.uses])
-    found = {(use.container_id, use.event_id): use for use in uses}
+        granted = await claim_uses(connection, [claim.uses for claim in claims])
     return [
-        None
-        if claim.name is not None and claim.event_id not in owners
-        else tuple(found[use.container_id, use.event_id] for use in claim.uses)
-        for claim in claims
+        None if claim.name is not None and claim.event_id not in owners else uses
+        for claim, uses in zip(claims, granted, strict=True)
     ]
 
 
-async def claim_uses(connection: asyncpg.Connection, uses: Sequence[Use]) -> list[Use]:
-    """Return the uses of containers with the minutes that each adds; within a transaction."""
+async def claim_uses(
+    connection: asyncpg.Connection, calls: Sequence[Sequence[Use]]
+) -> list[tuple[Use, ...]]:
+    """Return each call's uses of containers with the minutes that they add; in a transaction."""
+    granted = await _granted(connection, [use for uses in calls for use in uses])
+    found = {(use.container_id, use.event_id): use for use in granted}
+    return [tuple(found[use.container_id, use.event_id] for use in uses) for uses in calls]
+
+
+async def forget(connection: asyncpg.Connection) -> None:
+    """Drop claims from so long ago that nobody can tell of the same any more."""
+    await connection.execute(_FORGET)
+
+
+async def _granted(connection: asyncpg.Connection, uses: Sequence[Use]) -> list[Use]:
     if not uses:
         return []
     await connection.execute(_LOCK)
@@ -87,11 +97,6 @@ async def claim_uses(connection: asyncpg.Connection, uses: Sequence[Use]) -> lis
         mine[use.event_id] = granted[-1]
     await connection.execute(_USE, *_values(granted))
     return granted
-
-
-async def forget(connection: asyncpg.Connection) -> None:
-    """Drop claims from so long ago that nobody can tell of the same any more."""
-    await connection.execute(_FORGET)
 
 
 async def _owners(connection: asyncpg.Connection, names: Sequence[Claim]) -> set[object]:

@@ -263,12 +263,8 @@ async def _charge_lines(
 async def _priced(connection: asyncpg.Connection, due: Due, price: Price) -> list[LedgerRow]:
     asked = [containers_of(due.maker, due.object_id, part) for part in due.parts]
     if any(asked):
-        granted = await claim_uses(connection, [use for uses in asked for use in uses])
-        found = {(use.container_id, use.event_id): use for use in granted}
-        parts = (
-            with_containers(part, [found[use.container_id, use.event_id] for use in uses])
-            for part, uses in zip(due.parts, asked, strict=True)
-        )
+        granted = await claim_uses(connection, asked)
+        parts = (with_containers(part, uses) for part, uses in zip(due.parts, granted, strict=True))
         due = replace(due, parts=tuple(parts))
     return await asyncio.to_thread(price, due)  # a batch has up to 50,000 lines
 

@@ -75,19 +75,19 @@ MEMBERS: Rules = {
 _Tokens = Annotated[int, msgspec.Meta(ge=0, lt=COUNT_LIMIT)] | None
 
 
-class _Input(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _Details(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    audio_tokens: _Tokens = None
+    image_tokens: _Tokens = None
+    text_tokens: _Tokens = None
+
+
+class _Input(_Details, forbid_unknown_fields=True, gc=False):
     cached_tokens: _Tokens = None
     cache_write_tokens: _Tokens = None
-    audio_tokens: _Tokens = None
-    image_tokens: _Tokens = None
-    text_tokens: _Tokens = None
 
 
-class _Output(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _Output(_Details, forbid_unknown_fields=True, gc=False):
     reasoning_tokens: _Tokens = None
-    audio_tokens: _Tokens = None
-    image_tokens: _Tokens = None
-    text_tokens: _Tokens = None
     accepted_prediction_tokens: _Tokens = None
     rejected_prediction_tokens: _Tokens = None
 

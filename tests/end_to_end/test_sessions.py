@@ -359,27 +359,35 @@ async def test_sessions_that_are_billed_by_time(tmp_path: Path, database: str) -
     assert other["cost_usd"] > 0
 
 
+ATTENDED = event(type="response.done", response={"id": "resp_1", "usage": USAGE})
+
+
+async def attended(call: Call) -> None:
+    """Tell every socket that attends a call of the same end of a response."""
+    await call.send(switched())
+    await call.send(event(type="session.created", session=SESSION) + ATTENDED)
+    await call.gone()
+
+
+async def attend(proxy: Metering) -> None:
+    """Attend the call until that end."""
+    wire = await Wire.to(proxy.port)
+    await wire.send(upgrade(b"/v1/realtime?call_id=rtc_1"))
+    await wire.until(ATTENDED)
+    await wire.close()
+
+
 async def test_sockets_that_attend_one_call_count_its_responses_once(
     tmp_path: Path, database: str
 ) -> None:
     """Each of them is told of the end; the one that was told first has the row."""
-    done = event(type="response.done", response={"id": "resp_1", "usage": USAGE})
-
-    async def script(call: Call) -> None:
-        await call.send(switched())
-        await call.send(event(type="session.created", session=SESSION) + done)
-        await call.gone()
-
     async with (
         asyncio.timeout(60),
-        Upstream(script) as upstream,
+        Upstream(attended) as upstream,
         metering(tmp_path, upstream.url, database) as running,
     ):
         for _ in range(3):
-            wire = await Wire.to(running.port)
-            await wire.send(upgrade(b"/v1/realtime?call_id=rtc_1"))
-            await wire.until(done)
-            await wire.close()
+            await attend(running)
         rows = await running.rows(4)
     assert [row["cost_usd"] for row in rows if row["response_id"] == "resp_1"] == [COST]
 
@@ -388,20 +396,7 @@ async def test_hosts_that_attend_one_call_count_its_responses_once(
     tmp_path: Path, database: str
 ) -> None:
     """Each with a journal and a recorder of its own, and one of them after a restart."""
-    done = event(type="response.done", response={"id": "resp_1", "usage": USAGE})
-
-    async def script(call: Call) -> None:
-        await call.send(switched())
-        await call.send(event(type="session.created", session=SESSION) + done)
-        await call.gone()
-
-    async def attend(proxy: Metering) -> None:
-        wire = await Wire.to(proxy.port)
-        await wire.send(upgrade(b"/v1/realtime?call_id=rtc_1"))
-        await wire.until(done)
-        await wire.close()
-
-    async with asyncio.timeout(120), Upstream(script) as upstream:
+    async with asyncio.timeout(120), Upstream(attended) as upstream:
         async with (
             metering(tmp_path / "a", upstream.url, database) as here,
             metering(tmp_path / "b", upstream.url, database) as there,
