@@ -2139,8 +2139,8 @@ END
 $do$;
 
 
--- What could not be metered, because a disk was full for too long: worker, from when until when, and how
--- many calls. These have no row, or one with outcome interrupted.
+-- What could not be metered, because a journal could not be written for too long (mostly: a full disk): writer,
+-- from when until when, and how many calls. These have no row, or one with outcome interrupted.
 CREATE TABLE IF NOT EXISTS metering_gap (
     writer text NOT NULL,
     started_at timestamptz NOT NULL,

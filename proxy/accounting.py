@@ -175,7 +175,7 @@ class Account:
 
     @property
     def call_id(self) -> str | None:
-        """The realtime call that this session attends."""
+        """The realtime call that the socket attends, by its call_id."""
         return noting.call_attended(self._plan.line.target)
 
     def what_is_missing(self) -> str:

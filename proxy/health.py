@@ -195,7 +195,7 @@ _RECORDER = {
     "refused": "Rows that Postgres refused.",
     "rows": "Rows inserted since the recorder's start.",
     "skipped_bytes": "Bytes of journal that could not be read.",
-    "unmetered_calls": "Calls of the last 400 days that found no room on a full disk.",
+    "unmetered_calls": "Calls of the last 400 days whose end could not be written down.",
 }
 
 

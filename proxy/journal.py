@@ -3,7 +3,7 @@
 One writer per worker process. A record is one `write` at the end of the current segment, so that a
 killed process loses nothing; `sync` bounds what a power cut can take. Nothing here ever fails a
 call: what cannot be written is held in memory for a while (bounded), counted, and said aloud. The
-lock file tells the recorder that the writer lives, and how many calls found no room on a full disk.
+lock file tells the recorder that the writer lives, and how many calls it could not write down.
 The journal holds facts, never content or keys.
 """
 

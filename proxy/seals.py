@@ -167,7 +167,7 @@ async def gaps(dsn: str, period: Period) -> Sequence[str]:
     try:
         return [
             f"{gap['calls']} calls were not metered between {_shown(gap['started_at'])} and "
-            f"{_shown(gap['ended_at'])}: the disk of {gap['writer']} was full"
+            f"{_shown(gap['ended_at'])}: {gap['writer']} could not write them down"
             for gap in await connection.fetch(_GAPS, period.first, period.past)
         ]
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:

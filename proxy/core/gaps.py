@@ -1,8 +1,12 @@
-"""What could not be metered, stated as a count: the note of a writer whose disk has no room.
+"""What could not be metered, stated as a count: the note of a writer that cannot write.
 
 The note stands in the writer's lock file, whose room was taken when there was some, so that it can
 be written in place on a full disk, and is there for the recorder when the writer has been killed. A
 call counts when its end could not be written: it has no row then, or one that says `interrupted`.
+
+A gap is known by its writer and its beginning, and what is said of it later takes the place of what
+was said before. So it must never be told under two beginnings: where there is no room for another
+one, a new gap goes on with the last one from its first call.
 """
 
 from collections.abc import Sequence
@@ -49,26 +53,30 @@ class GapNote:
     def lost(self, calls: int, at: datetime) -> None:
         """Count calls that were given up."""
         if calls:
-            gap = self._now or Gap(since=at, until=at)
+            gap = self._now or self._begun(at)
             self._now = msgspec.structs.replace(gap, until=at, calls=gap.calls + calls)
 
     def waits(self, calls: int, at: datetime) -> None:
         """Note how many calls wait in memory now."""
         if calls or self._now:
-            gap = self._now or Gap(since=at, until=at)
+            gap = self._now or self._begun(at)
             self._now = msgspec.structs.replace(gap, until=at, waiting=calls)
 
     def over(self) -> None:
         """End a gap, as all that had to wait is written; it is forgotten where nothing was lost."""
         gap, self._now = self._now, None
-        if gap is None or not gap.calls:
-            return
-        self._over.append(msgspec.structs.replace(gap, waiting=0))
-        if len(self._over) > MOST_GAPS:
-            last = self._over.pop()
-            before = self._over.pop()
-            calls = before.calls + last.calls
-            self._over.append(msgspec.structs.replace(last, since=before.since, calls=calls))
+        if gap is not None and gap.calls:
+            self._over.append(msgspec.structs.replace(gap, waiting=0))
+
+    def _begun(self, at: datetime) -> Gap:
+        """Return a new gap, or the one that it joins: there is no room, or it began just then."""
+        joined = next((gap for gap in self._over if gap.since == at), None)
+        if joined is None and len(self._over) == MOST_GAPS:
+            joined = self._over[-1]
+        if joined is None:
+            return Gap(since=at, until=at)
+        self._over.remove(joined)
+        return joined
 
     def content(self) -> bytes:
         """Return the note: always as long, so that it takes the room that it has."""

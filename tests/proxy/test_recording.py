@@ -628,6 +628,6 @@ async def test_calls_that_found_no_room_are_stated_as_a_count(
     period = Period(first=today - timedelta(days=1), past=today + timedelta(days=2))
     (sentence,) = await gaps(database, period)
     assert sentence.startswith("5 calls were not metered between ")
-    assert sentence.endswith(": the disk of w1-1-1-a was full")
+    assert sentence.endswith(": w1-1-1-a could not write them down")
     last_year = Period(first=today - timedelta(days=400), past=today - timedelta(days=300))
     assert await gaps(database, last_year) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from proxy.core.gaps import Unmetered
+from proxy.core.gaps import MOST_GAPS, GapNote, Unmetered, unmetered
 from proxy.errors import DatabaseUnreachableError
 from proxy.ledger import Ledger
 from proxy.rollups import Period
@@ -61,8 +61,22 @@ async def test_gaps_are_stated_and_are_no_findings(database: str) -> None:
     assert found == 0
     assert lines[-1] == (
         "gaps: 7 calls were not metered between 2026-11-22 12:00:00 UTC and "
-        "2026-11-22 12:03:00 UTC: the disk of w-1 was full"
+        "2026-11-22 12:03:00 UTC: w-1 could not write them down"
     )
+
+
+async def test_any_number_of_gaps_of_one_writer_adds_up(database: str) -> None:
+    """Whatever was read of its note while one of them was still going on."""
+    ledger = Ledger(database, report_timezone="UTC")
+    moment = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+    note = GapNote()
+    for number in range(2 * MOST_GAPS):
+        for calls in (1, 2):
+            note.lost(calls, moment + timedelta(minutes=number))
+            await ledger.note_gaps(unmetered("w-1", note.content(), is_dead=False))
+        note.over()
+    assert await ledger.unmetered_calls() == 2 * MOST_GAPS * 3
+    await ledger.close()
 
 
 async def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
