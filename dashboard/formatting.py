@@ -4,6 +4,7 @@ What is shown is short; what is exact stands beside it, as the tooltip and in JS
 """
 
 import unicodedata
+from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -33,6 +34,13 @@ def exact(value: Decimal) -> str:
     text = text.rstrip("0").rstrip(".") if "." in text else text
     sign, digits = (_MINUS, text[1:]) if text.startswith("-") else ("", text)
     return f"{sign}${digits}"
+
+
+def ticks(values: Sequence[float]) -> list[str]:
+    """Return dollars along an axis: all with as many places, none or two at least."""
+    texts = [f"{value:.10g}" for value in values]
+    places = max((len(text.partition(".")[2]) for text in texts), default=0)
+    return [f"${value:,.{max(2, places) if places else 0}f}" for value in values]
 
 
 def count(value: int) -> str:

@@ -248,10 +248,13 @@ def _part(value: Any) -> str:  # noqa: ANN401 - a share
     return f"{min(100.0, max(0.0, float(value) * 100)):.2f}%"
 
 
+_MEASURES = {"latency": "the end of the answer", "first_byte": "its first byte"}
 _Format = Callable[[Any, Column, Report], tuple[str, str | None]]
 
 
-def _of_text(value: Any, _column: Column, _report: Report) -> tuple[str, str | None]:  # noqa: ANN401 - a text
+def _of_text(value: Any, column: Column, _report: Report) -> tuple[str, str | None]:  # noqa: ANN401 - a text
+    if column.name == "measure":
+        return _MEASURES.get(str(value), str(value)), None
     shown, whole = formatting.text(str(value)), formatting.hint(str(value))
     return shown, whole if whole != shown else None
 

@@ -47,8 +47,10 @@ _FIELDS = (
     ("user", "User", "u-17"),
     ("endpoint", "Endpoint", "generate_hint"),
     ("model", "Model", "gpt-5.4-mini"),
+    ("tier", "Service tier", "default"),
     ("metadata", "Metadata", "course=algebra-1"),
 )
+_NOT_OF_ENDPOINT = frozenset({"user", "model", "tier"})  # how its calls ended is known of all alone
 
 
 def carried(report: Report, page: str) -> Filter:
@@ -154,7 +156,10 @@ def form(report: Report, options: Mapping[str, Sequence[str]]) -> dict[str, Any]
                 "options": options.get(name, ()),
             }
             for name, title, placeholder in _FIELDS
-            if (by_call or name != "metadata") and name != fixed and name not in hidden
+            if (by_call or name != "metadata")
+            and name != fixed
+            and name not in hidden
+            and not (report.name == "endpoint" and name in _NOT_OF_ENDPOINT)
         ],
         "outcomes": OUTCOMES if by_call else (),
         "comparisons": () if by_call else _COMPARISONS,

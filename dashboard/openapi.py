@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from dashboard.exports import DIALECTS
 from dashboard.filters import OUTCOMES, PRESETS, SIZES, Compare, Named
+from dashboard.roles import ROLES
 
 _TEXT = {"type": "string", "maxLength": 1024}
 _DAY = {"type": "string", "format": "date"}
@@ -60,6 +61,26 @@ _ADMIN = (
     ("get", "/api/admin/audit", "The newest lines of the audit log"),
     ("post", "/api/admin/migrate-usage-tracking", "Bring the schema up to date"),
 )
+_SOME_DAYS = {"type": "integer", "minimum": 1, "description": "How long it is good."}
+_BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("post", "/api/admin/tokens"): {
+        "required": ["name"],
+        "properties": {
+            "name": {"type": "string", "maxLength": 100},
+            "role": {"type": "string", "enum": list(ROLES), "default": "finance"},
+            "scopes": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "`usage:read`, `exports:read`, `user:ID`; none: all of its role.",
+            },
+            "days": _SOME_DAYS,
+        },
+    },
+    ("post", "/api/admin/links"): {
+        "required": ["user"],
+        "properties": {"user": _TEXT, "days": _SOME_DAYS},
+    },
+}
 
 
 def document(*, version: str) -> str:
@@ -82,6 +103,9 @@ def document(*, version: str) -> str:
     }
     for method, path, words in _ADMIN:
         operation = _operation(words, {})
+        if (method, path) in _BODIES:
+            operation["requestBody"] = _body(_BODIES[method, path])
+            operation["responses"]["201"] = operation["responses"].pop("200")
         if "{id}" in path:
             operation["parameters"] = [_USER | {"name": "id", "description": "Its id."}]
         paths.setdefault(path, {})[method] = operation
@@ -115,6 +139,11 @@ _ERROR = {
         }
     },
 }
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": "object"} | schema}}
+    return {"required": True, "content": content}
 
 
 def _operation(

@@ -241,7 +241,7 @@ def _drawn(found: Chart, report: Report, *, by: str | None) -> dict[str, Any]:
         "named": by is not None,
         "monthly": found.monthly,
         "height": HEIGHT,
-        "ticks": [f"${line:,.10g}" for line in found.lines],
+        "ticks": formatting.ticks(found.lines),
         "grid": [f"{step * number:.2f}" for number in range(len(found.lines))],
         "labels": [_label(day, monthly=found.monthly) for day in found.labels],
         "bars": [

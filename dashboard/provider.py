@@ -44,9 +44,16 @@ class Registration:
 class Provider:
     """Asks a provider; `clock` only moves forward."""
 
-    def __init__(self, registration: Registration, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        registration: Registration,
+        *,
+        clock: Callable[[], float],
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
         self._registration = registration
         self._clock = clock
+        self._timeout = ClientTimeout(total=timeout_seconds)
         self._kept: dict[str, tuple[float, dict[str, Any]]] = {}
         self._failed: dict[str, float] = {}
         self._asking = asyncio.Lock()
@@ -146,7 +153,7 @@ class Provider:
             try:
                 found = await self._ask(address)
             except SignOnError:
-                self._failed = {address: now}
+                self._failed = {address: self._clock()}  # whoever waited is told at once
                 raise
             self._kept[address] = (now, found)
             return found
@@ -159,7 +166,7 @@ class Provider:
         headers: Mapping[str, str] = _JSON,
     ) -> dict[str, Any]:
         if self._session is None:
-            self._session = ClientSession(timeout=ClientTimeout(total=TIMEOUT_SECONDS))
+            self._session = ClientSession(timeout=self._timeout)
         body = bytearray()
         try:
             async with self._session.request(

@@ -224,10 +224,14 @@ def summed(name: str, title: str, keys: tuple[str, ...], found: Sums) -> Table:
 
 
 def share(part: Decimal | int | None, whole: Decimal | int | None) -> Decimal | None:
-    """Return a part of a whole, to six digits; None: one is unknown, or the whole is 0."""
+    """Return a part of a whole, to six digits; None: one is unknown, or the whole is 0.
+
+    What is not nothing never becomes it: of a smaller part one digit is kept.
+    """
     if part is None or not whole:
         return None
-    return round(Decimal(part) / Decimal(whole), 6)
+    exact = Decimal(part) / Decimal(whole)
+    return round(exact, max(6, -exact.adjusted())) if exact else Decimal("0.000000")
 
 
 def _whole(row: Row, total: Row, more: Row, before: Row | None) -> dict[str, Value]:

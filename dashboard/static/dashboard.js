@@ -158,6 +158,13 @@
     ? `$${value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`
     : `$${value.toFixed(Math.max(4, 1 - Math.floor(Math.log10(value))))}`;
 
+  // Along an axis: all with as many places, none or two at least.
+  function ticks(at) {
+    const most = Math.max(0, ...at.map((value) => `${+value.toPrecision(6)}`.split(".")[1]?.length ?? 0));
+    const places = most && Math.max(2, most);
+    return at.map((value) => `$${value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places })}`);
+  }
+
   function colour(name) { return getComputedStyle(root).getPropertyValue(name).trim(); }
 
   function draw(figure) {
@@ -195,7 +202,7 @@
       },
       axes: [
         { ...axis, size: 28, grid: { show: false }, splits: () => splits(times, width), values: (_, at) => at.map((time) => label(time)) },
-        { ...axis, size: 56, grid: { stroke: line, width: 1 }, values: (_, at) => at.map((value) => (value >= 1 ? `$${value.toLocaleString("en")}` : `$${+value.toPrecision(2)}`)) },
+        { ...axis, size: 56, grid: { stroke: line, width: 1 }, values: (_, at) => ticks(at) },
       ],
       tzDate: (time) => uPlot.tzDate(new Date(time * 1000), "Etc/UTC"),
       series: [{}, ...order.map((number) => ({

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -77,6 +78,12 @@ class Dashboard:
         writer = Ledger(self.dsn, report_timezone="UTC")
         await writer.insert(rows)
         await writer.close()
+
+    async def execute(self, statement: str) -> None:
+        """Change the ledger as the recorder would."""
+        connection = await asyncpg.connect(self.dsn)
+        await connection.execute(statement)
+        await connection.close()
 
 
 @pytest.fixture

@@ -45,6 +45,10 @@ PAGES = (
     "/admin/exports",
     "/admin/users?range=nonsense",
 )
+GAP = """
+INSERT INTO metering_gap (writer, started_at, ended_at, calls)
+VALUES ('worker-0', '2026-11-20 10:00Z', '2026-11-20 10:05Z', 12)
+"""
 scripts = pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 
 
@@ -247,6 +251,7 @@ async def test_nothing_stands_in_anybodys_way(
     """Every page, with axe-core: contrast, names, landmarks, tables, order."""
     rows = month(8)
     await dashboard.record(*rows)
+    await dashboard.execute(GAP)
     problems: list[str] = []
     async with open_page("/admin", logged_in=False, color_scheme=scheme) as page:
         problems += await _problems(page)
@@ -271,6 +276,59 @@ async def test_pages_fit_a_phone(dashboard: Dashboard, open_page: Open) -> None:
         for path in (*PAGES, f"/admin/call?call={rows[0].event_id}"):
             await page.goto(path)
             assert await page.evaluate(wide) <= 0, path
+
+
+async def test_how_a_cost_is_made_fits_a_phone_whole(dashboard: Dashboard, open_page: Open) -> None:
+    """Also its sum, which is what one looks for."""
+    rows = month(2)
+    await dashboard.record(*rows)
+    hidden = "table => table.parentElement.scrollWidth - table.parentElement.clientWidth"
+    async with open_page("/admin", viewport={"width": 375, "height": 740}) as page:
+        await page.wait_for_url("**/admin")
+        await page.goto(f"/admin/call?call={rows[0].event_id}")
+        table = page.get_by_role("table", name="How the cost is made")
+        assert await table.evaluate(hidden) <= 0
+
+
+async def test_a_page_can_be_printed(dashboard: Dashboard, open_page: Open) -> None:
+    """On A4 nothing is cut, whatever clients call themselves; the chart is the one that scales."""
+    await dashboard.record(*month(), ledger_row(9999, user_id="x" * 256, endpoint="y" * 256))
+    wide = """() => [...document.querySelectorAll("main table")].filter(
+        (table) => table.checkVisibility()
+            && table.getBoundingClientRect().right > document.documentElement.clientWidth + 1
+    ).map((table) => table.caption.textContent)"""
+    async with open_page("/admin", viewport={"width": 1280, "height": 900}) as page:
+        await page.wait_for_url("**/admin")
+        for path in ("/admin?range=this_month&compare=previous", "/admin/users", "/admin/calls"):
+            await page.goto(path)
+            await page.set_viewport_size({"width": 1280, "height": 900})
+            if path.startswith("/admin?"):
+                await expect(page.locator(".hovering")).to_be_visible()
+            await page.emulate_media(media="print")
+            await page.set_viewport_size({"width": 720, "height": 1000})  # A4 within its margins
+            assert await page.evaluate(wide) == [], path
+            await expect(page.get_by_role("navigation")).to_be_hidden()
+            await expect(page.locator(".hovering")).to_be_hidden()
+            if path.startswith("/admin?"):
+                await expect(page.locator("svg.bars")).to_be_visible()
+            await page.emulate_media(media="screen")
+
+
+async def test_what_is_in_no_sum_is_said_above_them(dashboard: Dashboard, open_page: Open) -> None:
+    """Also where the page was open when it became known; what to do stands beside it."""
+    await dashboard.record(*month(3))
+    async with open_page("/admin") as page:
+        notice = page.get_by_role("note")
+        await expect(page.locator("html")).to_have_class(re.compile("live"))
+        await expect(notice).to_be_hidden()
+        await dashboard.execute(GAP)
+        await dashboard.record(ledger_row(9999))
+        await expect(notice).to_contain_text("12 calls were not metered")
+        await expect(notice).to_contain_text("METER_DATA_DIR")
+        await page.get_by_role("link", name="7 days").click()
+        await expect(notice).to_be_visible()
+        await page.get_by_role("link", name="Today", exact=True).first.click()
+        await expect(notice).to_be_hidden()
 
 
 async def test_the_keyboard_reaches_everything(dashboard: Dashboard, open_page: Open) -> None:

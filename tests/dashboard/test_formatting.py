@@ -142,3 +142,18 @@ def test_names_are_one_line_of_visible_text(value: str, shown: str) -> None:
 def test_a_hint_has_more_of_a_name_but_not_all_of_any() -> None:
     """Ten kilobytes fit nowhere."""
     assert len(formatting.hint("x" * 10_000)) == formatting.LONGEST_HINT + 1
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ((1.4, 1.2, 1.0, 0.0), ["$1.40", "$1.20", "$1.00", "$0.00"]),
+        ((3000.0, 1500.0, 0.0), ["$3,000", "$1,500", "$0"]),
+        ((0.002, 0.001, 0.0), ["$0.002", "$0.001", "$0.000"]),
+        ((), []),
+    ],
+    ids=["cents", "whole", "mills", "none"],
+)
+def test_an_axis_has_as_many_places_everywhere(values: tuple[float, ...], shown: list[str]) -> None:
+    """So that its numbers stand below each other."""
+    assert formatting.ticks(values) == shown

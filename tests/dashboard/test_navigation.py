@@ -101,5 +101,18 @@ def test_a_form_for_those_who_see_no_users_asks_for_none() -> None:
     """Nor for metadata, which may name them; what it suggests is what it asks for."""
     names = {"user": ("ada",), "endpoint": ("hint",)}
     form = navigation.form(replace(report("calls"), blind=True), names)
-    assert [field["name"] for field in form["fields"]] == ["endpoint", "model"]
-    assert [field["options"] for field in form["fields"]] == [("hint",), ()]
+    assert [field["name"] for field in form["fields"]] == ["endpoint", "model", "tier"]
+    assert [field["options"] for field in form["fields"]] == [("hint",), (), ()]
+
+
+def test_the_form_offers_what_the_page_takes() -> None:
+    """Service tiers too; how calls of an endpoint ended is known of all of them alone."""
+    names = {
+        page: [field["name"] for field in navigation.form(report(page), {})["fields"]]
+        for page in ("calls", "users", "endpoint")
+    }
+    assert names == {
+        "calls": ["user", "endpoint", "model", "tier", "metadata"],
+        "users": ["user", "endpoint", "model", "tier"],
+        "endpoint": [],
+    }

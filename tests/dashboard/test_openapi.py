@@ -1,9 +1,12 @@
 import json
+from base64 import b64encode
 from typing import Any
 
 from dashboard.openapi import document
 from dashboard.parsing import PARAMETERS
-from tests.dashboard.conftest import TOKEN, Client
+from tests.dashboard.conftest import PASSWORD, TOKEN, Client
+
+ADMIN = {"Authorization": f"Basic {b64encode(f'admin:{PASSWORD}'.encode()).decode()}"}
 
 
 def _paths() -> dict[str, dict[str, Any]]:
@@ -41,3 +44,15 @@ async def test_every_parameter_is_known(client: Client) -> None:
         listed = [parameter["name"] for parameter in _paths()[path]["get"]["parameters"]]
         answer = await client.get(path, params=dict.fromkeys(listed, ""), headers=TOKEN)
         assert answer.status == 200
+
+
+async def test_what_is_sent_is_described(client: Client) -> None:
+    """Members as they are read: the required ones alone are enough, and others are refused."""
+    for path, sent in (("/api/admin/tokens", {"name": "ci"}), ("/api/admin/links", {"user": "a"})):
+        operation = _paths()[path]["post"]
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        assert schema["required"] == list(sent)
+        answer = await client.post(path, json=sent, headers=ADMIN)
+        assert str(answer.status) in operation["responses"]
+        wrong: dict[str, object] = {name: {} for name in schema["properties"]}
+        assert (await client.post(path, json=wrong, headers=ADMIN)).status == 400

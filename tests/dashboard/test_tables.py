@@ -63,3 +63,10 @@ def test_whatever_is_summed_has_a_column() -> None:
     """And can be sorted by."""
     audio = {"audio_prompt_tokens", "audio_completion_tokens"}
     assert {column.name for column in tables.SUMS} == set(cells.SUMS) - audio
+
+
+def test_a_small_share_is_not_nothing() -> None:
+    """It is shown as less than a tenth of a per cent, and not as none."""
+    assert share(Decimal("0.0000052"), 30) == Decimal("2E-7")
+    assert share(1, 3) == Decimal("0.333333")
+    assert share(0, 3) == 0
