@@ -3025,7 +3025,7 @@ JOIN user_api_usage AS call
     ON call.created_at = deferred_object.made_at AND call.event_id = deferred_object.maker
 WHERE charged = 'open';
 
--- One row for each stretch of time in which calls were not metered, because a disk was full.
+-- One row for each stretch of time in which calls were not metered: their journal could not be written.
 CREATE OR REPLACE VIEW metering_gaps AS
 SELECT
     started_at,

@@ -23,7 +23,7 @@ def test_a_gap_says_how_many_from_when_to_when_and_what_to_do() -> None:
     [notice] = notices(report("overview", found))
     assert notice.urgent
     assert notice.title == "1,012 calls were not metered"
-    assert "Between 2026-11-19 12:00:00 and 2026-11-21 12:05:00, 2 times: a disk" in notice.words
+    assert "Between 2026-11-19 12:00:00 and 2026-11-21 12:05:00, 2 times: the proxy" in notice.words
     assert "METER_DATA_DIR" in notice.advice
     [notice] = notices(report("overview", tables.plain("gaps", "Gaps", tables.GAPS, [_gap(1, 1)])))
     assert notice.title == "1 call was not metered"
