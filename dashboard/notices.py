@@ -44,10 +44,10 @@ def _of_gaps(report: Report) -> Sequence[Notice]:
     return (
         Notice(
             title=f"{_counted(calls, 'call was', 'calls were')} not metered",
-            words=f"Between {first} and {last}{times}: the proxy could not write them down. Whosever "
-            "they were, they are in no sum here.",
-            advice="Mostly the disk of METER_DATA_DIR was full: make room. openai-meter verify lists "
-            "each time, and OpenAI’s own usage page has what they cost.",
+            words=f"Between {first} and {last}{times}: the proxy could not write them down. "
+            "Whosever they were, they are in no sum here.",
+            advice="Mostly the disk of METER_DATA_DIR was full: make room. openai-meter verify "
+            "lists each time, and OpenAI’s own usage page has what they cost.",
             urgent=True,
         ),
     )
