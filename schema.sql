@@ -1316,7 +1316,8 @@ AS $function$
 $function$;
 
 -- Months whose rows have been let go of (openai-meter retain); their sums are kept. What they counted
--- for lies in [counted_since, counted_past): sums of these days cannot be made again.
+-- for lies in [counted_since, counted_past), and at the moments also_counted_at, where later months
+-- began that had what came late: sums of these days cannot be made again.
 CREATE TABLE IF NOT EXISTS retired_month (
     month date PRIMARY KEY,
     rows bigint NOT NULL,
@@ -1325,8 +1326,30 @@ CREATE TABLE IF NOT EXISTS retired_month (
     retired_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- Ledgers from before such moments were told apart: all that lay in between was left out of checks.
+ALTER TABLE retired_month
+    ADD COLUMN IF NOT EXISTS also_counted_at timestamptz[];
+
 COMMENT ON TABLE retired_month IS
     'Months (UTC) whose rows are no longer in the ledger.';
+
+-- Whether some of the rows are gone that count in [since, past).
+CREATE OR REPLACE FUNCTION is_retired(since timestamptz, past timestamptz)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+AS $function$
+    SELECT EXISTS (
+        SELECT
+        FROM retired_month
+        WHERE (counted_since < past AND counted_past > since)
+            OR EXISTS (
+                SELECT
+                FROM unnest(also_counted_at) AS counted (at)
+                WHERE counted.at >= since AND counted.at < past
+            )
+    )
+$function$;
 
 -- The steps of openai-meter retain, which is one transaction. Writers of the month wait meanwhile.
 CREATE OR REPLACE FUNCTION lock_partition(partition_name text)
@@ -1347,10 +1370,11 @@ DECLARE
     noted bigint;
 BEGIN
     EXECUTE format(
-        'INSERT INTO retired_month (month, rows, counted_since, counted_past) '
-        'SELECT $1, count(*), '
-        '    least($2, min(coalesce(accounted_at, created_at))), '
-        '    greatest($3, max(coalesce(accounted_at, created_at)) + interval ''1 microsecond'') '
+        'INSERT INTO retired_month (month, rows, counted_since, counted_past, also_counted_at) '
+        'SELECT $1, count(*), $2, $3, '
+        '    array_agg(DISTINCT accounted_at) FILTER ('
+        '        WHERE accounted_at < $2 OR accounted_at >= $3'
+        '    ) '
         'FROM %I '
         'RETURNING rows',
         partition_name
@@ -1438,11 +1462,7 @@ BEGIN
     past_month := date_trunc(
         'month', (quarter_until - interval '1 microsecond') AT TIME ZONE 'UTC'
     )::date;
-    IF EXISTS (
-        SELECT
-        FROM retired_month
-        WHERE counted_since < quarter_until AND counted_past > quarter_since
-    ) OR EXISTS (
+    IF is_retired(quarter_since, quarter_until) OR EXISTS (
         SELECT
         FROM usage_by_month
         WHERE month BETWEEN first_month AND past_month
@@ -2155,7 +2175,8 @@ COMMENT ON TABLE metering_gap IS
 COMMENT ON COLUMN metering_gap.calls IS
     'Calls whose end could not be written. They have no row, or one that says interrupted.';
 
--- The notes as they are, with what their last seal should have.
+-- The notes as they are, with what their last seal should have. A column that is added later may only
+-- count where it holds something, as in row_digest().
 CREATE OR REPLACE VIEW ledger_note AS
 SELECT
     id_of_gap(writer, started_at) AS note_id,
@@ -2184,7 +2205,13 @@ UNION ALL
 SELECT
     id_of_month(3, month),
     substr(
-        sha256(record_send(ROW(month, rows, counted_since, counted_past, retired_at))), 1, 16
+        sha256(
+            record_send(
+                ROW(month, rows, counted_since, counted_past, also_counted_at, retired_at)
+            )
+        ),
+        1,
+        16
     ),
     month::timestamp AT TIME ZONE 'UTC'
 FROM retired_month;

@@ -61,12 +61,25 @@ def close_month(dsn: str, month: date, *, export: Path | None) -> None:
     sys.stdout.write(f"{_line(closed)}\n")
     sys.stdout.write(f"What comes for it from now on counts at {closed.ends_at:%Y-%m-%dT%H:%MZ}.\n")
     if export is not None:
-        try:
-            with export.open("wb") as file:
-                asyncio.run(months.export(month, file.write))
-        except OSError as exc:
-            raise ClosingError(f"{export} cannot be written: {exc.strerror}") from exc
+        _export(months, month, export)
         sys.stdout.write(f"{export} is its export.\n")
+
+
+def _export(months: Months, month: date, path: Path) -> None:
+    """Write the export of a closed month to a file that has all of it, or is not there."""
+    part = path if path.exists() and not path.is_file() else path.with_name(f"{path.name}.part")
+    try:
+        try:
+            with part.open("wb") as file:
+                asyncio.run(months.export(month, file.write))
+            if part != path:
+                part.replace(path)
+        except BaseException:
+            if part != path:
+                part.unlink(missing_ok=True)
+            raise
+    except OSError as exc:
+        raise ClosingError(f"{path} cannot be written: {exc.strerror}") from exc
 
 
 def verify_months(dsn: str, month: date | None) -> None:

@@ -158,6 +158,8 @@ def retain(options: argparse.Namespace) -> None:
     def tell(retired: Retired) -> None:
         where = f"its rows are in {retired.path}" if retired.path else "they were not exported"
         sys.stdout.write(f"{retired.month:%Y-%m}: let go of {retired.rows} rows, {where}\n")
+        for path in retired.exports:
+            sys.stdout.write(f"{path} is the export of a closed month that had some of them\n")
 
     dsn = _any_database_url(_settings(options))
     if options.export is None and not options.no_export:

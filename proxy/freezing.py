@@ -37,6 +37,10 @@ SELECT
     END AS starts_at,
     ($1::timestamp + interval '1 month') AT TIME ZONE zone.value AS ends_at,
     now() >= ($1::timestamp + interval '1 month') AT TIME ZONE zone.value AS is_over,
+    is_retired(
+        $1::timestamp AT TIME ZONE zone.value,
+        ($1::timestamp + interval '1 month') AT TIME ZONE zone.value
+    ) AS is_retired,
     last.month AS last_month,
     coalesce(last.ends_at, '-infinity') AS open_since
 FROM meter_settings AS zone
@@ -46,11 +50,12 @@ LEFT JOIN LATERAL (
 WHERE zone.name = 'report_timezone'
 """
 
-# The oldest month that is open and has something in it, before the one that is to be closed.
+# The oldest month that is open and has something in it, before the one that is to be closed; months
+# that were let go of have nothing any more.
 _EARLIER = """
 SELECT date_trunc('month', min(bucket) AT TIME ZONE $3)::date
 FROM usage_by_quarter_hour
-WHERE bucket >= $1 AND bucket < $2
+WHERE bucket >= $1 AND bucket < $2 AND NOT is_retired(bucket, bucket + interval '15 minutes')
 """
 
 _FREEZE = """
@@ -61,11 +66,7 @@ VALUES ($1, $2, $3, $4)
 _CLOSED = """
 SELECT
     month, starts_at, ends_at, report_timezone, closed_at, export_rows, export_sha256, cost_usd,
-    EXISTS (
-        SELECT
-        FROM retired_month
-        WHERE counted_since < closed_month.ends_at AND counted_past > closed_month.starts_at
-    ) AS is_retired
+    is_retired(starts_at, ends_at)
 FROM closed_month
 WHERE $1::date IS NULL OR month = $1
 ORDER BY month
@@ -174,6 +175,11 @@ class Months:
         async with self._connected() as connection:
             if not (found := await _closed(connection, month)):
                 raise ClosingError(f"{month:%Y-%m} is not closed")
+            if found[0].is_retired:
+                raise ClosingError(
+                    f"{month:%Y-%m}: its rows were let go of; its export is the file that `retain` "
+                    f"wrote before, with SHA-256 {found[0].export_sha256}"
+                )
             _, digest = await _exported(connection, found[0], write)
             if digest != found[0].export_sha256:
                 raise ClosingError(_changed(found[0], digest))
@@ -226,6 +232,8 @@ async def _freeze(connection: asyncpg.Connection, month: date) -> None:
             raise ClosingError(
                 f"months are closed in order: {row['last_month']:%Y-%m} is closed already"
             )
+        if row["is_retired"]:
+            raise ClosingError(f"{month:%Y-%m}: its rows were let go of, or some of them")
         zone = row["report_timezone"]
         earlier = await connection.fetchval(_EARLIER, row["open_since"], row["starts_at"], zone)
         if earlier is not None:

@@ -72,12 +72,7 @@ checked AS (
         least(month.first + interval '1 month', $2::timestamp) - interval '1 day',
         interval '1 day'
     ) AS days (day)
-    WHERE NOT EXISTS (
-        SELECT
-        FROM retired_month
-        WHERE day_begins(days.day::date) < retired_month.counted_past
-            AND day_begins(days.day::date + 1) > retired_month.counted_since
-    )
+    WHERE NOT is_retired(day_begins(days.day::date), day_begins(days.day::date + 1))
 )
 SELECT min(day) AS first, max(day) + 1 AS past
 FROM (

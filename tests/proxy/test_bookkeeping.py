@@ -145,3 +145,7 @@ async def test_a_month_is_closed_exported_and_shown_to_be_the_same(
     await fetch(database, "UPDATE user_api_usage SET user_id = 'eve' RETURNING 1")
     status, _, err = await typed("close", "--verify", dsn=database)
     assert (status, "2026-08 is not as it was closed" in err) == (2, True)
+    again = tmp_path / "again.csv"
+    status, _, err = await typed("close", "2026-08", "--export", str(again), dsn=database)
+    assert (status, "2026-08 is not as it was closed" in err) == (2, True)
+    assert await asyncio.to_thread(os.listdir, tmp_path) == ["august.csv"]  # no other bytes

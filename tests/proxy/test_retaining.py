@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import gzip
+import hashlib
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +12,8 @@ import asyncpg
 import pytest
 
 from proxy import seals
-from proxy.errors import ConfigurationError
+from proxy.errors import ClosingError, ConfigurationError
+from proxy.freezing import Months
 from proxy.ledger import Ledger
 from proxy.retaining import Retired, oldest_kept, run_retain
 from proxy.rollups import Period, findings
@@ -86,6 +88,64 @@ async def test_an_old_month_goes_to_a_file_and_its_sums_stay(database: str, tmp_
     await connection.execute("SELECT rebuild_rollups('2025-03-01', '2025-04-01')")
     assert await connection.fetchval("SELECT calls FROM ledger_status") == 10
     assert await retain(database, date(2025, 3, 1), tmp_path) == []
+    await connection.close()
+
+
+async def test_the_export_of_a_closed_month_is_written_before_it_cannot_be_made(
+    database: str, tmp_path: Path
+) -> None:
+    """Also that of a later month that had a late row; all others can be checked as before."""
+    connection = await two_months(database)
+    months = Months(database)
+    await months.close(date(2025, 2, 1))
+    ledger = Ledger(database, report_timezone="UTC")
+    await ledger.insert([ledger_row(77, created_at=datetime(2025, 2, 20, tzinfo=UTC))])
+    await months.close(date(2025, 3, 1))
+    await ledger.insert([ledger_row(78, created_at=datetime(2025, 2, 21, tzinfo=UTC))])
+    await ledger.insert([ledger_row(79, created_at=datetime(2025, 4, 2, tzinfo=UTC))])
+    await ledger.close()
+    await months.close(date(2025, 4, 1))
+    await months.close(date(2025, 5, 1))
+    hashes = {closed.month: closed.export_sha256 for closed in await months.all()}
+    (february,) = await retain(database, date(2025, 3, 1), tmp_path)
+    assert [path.name for path in february.exports] == [
+        "closed_2025-02.csv.gz",
+        "closed_2025-03.csv.gz",
+        "closed_2025-04.csv.gz",
+    ]
+    for month, path in zip(hashes, february.exports, strict=False):
+        with gzip.open(path) as file:
+            assert hashlib.sha256(file.read()).hexdigest() == hashes[month]
+    (march,) = await retain(database, date(2025, 4, 1), tmp_path)
+    assert march.exports == ()
+    assert [closed.is_retired for closed in await months.all()] == [True, True, True, False]
+    with pytest.raises(ClosingError, match="the file that `retain` wrote before"):
+        await months.export(date(2025, 3, 1), print)
+    assert [f async for f in findings(database, Period())] == []
+    await connection.execute("UPDATE usage_by_day SET calls = 7 WHERE day = '2025-04-02'")
+    assert len([f async for f in findings(database, Period())]) == 1
+    await connection.close()
+
+
+async def test_a_closed_month_that_was_changed_is_kept(database: str, tmp_path: Path) -> None:
+    """Whoever lets go of it would destroy the evidence."""
+    connection = await two_months(database)
+    await Months(database).close(date(2025, 2, 1))
+    await connection.execute("UPDATE user_api_usage SET cost_usd = 0")
+    with pytest.raises(ClosingError, match="2025-02 is not as it was closed"):
+        await retain(database, date(2025, 3, 1), tmp_path)
+    assert await connection.fetchval("SELECT count(*) FROM user_api_usage") == 10
+    assert not (tmp_path / "closed_2025-02.csv.gz").exists()
+    await connection.close()
+
+
+async def test_what_was_let_go_of_open_cannot_be_closed(database: str) -> None:
+    """There is nothing that could be exported; months after it can be closed without it."""
+    connection = await two_months(database)
+    await retain(database, date(2025, 3, 1), None)
+    with pytest.raises(ClosingError, match="2025-02: its rows were let go of"):
+        await Months(database).close(date(2025, 2, 1))
+    assert (await Months(database).close(date(2025, 3, 1))).export_rows == 5
     await connection.close()
 
 
