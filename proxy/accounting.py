@@ -230,11 +230,11 @@ class Account:
     def answer_part(self, body: bytes) -> None:
         """Look at more of the answer's body."""
         self._answer_bytes += len(body)
-        if self._head is None or self.session is not None or not body:
-            return
-        if self._answer_meter is None:
-            self._answer_meter = self._new_answer_meter(self._head)
         meter = self._answer_meter
+        if meter is None:
+            if self._head is None or self.session is not None or not body:
+                return
+            meter = self._answer_meter = self._new_answer_meter(self._head)
         meter.feed(body)
         if meter.lines:
             self._note_lines(meter.lines)

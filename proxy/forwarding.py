@@ -396,6 +396,13 @@ class Exchange:
     def answer(self, head: AnswerHead | None, raw: bytes, body: bytes, *, done: bool) -> None:
         """Pass the next part of the answer on, then look at it; the last part waits for us."""
         account, rest = self._account, b""
+        if head is None and not done:
+            if self._reframed is not None:
+                raw = self._reframed.part(body, done=False)
+            if raw:
+                self._link.write(raw)
+            account.answer_part(body)
+            return
         if head is not None:
             raw, rest = self._answer_begins(head, raw, body, done=done)
         elif self._reframed is not None:

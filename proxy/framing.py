@@ -25,6 +25,7 @@ _END_OF_HEAD = b"\r\n\r\n"
 _STRAY_LINE_BREAK = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _PLAIN_REQUEST_LINE = (b"POST / HTTP/1.0", b"POST / HTTP/1.1")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
 _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 CHUNKED = plans.CHUNKED  # stands for a length
@@ -151,9 +152,16 @@ def _declared(line: bytes) -> int:
 
 
 class ChunkedReader:
-    """A chunked body being read (RFC 9112 section 7.1): data, trailers, and where it ends."""
+    """A chunked body being read (RFC 9112 section 7.1): data, trailers, and where it ends.
 
-    __slots__ = ("_barren", "_data", "_listening", "_parser", "_tail", "done", "trailers")
+    A piece that is one plain chunk, no more and no less, as an event of a stream comes, says all
+    of itself by its size and its two line ends. The parser is told nothing of it: it stands
+    between two chunks before and after.
+    """
+
+    __slots__ = (
+        "_barren", "_between", "_data", "_listening", "_parser", "_tail", "done", "trailers",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.done = False
@@ -161,6 +169,7 @@ class ChunkedReader:
         self._data: list[bytes] = []
         self._barren = 0
         self._tail = b""
+        self._between = True  # the parser expects a chunk, and has seen nothing of it
         self._listening = False
         self._parser = httptools.HttpRequestParser(self)
         self._parser.feed_data(_CHUNKED_HEAD)
@@ -171,6 +180,16 @@ class ChunkedReader:
 
         Raises FramingError where the chunks are not well formed.
         """
+        if self._between:
+            found = _CHUNK_SIZE.match(piece)
+            if found is not None:
+                start, size = found.end(), int(found[1], 16)
+                if size and len(piece) == start + size + 2 and piece.endswith(b"\r\n"):
+                    self._barren = 0
+                    return piece[start:-2], len(piece)
+        return self._parse(piece)
+
+    def _parse(self, piece: bytes) -> tuple[bytes, int]:
         consumed = 0
         try:
             for end in self._ends(piece):
@@ -182,6 +201,7 @@ class ChunkedReader:
                     break
         except httptools.HttpParserError as exc:
             raise FramingError(str(exc)) from exc
+        self._between = self._between and piece.endswith(b"\r\n")
         data = self._data
         self._data = []
         self._barren = 0 if data else self._barren + consumed
@@ -209,6 +229,14 @@ class ChunkedReader:
     def on_body(self, data: bytes) -> None:
         """Take data from the parser."""
         self._data.append(data)
+
+    def on_chunk_header(self) -> None:
+        """Learn from the parser that the size of a chunk has come to its line end."""
+        self._between = False
+
+    def on_chunk_complete(self) -> None:
+        """Learn from the parser that a chunk has come to its end."""
+        self._between = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a trailer field from the parser."""

@@ -162,12 +162,18 @@ class UpstreamLink(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         self.active = True
-        if self.caller is None:  # an idle upstream that speaks cannot be trusted with a call
+        caller = self.caller
+        if caller is None:  # an idle upstream that speaks cannot be trusted with a call
             self._pool.forget(self)
             self.transport.abort()
             return
         try:
-            self._take(data, self.caller)
+            if self._tunnel:
+                caller.tunnelled(data)
+            elif self._length is None:
+                self._take_heads(data, caller)
+            else:
+                self._take_body(None, data, caller)
         except FramingError as exc:
             self._lose(UpstreamProtocolError(f"the upstream's answer is not valid HTTP: {exc}"))
         except RelayError as exc:
@@ -200,19 +206,8 @@ class UpstreamLink(asyncio.Protocol):
 
     # How an answer is taken.
 
-    def _take(self, data: bytes, caller: Caller) -> None:
-        if self._tunnel:
-            caller.tunnelled(data)
-            return
-        head = None
-        if self._length is None:
-            head, data = self._take_heads(data, caller)
-            if head is None:
-                return
-        self._take_body(head, data, caller)
-
-    def _take_heads(self, data: bytes, caller: Caller) -> tuple[AnswerHead | None, bytes]:
-        """Take 1xx heads and the final one; return it and what follows, or None."""
+    def _take_heads(self, data: bytes, caller: Caller) -> None:
+        """Take 1xx heads and the final one, and what follows it."""
         data = self._buffer + data
         while data:
             end = framing.head_end(data, self._searched, self._pool.max_head_bytes)
@@ -228,17 +223,17 @@ class UpstreamLink(asyncio.Protocol):
                 if head.length == framing.CHUNKED:
                     self._chunks = framing.ChunkedReader()
                     head.trailers = self._chunks.trailers
-                return head, data
+                self._take_body(head, data, caller)
+                return
             if head.status == 101:  # noqa: PLR2004
                 self._switch(raw, data, caller)
-                return None, b""
+                return
             self._interim += 1
             if self._interim > MAX_INTERIM_ANSWERS:
                 raise FramingError("too many 1xx answers")
             caller.interim(head.head)
         self._buffer = data
         self._searched = len(data)
-        return None, b""
 
     def _switch(self, raw: bytes, rest: bytes, caller: Caller) -> None:
         if not self._may_switch:
@@ -248,13 +243,13 @@ class UpstreamLink(asyncio.Protocol):
         caller.switched(raw, rest)
 
     def _take_body(self, head: AnswerHead | None, data: bytes, caller: Caller) -> None:
-        length = self._length
+        length, chunks = self._length, self._chunks
         done = False
         body = raw = data
-        if length == framing.CHUNKED:
-            if data and self._chunks is not None:
-                body, used = self._chunks.feed(data)
-                done = self._chunks.done
+        if chunks is not None:
+            if data:
+                body, used = chunks.feed(data)
+                done = chunks.done
                 raw = data[:used]
         elif length is not None and length >= 0:
             body = raw = data[:length]

@@ -37,6 +37,8 @@ __all__ = ["AnswerMeter", "Observation", "RequestFacts", "RequestMeter"]
 
 MAX_BODY_BYTES = 1 << 20  # of an answer that is kept whole; a larger one is condensed
 MAX_UNFOLDED_BYTES = 1 << 22  # of what comes at once
+SMALL_BYTES = 1024  # of a piece of an answer that waits for more
+ROW = 16  # such pieces, that are looked at at once
 MAX_RATIO = 128  # to what came; a stream that says the same again and again has 50
 ERROR_STATUS = 400
 CHARGED_STATUS = range(200, 300)
@@ -195,7 +197,10 @@ _NO_READER = NoReader()
 
 
 class AnswerMeter:
-    """Read what an upstream answers, from its content-encoded body without transfer coding."""
+    """Read what an upstream answers, from its content-encoded body without transfer coding.
+
+    A stream comes in small pieces, of which few say something: a row of them is looked at at once.
+    """
 
     __slots__ = (
         "_charged",
@@ -205,7 +210,10 @@ class AnswerMeter:
         "_operation",
         "_problem",
         "_reader",
+        "_row",
         "_status",
+        "_waiting",
+        "lines",
     )
 
     def __init__(
@@ -220,6 +228,9 @@ class AnswerMeter:
         keep_bytes: int = 0,
     ) -> None:
         self._findings = Findings()
+        self._row = 1  # pieces that are looked at at once
+        self._waiting: list[bytes] = []  # fewer than a row, each of them small
+        self.lines = self._findings.lines  # of a batch's output; whoever takes them clears it
         self._status = status
         self._operation = operation
         self._charged = operation.reads_usage and status in CHARGED_STATUS
@@ -228,7 +239,9 @@ class AnswerMeter:
         self._problem: str | None = None
         self._reader: Reader = _NO_READER
         self._decoder: encoding.Decoder | None = None
-        if not self._charged and status < ERROR_STATUS:
+        if self._charged:
+            self._row = ROW  # nothing of it is wanted before its end
+        elif status < ERROR_STATUS:
             self._findings.complete = True  # nothing is looked for, so nothing is missed
             if not watches:
                 return
@@ -257,16 +270,31 @@ class AnswerMeter:
             self._reader, self._decoder = reader, decoder
 
     def feed(self, chunk: bytes) -> None:
-        """Look at the next bytes."""
+        """Take the next bytes: look at them, or let them wait for more."""
         try:
-            decoder = self._decoder
-            self._reader.feed(chunk if decoder is None else decoder.feed(chunk))
+            waiting = self._waiting
+            if len(chunk) > SMALL_BYTES:
+                self._look(chunk)
+            else:
+                waiting.append(chunk)
+                if len(waiting) >= self._row:
+                    self._look(b"")
         except Exception:  # noqa: BLE001 (metering never fails a call)
             self._stop()
+
+    def _look(self, chunk: bytes) -> None:
+        """Look at what has waited, and at these bytes behind it."""
+        if self._waiting:
+            chunk = b"".join((*self._waiting, chunk))
+            self._waiting.clear()
+        decoder = self._decoder
+        self._reader.feed(chunk if decoder is None else decoder.feed(chunk))
 
     def finish(self) -> Observation:
         """Return what the answer said."""
         try:
+            if self._waiting:
+                self._look(b"")
             if self._decoder is not None:
                 self._decoder.finish()
                 self._problem = self._problem or self._decoder.problem
@@ -292,11 +320,6 @@ class AnswerMeter:
             kept=found.kept if self._charged else None,
             sightings=sightings,
         )
-
-    @property
-    def lines(self) -> list[Sighting]:
-        """Lines of a batch's output that were read; whoever takes them clears the list."""
-        return self._findings.lines
 
     def _sightings(self) -> tuple[Sighting, ...]:
         """Return what is told of objects that are billed when they are done."""

@@ -110,8 +110,8 @@ class UsageStripper:
         spill, whole = self._framer.feed(chunk)
         if b'"usage"' not in whole:
             return spill + whole if spill else whole
-        if not spill and whole.find(b"\n\n") == len(whole) - 2:
-            return self._strip(whole)
+        if not spill and whole.find(b"\n") == len(whole) - 2 <= self._max_event_bytes:
+            return _strip_plainly(whole) or _strip_carefully(whole)  # one event of one line
         return spill + b"".join(map(self._strip, split(whole)))
 
     def finish(self) -> bytes:

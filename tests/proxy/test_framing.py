@@ -56,6 +56,46 @@ def test_any_bytes_are_read_or_refused(raw: bytes, cuts: list[int]) -> None:
         read(raw, cuts)
 
 
+PARTS = st.sampled_from(
+    [
+        b"1\r\nx\r\n", b"5\r\n0\r\n\r\n\r\n", b"0b\r\ndata: one\n\n\r\n", b"2;name=x\r\nab\r\n", b"0\r\n\r\n", b"0\r\n",
+        b"X-Sum: 1\r\n", b"1", b"\r\n", b"x", b"0x1\r\nx\r\n", b"1_0\r\n0123456789abcdef\r\n", b"+1\r\nx\r\n", b" 1\r\nx\r\n",
+        b"1\nx\r\n", b"1\r\nxx\r\n", b"3\r\nab\r\n", b"00000001\r\nx\r\n",
+    ]
+)  # fmt: skip
+
+
+def outcome(pieces: list[bytes]) -> tuple[bytes, int, bool, framing.Trailers] | None:
+    """Return what comes of a body in these pieces; None where it is refused."""
+    reader, data, consumed = framing.ChunkedReader(), b"", 0
+    try:
+        for piece in pieces:
+            body, used = reader.feed(piece)
+            data += body
+            consumed += used
+            if reader.done:
+                break
+    except FramingError:
+        return None
+    return data, consumed, reader.done, reader.trailers
+
+
+@given(parts=st.lists(PARTS, min_size=1, max_size=8), joined=st.lists(st.booleans(), max_size=8))
+def test_a_chunk_that_comes_by_itself_is_read_as_the_parser_reads_it(
+    parts: list[bytes], joined: list[bool]
+) -> None:
+    """Whatever came before and comes behind, well formed or not: as if it came byte by byte."""
+    pieces = [b""]
+    for part, together in zip(parts, [*joined, *[False] * len(parts)], strict=False):
+        if together:
+            pieces[-1] += part
+        else:
+            pieces.append(part)
+    raw = b"".join(parts)
+    byte_by_byte = [raw[at : at + 1] for at in range(len(raw))]
+    assert outcome([piece for piece in pieces if piece]) == outcome(byte_by_byte)
+
+
 @given(raw=st.binary(max_size=60))
 def test_any_head_is_judged_or_refused(raw: bytes) -> None:
     """A request's as well as an answer's."""
