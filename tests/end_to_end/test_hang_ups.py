@@ -13,6 +13,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from proxy import heartbeat
 from tests.end_to_end.imitation import imitating
 from tests.fakes.running import ledger_rows, metering, until_rows
 from tests.fakes.serving import PATIENCE_SECONDS, Serving, serving
@@ -91,11 +92,13 @@ async def _silent(call: Call) -> None:
 
 
 async def _hang_up(running: Serving) -> None:
-    """Make a call, hang up, and wait until it is read for nobody."""
+    """Make a call, hang up, and wait until it is read for nobody and the recorder is there."""
     async with (
         aiohttp.ClientSession(running.proxy_url) as session,
         asyncio.timeout(PATIENCE_SECONDS),
     ):
+        while not (running.directory / heartbeat.FILE_NAME).exists():
+            await asyncio.sleep(0.05)
         with suppress(TimeoutError):
             patience = aiohttp.ClientTimeout(total=0.3)
             await session.post("/v1/chat/completions", json=CHAT, timeout=patience)
