@@ -58,8 +58,9 @@ def test_any_bytes_are_read_or_refused(raw: bytes, cuts: list[int]) -> None:
 
 PARTS = st.sampled_from(
     [
-        b"1\r\nx\r\n", b"5\r\n0\r\n\r\n\r\n", b"0b\r\ndata: one\n\n\r\n", b"2;name=x\r\nab\r\n", b"0\r\n\r\n", b"0\r\n",
-        b"X-Sum: 1\r\n", b"1", b"\r\n", b"x", b"0x1\r\nx\r\n", b"1_0\r\n0123456789abcdef\r\n", b"+1\r\nx\r\n", b" 1\r\nx\r\n",
+        b"1\r\nx\r\n", b"5\r\n0\r\n\r\n\r\n", b"0b\r\ndata: one\n\n\r\n", b"2;name=x\r\nab\r\n",
+        b"0\r\n\r\n", b"0\r\n", b"X-Sum: 1\r\n", b"1", b"\r\n", b"x", b"0x1\r\nx\r\n",
+        b"1_0\r\n0123456789abcdef\r\n", b"+1\r\nx\r\n", b" 1\r\nx\r\n",
         b"1\nx\r\n", b"1\r\nxx\r\n", b"3\r\nab\r\n", b"00000001\r\nx\r\n",
     ]
 )  # fmt: skip
