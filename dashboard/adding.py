@@ -65,9 +65,10 @@ def sums(source: Source, keys: tuple[Key, ...]) -> str:
 
 
 def ranks(source: Source) -> str:
-    """Return the statement that only says which users come in which order, of the same parameters.
+    """Return the statement that only says which of some users come in which order.
 
-    Sums that are not asked for are not made, which is most of the work over many users.
+    It takes the same parameters, and between which names (or NULL), and whether only who was not
+    named. Sums that are not asked for are not made, which is most of the work over many users.
     """
     return _RANKS[source]
 
@@ -97,16 +98,24 @@ def _sums(source: Source, keys: tuple[Key, ...]) -> str:
 
 def _ranks(source: Source) -> str:
     name = "CASE WHEN user_id IS NULL THEN '1' ELSE '0' || user_id END"
-    return _ordered(
-        source, "user_id", name, "user_id, place::text AS after_place, name AS after_name"
-    )
+    found = "user_id, place::text AS after_place, name AS after_name"
+    return _ordered(source, "user_id", name, found, where=_AMONG)
 
 
-def _ordered(source: Source, names: str, name: str, found: str) -> str:
+# Some of the users: from one name on, up to another, or whoever was not named.
+_AMONG = """
+    WHERE ($22::text IS NULL OR user_id >= $22)
+        AND ($23::text IS NULL OR user_id < $23)
+        AND (NOT $24::boolean OR user_id IS NULL)
+"""
+
+
+def _ordered(source: Source, names: str, name: str, found: str, *, where: str = "") -> str:
     return f"""
 WITH grouped AS (
     SELECT {names}, {_GROUPED_SUMS}
     FROM ({CELLS[source]}) AS cell
+    {where}
     GROUP BY {names}
 ),
 placed AS (

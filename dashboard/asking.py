@@ -1,18 +1,22 @@
 """Which cells can answer a filter, and with which parameters they are asked. Pure."""
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from dashboard.cells import SUMS, Key, Source
 from dashboard.errors import ParameterError
-from dashboard.filters import OFFSET, Filter
+from dashboard.filters import OFFSET, Filter, midnight
 
 FEW_DAYS = 10  # up to which single days are read sooner than spans by endpoint and model
-PIECED: frozenset[Source] = frozenset({"day_pieces", "pieces", "feature_pieces"})
+MANY_DAYS, FEW_NARROW_DAYS = 92, 45  # of which another zone's users are counted day by day
+PIECED: frozenset[Source] = frozenset({"day_pieces", "pieces", "feature_pieces", "user_pieces"})
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+SLACK = timedelta(hours=3)  # by which the date of a row and the midnights of a day may disagree
 
 Row = Mapping[str, Any]
 
@@ -54,12 +58,31 @@ def in_sets(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> bool:
     return keys in {(), ("endpoint",)} or (keys == ("day",) and wanted.whole_report_days)
 
 
+def in_rosters(wanted: Filter, keys: tuple[Key, ...]) -> bool:
+    """Whether it can be told from the sets that are kept, which know no search."""
+    if wanted.search is not None or not in_sets(wanted, (), ""):
+        return False
+    return keys in {(), ("endpoint",), ("day",)}
+
+
+def knows_users_of_days(wanted: Filter) -> bool:
+    """Whether the users of single days are counted: in another zone only of so many days."""
+    if wanted.whole_report_days:
+        return True
+    if wanted.first is None:
+        return False
+    narrow = wanted.endpoints or wanted.without or not in_rosters(wanted, ("day",))
+    return (wanted.last - wanted.first).days < (FEW_NARROW_DAYS if narrow else MANY_DAYS)
+
+
 def _source_of_users(wanted: Filter, keys: tuple[Key, ...]) -> Source:
     part_of_a_day = wanted.until is not None and wanted.first == wanted.last
     if wanted.tiers or "service_tier" in keys or part_of_a_day:
         return "calls"
-    if "day" in keys or wanted.users:
+    if "day" in keys:
         return "users" if wanted.in_report_zone else "calls"
+    if wanted.users:
+        return "users" if wanted.in_report_zone else "user_pieces"
     by_feature = {"endpoint", "model"} & {*keys, *wanted.without}
     if not by_feature and not wanted.endpoints and not wanted.models:
         return "spans" if wanted.in_report_zone else "pieces"
@@ -100,6 +123,40 @@ def summing(
     place, name = _sums_key(wanted)
     values = places(wanted, search_in, pieced=source in PIECED)
     return (*values, column, direction, place, name, limit, wanted.offset)
+
+
+def is_narrow(wanted: Filter) -> bool:
+    """Whether calls are asked for that may be rare, by what the sums of days know."""
+    named = wanted.endpoints or wanted.models or wanted.tiers
+    return not wanted.users and bool(named or {"endpoint", "model"} & {*wanted.without})
+
+
+def on_days(wanted: Filter) -> Filter:
+    """Return the filter as far as the sums of days know it, over all days that it touches."""
+    return wanted.with_(
+        first=None if wanted.first is None else wanted.first - 2 * DAY,
+        last=wanted.last + 2 * DAY,
+        zone=wanted.report_zone,
+        outcomes=(),
+        metadata=(),
+        search=None,
+        until=None,
+    )
+
+
+def around(first: date, last: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Return a time in which all of these days lie, also where a day has two midnights."""
+    return midnight(first, zone) - SLACK, midnight(last + DAY, zone) + SLACK
+
+
+def merged(wanted: Filter, ranks: Iterable[Row], *, limit: int) -> list[Row]:
+    """Return ranks of several groups of users as those of all of them, as far as a page goes."""
+    column, direction = _order(wanted, "-cost_usd")
+    if column == "name" and direction == -1:
+        found = sorted(ranks, key=lambda row: str(row["after_name"]), reverse=True)
+    else:
+        found = sorted(ranks, key=lambda row: (Decimal(row["after_place"]), row["after_name"]))
+    return found[wanted.offset : wanted.offset + limit]
 
 
 def of_endpoint(wanted: Filter) -> tuple[object, ...]:

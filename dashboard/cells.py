@@ -11,7 +11,8 @@ of a statement.
 from typing import Literal
 
 Source = Literal[
-    "hours", "days", "users", "spans", "features", "calls", "day_pieces", "pieces", "feature_pieces"
+    "hours", "days", "users", "spans", "features", "calls", "day_pieces", "pieces",
+    "feature_pieces", "user_pieces",
 ]  # fmt: skip
 Key = Literal["user_id", "endpoint", "model", "service_tier", "day"]
 
@@ -180,6 +181,7 @@ WHERE span = 'open' {_SPAN}
     "day_pieces": "",
     "pieces": "",
     "feature_pieces": "",
+    "user_pieces": "",
     "calls": f"""
 {_ROW_CELL}
 WHERE {IN_TIME} AND {ROWS_WHERE}
@@ -255,3 +257,4 @@ WHERE {edge.format(moment="bucket")}
 CELLS["day_pieces"] = _with_quarters(CELLS["days"])
 CELLS["pieces"] = _with_edges(CELLS["spans"])
 CELLS["feature_pieces"] = _with_edges(CELLS["features"])
+CELLS["user_pieces"] = _with_edges(CELLS["users"])

@@ -1,6 +1,6 @@
 """The SELECTs of calls: pages of them, one, and what it cost."""
 
-from dashboard.cells import ROWS_WHERE
+from dashboard.cells import CELLS, ROWS_WHERE
 
 _CALL_COLUMNS = """
     event_id, created_at, user_id, endpoint, api_path, operation_name, upstream, upstream_name,
@@ -61,6 +61,22 @@ WHERE {_ADMITTED} AND {ROWS_WHERE}
     AND ($16::timestamptz IS NULL OR (created_at, event_id) > ($16, $17::uuid))
 ORDER BY created_at, event_id
 LIMIT $18
+"""
+
+# From which day to which a page of calls may reach, out of the sums of days: those with fewer than
+# $16 calls between them and where the list begins, at its newest end or ($17) its oldest. NULL: no
+# day has any. Without it, calls that are rare or do not exist would be looked for in all rows.
+WINDOW = f"""
+SELECT min(day) AS first, max(day) AS last
+FROM (
+    SELECT
+        day,
+        sum(sum(calls)) OVER (ORDER BY day) - sum(calls) AS older,
+        sum(sum(calls)) OVER (ORDER BY day DESC) - sum(calls) AS newer
+    FROM ({CELLS["days"]}) AS cell
+    GROUP BY day
+) AS counted
+WHERE $16::bigint IS NULL OR CASE WHEN $17::boolean THEN older ELSE newer END < $16
 """
 
 # What one call cost, component by component.

@@ -7,11 +7,11 @@ transaction, so that pgbouncer may stand in between.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -23,10 +23,15 @@ from dashboard.asking import (
     PIECED,
     Row,
     added,
+    around,
     call_key,
+    in_rosters,
     in_sets,
+    is_narrow,
+    merged,
     moment,
     of_endpoint,
+    on_days,
     places,
     source_of,
     summing,
@@ -35,6 +40,7 @@ from dashboard.cells import Key, Source
 from dashboard.errors import DatabaseUnavailableError, TooBusyError, TooSlowError
 from dashboard.filters import Filter
 from dashboard.report import Freshness, Health, Period, Stats
+from dashboard.rosters import Moment, Rosters
 
 MOST_CONNECTIONS = 4
 CONNECT_SECONDS = 5.0
@@ -43,8 +49,10 @@ STATEMENT_SECONDS = 10.0
 EXPORT_SECONDS = 600.0
 IDLE_SECONDS = 60.0
 NAMED_SINCE = timedelta(days=31)
+FAR = date(9000, 1, 1)
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+T = TypeVar("T")
 Write = Callable[[bytes], Coroutine[Any, Any, None]]
 
 
@@ -69,6 +77,7 @@ class Ledger:
         self._second_hands = asyncio.Semaphore(max(1, connections // 3))
         self._opening = asyncio.Lock()
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._rosters = Rosters()
 
     async def health(self) -> Health:
         """Return how fresh the ledger is."""
@@ -105,13 +114,27 @@ class Ledger:
     @contextlib.asynccontextmanager
     async def snapshot(self, *, seconds: float = STATEMENT_SECONDS) -> AsyncIterator["Snapshot"]:
         """Open a read-only transaction; what is read in it is of one moment."""
-        async with self._transaction(seconds) as connection:
+        async with (
+            self._transaction(seconds) as connection,
+            contextlib.AsyncExitStack() as others,
+        ):
             with _answering():
                 status = await connection.fetchrow(selects.STATUS)
             if status is None:
                 raise DatabaseUnavailableError("The ledger is empty where it never should be.")
             zone = await asyncio.to_thread(ZoneInfo, status["report_timezone"])
-            yield Snapshot(connection, newest_call=status["last_call"], report_zone=zone)
+            snapshot = Snapshot(
+                connection,
+                newest_call=status["last_call"],
+                report_zone=zone,
+                rosters=self._rosters,
+            )
+
+            async def another() -> "Connection | None":
+                return await self._another(snapshot, others, seconds)
+
+            snapshot.another = another
+            yield snapshot
 
     @contextlib.asynccontextmanager
     async def copying(self) -> AsyncIterator["Snapshot"]:
@@ -126,24 +149,28 @@ class Ledger:
         Most connections are kept for the first one of a file.
         """
         async with contextlib.AsyncExitStack() as stack:
-            yield await self._begun_beside(snapshot, stack)
+            connection = await self._another(snapshot, stack, EXPORT_SECONDS)
+            if connection is None:
+                yield None
+                return
+            yield Snapshot(
+                connection,
+                newest_call=snapshot.newest_call,
+                report_zone=snapshot.report_zone,
+                rosters=self._rosters,
+            )
 
-    async def _begun_beside(
-        self, snapshot: "Snapshot", stack: contextlib.AsyncExitStack
-    ) -> "Snapshot | None":
+    async def _another(
+        self, snapshot: "Snapshot", stack: contextlib.AsyncExitStack, seconds: float
+    ) -> "Connection | None":
         name = await snapshot.exported()
         if self._room.locked() or self._second_hands.locked():  # so neither is waited for below
             return None
         try:
             await stack.enter_async_context(self._second_hands)
-            connection = await stack.enter_async_context(
-                self._transaction(EXPORT_SECONDS, sees=name)
-            )
+            return await stack.enter_async_context(self._transaction(seconds, sees=name))
         except DatabaseUnavailableError:
             return None
-        return Snapshot(
-            connection, newest_call=snapshot.newest_call, report_zone=snapshot.report_zone
-        )
 
     async def close(self) -> None:
         """Give all connections back."""
@@ -225,10 +252,28 @@ class Snapshot:
         *,
         newest_call: datetime | None,
         report_zone: ZoneInfo,
+        rosters: Rosters,
     ) -> None:
         self._connection = connection
+        self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+        self._free.put_nowait(connection)
+        self._two_handed = False
+        self._rosters = rosters
+        self._looking = asyncio.Lock()  # for who is active: once, not by each who asks
+        self.another: Callable[[], Awaitable[Connection | None]] | None = None
+        self._seen: Moment | None = None
+        self._late: bool | None = None
         self.newest_call = newest_call
         self.report_zone = report_zone
+
+    async def take_another(self) -> None:
+        """Have what is asked from now on answered by two connections at once, if one is free."""
+        if self.another is None or self._two_handed:
+            return
+        connection = await self.another()
+        if connection is not None:
+            self._two_handed = True
+            self._free.put_nowait(connection)
 
     @property
     def report_timezone(self) -> str:
@@ -241,10 +286,17 @@ class Snapshot:
             as_of=now, newest_call=self.newest_call, report_timezone=self.report_timezone
         )
 
-    async def periods(self, today: object) -> tuple[Period, ...]:
+    async def periods(self, today: date) -> tuple[Period, ...]:
         """Return the sums of today, of this month and of all time."""
         rows = await self._fetch(selects.PERIODS, today)
-        return tuple(Period(**row) for row in rows)
+        everything = Filter(
+            range="all", first=None, last=FAR, zone=self.report_zone, report_zone=self.report_zone
+        )
+        found = []
+        for row in rows:
+            counted = await self.active_users(everything.with_(first=row["since"]))
+            found.append(Period(**row, active_users=counted[()]))
+        return tuple(found)
 
     async def sums(
         self,
@@ -260,12 +312,28 @@ class Snapshot:
         values = summing(wanted, keys, search_in, source=source, limit=most)
         if limit is None:
             return Found(rows=await self._fetch(adding.sums(source, keys), *values))
-        ranks = await self._fetch(adding.ranks(source), *values)
+        ranks = await self._ranks(wanted, source, values, limit=limit + 1)
         rows = await self._of_users(wanted, source, [row["user_id"] for row in ranks[:limit]])
         if len(ranks) <= limit:
             return Found(rows=rows)
         last = ranks[limit - 1]
         return Found(rows=rows, after=(last["after_place"], last["after_name"]))
+
+    async def _ranks(
+        self, wanted: Filter, source: Source, values: tuple[object, ...], *, limit: int
+    ) -> Sequence[Row]:
+        """Return which users come first, looked for among halves of them at the same time."""
+        statement = adding.ranks(source)
+        middle = None
+        if not (wanted.users or wanted.without) and self._two_handed:
+            middle = (await self._fetch(selects.MIDDLE))[0]["user_id"]
+        everybody, nobody = (None, None, False), (None, None, True)
+        if middle is None:
+            return await self._fetch(statement, *values, *everybody)
+        values = (*values[:-2], wanted.offset + limit, 0)
+        parts = ((None, middle, False), (middle, None, False), nobody)
+        found = await together(*(self._fetch(statement, *values, *part) for part in parts))
+        return merged(wanted, [row for rows in found for row in rows], limit=limit)
 
     async def _of_users(
         self, wanted: Filter, source: Source, users: Sequence[str | None]
@@ -299,6 +367,11 @@ class Snapshot:
         self, wanted: Filter, keys: tuple[Key, ...] = (), *, search_in: str = ""
     ) -> dict[tuple[Any, ...], int]:
         """Return how many users are named, by keys."""
+        if in_rosters(wanted, keys):
+            async with self._looking:
+                counted = await self._in_rosters(wanted, keys)
+            if counted is not None:
+                return counted
         if in_sets(wanted, keys, search_in):
             edges = not wanted.whole_report_days
             values = places(wanted, search_in, pieced=edges)
@@ -335,6 +408,17 @@ class Snapshot:
             list(wanted.without),
         )
 
+    async def _in_rosters(
+        self, wanted: Filter, keys: tuple[Key, ...]
+    ) -> dict[tuple[Any, ...], int] | None:
+        """Return how many users are named, from sets that are kept; None: they do not tell."""
+        if self._seen is None:
+            rows = await self._fetch(selects.VERSIONS)
+            self._seen = Moment({row["day"]: row["folded_at"] for row in rows})
+        if not wanted.whole_report_days and await self._any_late():
+            return None  # what came late has a day, but no hour in it
+        return await self._rosters.count(self._fetch, self._seen, wanted, keys)
+
     async def calls(self, wanted: Filter, *, limit: int) -> Found:
         """Return calls, newest first unless the filter says otherwise."""
         oldest = wanted.sort == "created_at"
@@ -343,7 +427,12 @@ class Snapshot:
             of_users = (listing.NEWEST_CALLS_OF_USERS, listing.OLDEST_CALLS_OF_USERS)
             statement = of_users[oldest]
         moment, event = call_key(wanted)
-        values = (*places(wanted, "any"), moment, event, limit + 1)
+        values: tuple[object, ...] = (*places(wanted, "any"), moment, event, limit + 1)
+        if is_narrow(wanted) and not await self._any_late():
+            window = await self._window(wanted, limit=limit + 1)
+            if window is None:
+                return Found(rows=())
+            values = (*window, *values[2:])
         rows = await self._fetch(statement, *values)
         if len(rows) <= limit:
             return Found(rows=rows)
@@ -351,6 +440,24 @@ class Snapshot:
         return Found(
             rows=rows[:limit], after=(last["created_at"].isoformat(), str(last["event_id"]))
         )
+
+    async def _window(self, wanted: Filter, *, limit: int) -> tuple[datetime, datetime] | None:
+        """Return the time in which a page of calls lies; None: there are no such calls."""
+        asked = on_days(wanted)
+        exact = not (wanted.by_call or wanted.search or wanted.after)
+        values = (*places(asked, ""), limit if exact else None, wanted.sort == "created_at")
+        found = (await self._fetch(listing.WINDOW, *values))[0]
+        if found["first"] is None:
+            return None
+        since, past = around(found["first"], found["last"], self.report_zone)
+        return max(since, wanted.start or since), min(past, wanted.end)
+
+    async def _any_late(self) -> bool:
+        """Whether any row of the ledger counts later than it came."""
+        if self._late is None:
+            rows = await self._fetch(selects.ANY_LATE, None, datetime.max.replace(tzinfo=UTC))
+            self._late = bool(rows[0]["any_late"])
+        return self._late
 
     async def call(self, event_id: UUID) -> Row | None:
         """Return one call; its id tells when it was."""
@@ -421,8 +528,22 @@ class Snapshot:
         return await self._fetch(selects.PRICES)
 
     async def _fetch(self, statement: str, *values: object) -> Sequence[Row]:
-        with _answering():
-            return [dict(row) for row in await self._connection.fetch(statement, *values)]
+        connection = await self._free.get()
+        try:
+            with _answering():
+                return [dict(row) for row in await connection.fetch(statement, *values)]
+        finally:
+            self._free.put_nowait(connection)
+
+
+async def together(*questions: Coroutine[Any, Any, T]) -> list[T]:
+    """Answer several questions at the same time; the first that fails ends all of them."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(question) for question in questions]
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return [task.result() for task in asked]
 
 
 @contextlib.contextmanager

@@ -6,11 +6,11 @@ from typing import Any
 from uuid import UUID
 
 from dashboard import projecting, tables
-from dashboard.asking import Row
+from dashboard.asking import Row, knows_users_of_days
 from dashboard.cells import Key
 from dashboard.errors import NotFoundError, ParameterError
 from dashboard.filters import Filter
-from dashboard.queries import Snapshot
+from dashboard.queries import Snapshot, together
 from dashboard.report import Report, Table
 
 TOP_USERS = 10
@@ -28,26 +28,24 @@ class Reporter:
 
     async def overview(self, wanted: Filter) -> Report:
         """Return everything at a glance: periods, days, endpoints, users, the month's end."""
-        endpoints = await self._sums("endpoints", "Endpoints", wanted, ("endpoint",))
-        days = await self._sums("days", "Cost by day", wanted, ("day", "endpoint"))
+        await self._snapshot.take_another()
         top = wanted.with_(sort=None, size=TOP_USERS)
-        users = await self._sums("users", "Top users", top, ("user_id",), limit=TOP_USERS)
-        calls = await self._calls("calls", "Newest calls", top, limit=NEWEST_CALLS)
-        return self._report(
-            "overview",
-            "API Usage",
-            wanted,
-            await self._periods(wanted),
-            days,
-            endpoints,
-            users,
-            await self._projection(wanted),
-            calls,
-            *await self._missing(wanted),
+        users, days, endpoints, at_a_glance, projection, calls, gaps, objects = await together(
+            self._sums("users", "Top users", top, ("user_id",), limit=TOP_USERS),
+            self._sums("days", "Cost by day", wanted, ("day", "endpoint")),
+            self._sums("endpoints", "Endpoints", wanted, ("endpoint",)),
+            self._periods(wanted),
+            self._projection(wanted),
+            self._calls("calls", "Newest calls", top, limit=NEWEST_CALLS),
+            self._gaps(wanted),
+            self._open_objects(wanted),
         )
+        found = (at_a_glance, days, endpoints, users, projection, calls, gaps, objects)
+        return self._report("overview", "API Usage", wanted, *found)
 
     async def users(self, wanted: Filter) -> Report:
         """Return the sums of each user, a page of them."""
+        await self._snapshot.take_another()
         limit = wanted.size
         table = await self._sums(
             "users", "Users", wanted, ("user_id",), search_in="user", limit=limit
@@ -59,14 +57,13 @@ class Reporter:
         if len(wanted.users) + ("user" in wanted.without) != 1:
             raise ParameterError("user", "expected one user, or without=user")
         name = wanted.users[0] if wanted.users else "calls without a user"
-        return self._report(
-            "user",
-            f"User {name}",
-            wanted,
-            await self._sums("days", "By day", wanted, ("day",)),
-            await self._sums("endpoints", "By endpoint and model", wanted, ("endpoint", "model")),
-            await self._calls("calls", "Last calls", wanted, limit=CALLS_OF_USER),
+        await self._snapshot.take_another()
+        found = await together(
+            self._sums("days", "By day", wanted, ("day",)),
+            self._sums("endpoints", "By endpoint and model", wanted, ("endpoint", "model")),
+            self._calls("calls", "Last calls", wanted, limit=CALLS_OF_USER),
         )
+        return self._report("user", f"User {name}", wanted, *found)
 
     async def own(self, wanted: Filter) -> Report:
         """Return what a user may see of their own numbers: by day and by endpoint."""
@@ -87,15 +84,22 @@ class Reporter:
             raise ParameterError("endpoint", "expected one endpoint, or without=endpoint")
         name = wanted.endpoints[0] if wanted.endpoints else "calls without an endpoint"
         most = USERS_OF_ENDPOINT
-        answers = await self._snapshot.answers(wanted)
-        durations = await self._snapshot.durations(wanted)
+        await self._snapshot.take_another()
+        users, days, models = await together(
+            self._sums("users", "Top users", wanted, ("user_id",), limit=most),
+            self._sums("days", "By day", wanted, ("day",)),
+            self._sums("models", "Models", wanted, ("model",)),
+        )
+        answers, durations = await together(
+            self._snapshot.answers(wanted), self._snapshot.durations(wanted)
+        )
         return self._report(
             "endpoint",
             f"Endpoint {name}",
             wanted,
-            await self._sums("days", "By day", wanted, ("day",)),
-            await self._sums("models", "Models", wanted, ("model",)),
-            await self._sums("users", "Top users", wanted, ("user_id",), limit=most),
+            days,
+            models,
+            users,
             tables.plain("outcomes", "How calls ended", tables.OUTCOMES, answers),
             tables.plain("durations", "How long answers took", tables.DURATIONS, durations),
         )
@@ -112,7 +116,10 @@ class Reporter:
 
     async def daily(self, wanted: Filter) -> Report:
         """Return the sums of each day."""
-        table = await self._sums("days", "By day", wanted, ("day",), users=True)
+        title = "By day"
+        if not knows_users_of_days(wanted):
+            title += f"; users of each only for shorter ranges, or in {wanted.report_zone.key}"
+        table = await self._sums("days", title, wanted, ("day",), users=True)
         return self._report("daily", "By day", wanted, table)
 
     async def calls(self, wanted: Filter) -> Report:
@@ -159,14 +166,15 @@ class Reporter:
             rows.append(row)
         return tables.plain("periods", "At a glance", tables.PERIODS, rows)
 
-    async def _missing(self, wanted: Filter) -> tuple[Table, Table]:
-        """Return what is in no sum: calls that were not metered, objects not charged yet."""
-        gaps = await self._snapshot.gaps(wanted)
-        objects = await self._snapshot.open_objects(wanted)
-        return (
-            tables.plain("gaps", "Calls not metered", tables.GAPS, gaps),
-            tables.plain("open_objects", "Not charged yet", tables.OPEN_OBJECTS, objects),
-        )
+    async def _gaps(self, wanted: Filter) -> Table:
+        """Return what is in no sum: calls that were not metered."""
+        found = await self._snapshot.gaps(wanted)
+        return tables.plain("gaps", "Calls not metered", tables.GAPS, found)
+
+    async def _open_objects(self, wanted: Filter) -> Table:
+        """Return what is in no sum yet: objects that are charged when they are done."""
+        found = await self._snapshot.open_objects(wanted)
+        return tables.plain("open_objects", "Not charged yet", tables.OPEN_OBJECTS, found)
 
     async def _projection(self, wanted: Filter) -> Table:
         days = projecting.days_before(wanted, self._now)
@@ -188,7 +196,11 @@ class Reporter:
         asked = self._snapshot
         found = await asked.sums(wanted, keys, search_in=search_in, limit=limit)
         before, total_before = await self._before(wanted, keys, found.rows, search_in)
-        counted = await asked.active_users(wanted, keys, search_in=search_in) if users else None
+        counted: Mapping[tuple[Any, ...], int | None] | None = None
+        if users and keys == ("day",) and not knows_users_of_days(wanted):
+            counted = {(row["day"],): None for row in found.rows}
+        elif users:
+            counted = await asked.active_users(wanted, keys, search_in=search_in)
         everybody = await asked.active_users(wanted, search_in=search_in) if users else {}
         sums = tables.Sums(
             rows=found.rows,

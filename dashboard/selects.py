@@ -38,11 +38,6 @@ SELECT
     period.since,
     coalesce(sum(calls), 0)::bigint AS calls,
     coalesce(sum(errors), 0)::bigint AS errors,
-    (
-        SELECT count(DISTINCT user_id)
-        FROM spans_between(coalesce(period.since, '-infinity'), 'infinity') AS part
-        JOIN user_spans USING (span, start)
-    ) AS active_users,
     coalesce(sum(unpriced_calls), 0)::bigint AS unpriced_calls,
     coalesce(sum(estimated_calls), 0)::bigint AS estimated_calls,
     coalesce(sum(unavailable_calls), 0)::bigint AS unavailable_calls,
@@ -127,6 +122,78 @@ FROM (
 GROUP BY kind
 ORDER BY objects DESC, kind
 """
+
+# About half of the users have names before this one; NULL: there are too few to tell.
+MIDDLE = """
+SELECT CASE WHEN count(*) > 100 THEN (array_agg(user_id ORDER BY user_id))[51] END AS user_id
+FROM generate_series(0, 100) AS part (place)
+JOIN user_numbers ON number = place * (SELECT max(number) FROM user_numbers) / 100
+"""
+
+# The days that have calls, and since when the sets of their users are known; NULL: not yet.
+VERSIONS = """
+SELECT counted.day, folded_at
+FROM (SELECT DISTINCT day FROM days) AS counted
+LEFT JOIN spans ON start = counted.day AND past = counted.day + 1 AND span = 'users'
+"""
+
+# The sets of some days.
+ROSTERS = """
+SELECT day, endpoint, block, users
+FROM day_users
+WHERE day = ANY ($1::date[])
+"""
+
+# Who was there on days that have no sets yet.
+OPEN_ROSTERS = """
+SELECT
+    day,
+    endpoint,
+    array_agg(number) FILTER (WHERE number IS NOT NULL) AS numbers,
+    array_agg(user_id) FILTER (WHERE number IS NULL) AS names
+FROM (
+    SELECT day, endpoint, user_id
+    FROM user_days
+    WHERE day = ANY ($1::date[]) AND user_id IS NOT NULL
+    GROUP BY day, endpoint, user_id
+) AS named
+LEFT JOIN user_numbers USING (user_id)
+GROUP BY day, endpoint
+"""
+
+# Who was there in parts of days. Of somebody who came before it and went after it, it is not known.
+_ROSTERS = """
+SELECT
+    place,
+    endpoint,
+    array_agg(number) FILTER (WHERE number IS NOT NULL) AS numbers,
+    array_agg(user_id) FILTER (WHERE number IS NULL) AS names,
+    bool_and(known) AS known
+FROM (
+    SELECT
+        place,
+        {endpoint} AS endpoint,
+        user_id,
+        bool_or(
+            first_call >= coalesce(since, '-infinity') OR last_call < coalesce(past, 'infinity')
+        ) AS known
+    FROM unnest($1::date[], $2::timestamptz[], $3::timestamptz[], $4::boolean[])
+        WITH ORDINALITY AS part (part_of, since, past, by_endpoint, place)
+    JOIN {sums}
+    WHERE user_id IS NOT NULL
+        AND last_call >= coalesce(since, '-infinity')
+        AND first_call < coalesce(past, 'infinity')
+    GROUP BY 1, 2, 3
+) AS named
+LEFT JOIN user_numbers USING (user_id)
+GROUP BY place, endpoint
+"""
+ROSTERS_OF_DAYS = _ROSTERS.format(
+    endpoint="CASE WHEN by_endpoint THEN endpoint END", sums="user_days ON day = part_of"
+)
+ROSTERS_OF_SPANS = _ROSTERS.format(
+    endpoint="NULL::text", sums="user_spans ON span = 'day' AND start = part_of"
+)
 
 # Whether anything counts in the range that came when its own month was closed.
 ANY_LATE = """

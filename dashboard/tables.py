@@ -184,7 +184,7 @@ class Sums:
 
     rows: Sequence[Row]
     total: Row
-    users: Mapping[tuple[Any, ...], int] | None = None  # by the same keys
+    users: Mapping[tuple[Any, ...], int | None] | None = None  # by the same keys
     all_users: int | None = None
     before: Mapping[tuple[Any, ...], Row] | None = None  # by the same keys
     total_before: Row | None = None

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
@@ -33,6 +34,15 @@ async def record(dsn: str, rows: Sequence[LedgerRow], *, report_timezone: str = 
     writer = Writer(dsn, report_timezone=report_timezone)
     await writer.insert(rows)
     await writer.close()
+
+
+async def fold(dsn: str, most: int) -> None:
+    """Fold days that are over, as the recorder does every minute; so many spans at most."""
+    connection = await asyncpg.connect(dsn)
+    for _ in range(most):
+        if await connection.fetchval("SELECT fold_span()") is None:
+            break
+    await connection.close()
 
 
 @pytest.fixture

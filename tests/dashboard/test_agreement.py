@@ -21,7 +21,7 @@ from dashboard.queries import Ledger, Snapshot
 from dashboard.report import Report
 from dashboard.reporting import Reporter
 from proxy.core.model import LedgerRow
-from tests.dashboard.conftest import record
+from tests.dashboard.conftest import fold, record
 from tests.fakes.rows import ledger_row, unavailable_row, unpriced_row
 
 ZONES = (
@@ -137,7 +137,7 @@ async def test_every_form_tells_what_the_rows_tell(
     """To the last digit, and however much of it is folded."""
     await _empty(database, report_zone)
     await record(database, rows, report_timezone=report_zone)
-    await _fold(database, folds)
+    await fold(database, folds)
     ledger = Ledger(database)
     try:
         for question in questions:
@@ -202,14 +202,6 @@ def _compare_users(report: Report, rows: Sequence[LedgerRow], keys: Sequence[str
         key: len(users) for key, users in groups.items()
     }, report.name
     assert document["totals"]["users"] == len(set().union(*groups.values())), report.name
-
-
-async def _fold(dsn: str, most: int) -> None:
-    connection = await asyncpg.connect(dsn)
-    for _ in range(most):
-        if await connection.fetchval("SELECT fold_span()") is None:
-            break
-    await connection.close()
 
 
 async def _file(

@@ -5,7 +5,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dashboard.asking import added, in_sets, places, source_of
+from dashboard.asking import (
+    added,
+    in_sets,
+    is_narrow,
+    knows_users_of_days,
+    merged,
+    on_days,
+    places,
+    source_of,
+)
 from dashboard.cells import PLACES, SUMS, Key, Source
 from dashboard.filters import Filter
 
@@ -32,6 +41,9 @@ ELSEWHERE = {"zone": ZoneInfo("Asia/Kolkata")}
         (ELSEWHERE | {"endpoints": ("hint",)}, ("user_id",), "feature_pieces"),
         ({"endpoints": ("hint",), "first": date(2026, 10, 30)}, ("user_id",), "users"),
         ({"users": ("ada",)}, ("day",), "users"),
+        ({"users": ("ada",)}, ("endpoint",), "users"),
+        (ELSEWHERE | {"users": ("ada",)}, ("user_id",), "user_pieces"),
+        (ELSEWHERE | {"users": ("ada",)}, ("day",), "calls"),
         ({"users": ("ada",), "tiers": ("flex",)}, ("day",), "calls"),
         ({"outcomes": ("ok",)}, ("endpoint",), "calls"),
     ],
@@ -64,6 +76,25 @@ def test_sets_know_endpoints_and_days(
     assert in_sets(MONTH.with_(**changes), keys, "") is known
 
 
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({"first": None}, True),
+        (ELSEWHERE, True),
+        (ELSEWHERE | {"first": None}, False),
+        (ELSEWHERE | {"first": date(2026, 8, 1)}, True),
+        (ELSEWHERE | {"first": date(2026, 7, 31)}, False),
+        (ELSEWHERE | {"first": date(2026, 8, 1), "endpoints": ("hint",)}, False),
+    ],
+)
+def test_users_of_single_days_are_counted_where_that_is_quick(
+    changes: dict[str, Any],
+    known: bool,  # noqa: FBT001 - of a table
+) -> None:
+    """Elsewhere they are unknown, and the page says so."""
+    assert knows_users_of_days(MONTH.with_(**changes)) is known
+
+
 def test_a_filter_has_a_value_for_every_place() -> None:
     """In their order; what is not asked for is NULL."""
     values = dict(zip(PLACES, places(MONTH, "user"), strict=True))
@@ -82,3 +113,28 @@ def test_rows_are_added_as_the_database_adds_them() -> None:
     assert added([]) == dict.fromkeys(SUMS, 0) | {"first_call": None, "last_call": None}
     assert added([unknown]) == unknown
     assert added([known, unknown]) == known | {"calls": 3}
+
+
+def test_ranks_of_groups_become_one_page() -> None:
+    """In the order of the database: smallest place first, unknown last, names among equals."""
+    one = [_rank("b", "-3"), _rank("a", "Infinity")]
+    other = [_rank("c", "-3"), _rank("d", "-1")]
+    page = merged(MONTH, [*one, *other], limit=3)
+    assert [row["after_name"] for row in page] == ["b", "c", "d"]
+    second = merged(MONTH.with_(sort="-name", after=("+", "1")), [*one, *other], limit=2)
+    assert [row["after_name"] for row in second] == ["c", "b"]
+
+
+def _rank(name: str, place: str) -> dict[str, str]:
+    return {"after_place": place, "after_name": name}
+
+
+def test_days_know_what_may_be_rare() -> None:
+    """An outcome is known by calls alone; a user has an index."""
+    assert is_narrow(MONTH.with_(tiers=("flex",)))
+    assert not is_narrow(MONTH.with_(outcomes=("ok",)))
+    assert not is_narrow(MONTH.with_(models=("gpt-a",), users=("ada",)))
+    asked = on_days(MONTH.with_(**ELSEWHERE, models=("gpt-a",), outcomes=("ok",), search="x"))
+    assert (asked.models, asked.outcomes, asked.search) == (("gpt-a",), (), None)
+    assert (asked.first, asked.last) == (date(2026, 9, 29), date(2026, 11, 2))
+    assert asked.whole_report_days

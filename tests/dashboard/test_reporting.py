@@ -13,7 +13,7 @@ from dashboard.report import Report
 from dashboard.reporting import Reporter, periods
 from dashboard.tables import SORTABLE
 from proxy.ledger import Ledger as Writer
-from tests.dashboard.conftest import record
+from tests.dashboard.conftest import fold, record
 from tests.fakes.rows import MOMENT, ledger_row
 
 COST = Decimal("0.000285000001")
@@ -26,7 +26,7 @@ def _filter(**pairs: str) -> Filter:
         now=NOW,
         report_zone=ZoneInfo("UTC"),
         zones={"Asia/Kathmandu": ZoneInfo("Asia/Kathmandu")},
-        columns=SORTABLE,
+        columns=(*SORTABLE, "created_at"),
     )
 
 
@@ -45,14 +45,19 @@ async def _execute(dsn: str, statement: str) -> None:
     await connection.close()
 
 
-async def test_pages_of_users_leave_nobody_out(database: str) -> None:
-    """Each begins after the last row of the one before; the totals are of all."""
+@pytest.mark.parametrize("folds", [0, 1000], ids=["open", "folded"])
+async def test_pages_of_users_leave_nobody_out(database: str, folds: int) -> None:
+    """Each begins after the last row of the one before; the totals are of all.
+
+    Where users have numbers, halves of them are looked through at the same time.
+    """
     count = 120
     rows = [
         ledger_row(n, user_id=f"u{n % 117:03d}" if n else None, cost_usd=COST * (n % 5))
         for n in range(count)
     ]
     await record(database, rows)
+    await fold(database, folds)
     for sort in ("-cost_usd", "cost_usd", "name", "-name", "-last_call"):
         wanted, seen, totals = _filter(sort=sort), [], set()
         ledger = Ledger(database)
@@ -185,6 +190,29 @@ async def test_days_of_another_zone_are_its_own(database: str) -> None:
         pairs = {"from": "2026-11-22", "to": "2026-11-22", "tz": "Asia/Kathmandu"}
         report = await _ask(database, question, **pairs)
         assert report.tables[0].total()["calls"] == 1
+
+
+async def test_users_of_many_single_days_elsewhere_are_unknown(database: str) -> None:
+    """Not 0, and the table says so; those of the whole range are known."""
+    await record(database, [ledger_row(0), ledger_row(1, user_id="bob")])
+    table = (await _ask(database, "daily", range="this_year", tz="Asia/Kathmandu")).tables[0]
+    assert [row["users"] for row in table.records()] == [None]
+    assert table.total()["users"] == 2
+    assert "shorter ranges, or in UTC" in table.title
+
+
+async def test_calls_that_do_not_exist_are_not_looked_for(database: str) -> None:
+    """What is known by days says so; what is rare is looked for in its days alone."""
+    old = MOMENT - timedelta(days=200)
+    rare = [ledger_row(n, model="rare", created_at=old + n * timedelta(days=3)) for n in range(9)]
+    await record(database, [ledger_row(20), *rare])
+    assert (await _ask(database, "calls", model="none", range="all")).tables[0].rows == ()
+    for sort in ("-created_at", "created_at"):
+        page = await _ask(database, "calls", model="rare", range="all", sort=sort)
+        days = [row["created_at"] for row in page.tables[0].records()]
+        assert days == sorted((row.created_at for row in rare), reverse=sort.startswith("-"))
+    found = await _ask(database, "calls", model="rare", range="all", outcome="timeout")
+    assert found.tables[0].rows == ()
 
 
 async def test_one_user_and_one_endpoint_have_their_pages(database: str) -> None:
