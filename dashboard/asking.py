@@ -16,6 +16,7 @@ MANY_DAYS, FEW_NARROW_DAYS = 92, 45  # of which another zone's users are counted
 PIECED: frozenset[Source] = frozenset({"day_pieces", "pieces", "feature_pieces", "user_pieces"})
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
+QUARTER = timedelta(minutes=15)
 SLACK = timedelta(hours=3)  # by which the date of a row and the midnights of a day may disagree
 
 Row = Mapping[str, Any]
@@ -142,6 +143,13 @@ def on_days(wanted: Filter) -> Filter:
         search=None,
         until=None,
     )
+
+
+def to_quarter(wanted: Filter) -> Filter:
+    """Return the filter with the end of its last day moved on to a full quarter of an hour."""
+    if wanted.until is None:
+        return wanted
+    return wanted.with_(until=wanted.until + (EPOCH - wanted.until) % QUARTER)
 
 
 def around(first: date, last: date, zone: ZoneInfo) -> tuple[datetime, datetime]:

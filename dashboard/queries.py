@@ -35,6 +35,7 @@ from dashboard.asking import (
     places,
     source_of,
     summing,
+    to_quarter,
 )
 from dashboard.cells import Key, Source
 from dashboard.errors import DatabaseUnavailableError, TooBusyError, TooSlowError
@@ -386,6 +387,11 @@ class Snapshot:
         """Return how many users are named, to the quarter of an hour where a day ends early."""
         if wanted.until is None or not wanted.in_report_zone or wanted.tiers or wanted.by_call:
             return (await self.active_users(wanted))[()]
+        if in_rosters(wanted, ()):
+            async with self._looking:
+                counted = await self._in_rosters(to_quarter(wanted), ())
+            if counted is not None:
+                return counted[()]
         if in_sets(wanted, (), ""):
             rows = await self._fetch(adding.NAMED_UNTIL, *places(wanted, "", pieced=True))
         else:

@@ -14,6 +14,7 @@ from dashboard.asking import (
     on_days,
     places,
     source_of,
+    to_quarter,
 )
 from dashboard.cells import PLACES, SUMS, Key, Source
 from dashboard.filters import Filter
@@ -113,6 +114,14 @@ def test_rows_are_added_as_the_database_adds_them() -> None:
     assert added([]) == dict.fromkeys(SUMS, 0) | {"first_call": None, "last_call": None}
     assert added([unknown]) == unknown
     assert added([known, unknown]) == known | {"calls": 3}
+
+
+@pytest.mark.parametrize(("minute", "then"), [(0, 0), (1, 15), (15, 15), (44, 45)])
+def test_a_day_that_ends_early_ends_with_a_quarter_of_an_hour(minute: int, then: int) -> None:
+    """As its sums do."""
+    until = to_quarter(MONTH.with_(until=THEN.replace(minute=minute))).until
+    assert until == THEN.replace(minute=then)
+    assert to_quarter(MONTH) == MONTH
 
 
 def test_ranks_of_groups_become_one_page() -> None:
