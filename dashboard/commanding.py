@@ -27,10 +27,11 @@ from dashboard.filters import PRESETS, Filter
 from dashboard.links import DAYS, demand_scopes, paths_of, span
 from dashboard.parsing import parse
 from dashboard.passwords import hash_of
-from dashboard.queries import Ledger, Snapshot, Write
+from dashboard.queries import Ledger
 from dashboard.register import Account, Register
 from dashboard.roles import ROLES
 from dashboard.settings import LISTEN, Settings
+from dashboard.snapshot import Snapshot, Write
 from dashboard.tables import SORTABLE
 
 COMMANDS = ("export", "token", "account")

@@ -17,7 +17,8 @@ from dashboard.asking import places, source_of, summing
 from dashboard.cells import Key
 from dashboard.exports import Dialect, Form
 from dashboard.filters import Filter
-from dashboard.queries import Ledger, Snapshot, Write
+from dashboard.queries import Ledger
+from dashboard.snapshot import Snapshot, Write
 
 SLICE_ROWS = 20_000  # sorted in memory, and planning them costs little beside them
 NARROWED = 10  # times as many where endpoint or model leave a part of them

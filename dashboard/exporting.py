@@ -17,8 +17,9 @@ from dashboard.filters import Filter
 from dashboard.guarding import VIEWER
 from dashboard.login import note
 from dashboard.parsing import parse
-from dashboard.queries import Ledger, Snapshot
+from dashboard.queries import Ledger
 from dashboard.rendering import SECURITY_HEADERS
+from dashboard.snapshot import Snapshot
 from dashboard.tables import SORTABLE
 from dashboard.views import CLOCK, ZONES
 

@@ -10,8 +10,8 @@ from dashboard.asking import Row, knows_users_of_days
 from dashboard.cells import Key
 from dashboard.errors import NotFoundError, ParameterError
 from dashboard.filters import Filter
-from dashboard.queries import Snapshot, together
 from dashboard.report import Report, Table
+from dashboard.snapshot import Snapshot, together
 
 TOP_USERS = 10
 USERS_OF_ENDPOINT = 50

@@ -17,9 +17,10 @@ from dashboard import rendering
 from dashboard.copying import copy_file
 from dashboard.exports import Form
 from dashboard.filters import Filter, midnight
-from dashboard.queries import Ledger, Snapshot
+from dashboard.queries import Ledger
 from dashboard.report import Report
 from dashboard.reporting import Reporter
+from dashboard.snapshot import Snapshot
 from proxy.core.model import LedgerRow
 from tests.dashboard.conftest import fold, record
 from tests.fakes.rows import ledger_row, unavailable_row, unpriced_row

@@ -10,7 +10,8 @@ from dashboard import copying
 from dashboard.errors import TooBusyError
 from dashboard.exports import DIALECTS, Dialect
 from dashboard.filters import Filter
-from dashboard.queries import Ledger, Snapshot
+from dashboard.queries import Ledger
+from dashboard.snapshot import Snapshot
 from tests.dashboard.conftest import NOW, record
 from tests.dashboard.test_exports import ASKED
 from tests.fakes.rows import MOMENT, ledger_row

@@ -1,0 +1,375 @@
+"""What can be asked of one moment of the ledger, one question at a time or two at once."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from dashboard import adding, listing, selects
+from dashboard.asking import (
+    PIECED,
+    Row,
+    added,
+    around,
+    call_key,
+    in_rosters,
+    in_sets,
+    is_narrow,
+    merged,
+    moment,
+    of_endpoint,
+    on_days,
+    places,
+    source_of,
+    summing,
+    to_quarter,
+)
+from dashboard.cells import Key, Source
+from dashboard.errors import DatabaseUnavailableError, TooSlowError
+from dashboard.filters import Filter
+from dashboard.report import Freshness, Period
+from dashboard.rosters import Moment, Rosters
+
+EXPORT_SECONDS = 600.0
+FAR = date(9000, 1, 1)
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+T = TypeVar("T")
+Write = Callable[[bytes], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Rows of one question, and where the page after them begins; None: there is none."""
+
+    rows: Sequence[Row]
+    after: tuple[str | None, ...] | None = None
+
+
+class Snapshot:
+    """The ledger as it was at one moment."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        newest_call: datetime | None,
+        report_zone: ZoneInfo,
+        rosters: Rosters,
+    ) -> None:
+        self._connection = connection
+        self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+        self._free.put_nowait(connection)
+        self.hands = 1
+        self._rosters = rosters
+        self._looking = asyncio.Lock()  # for who is active: once, not by each who asks
+        self.another: Callable[[], Awaitable[Connection | None]] | None = None
+        self._seen: Moment | None = None
+        self._late: bool | None = None
+        self.newest_call = newest_call
+        self.report_zone = report_zone
+
+    async def take_another(self) -> None:
+        """Have what is asked from now on answered by two connections at once, if one is free."""
+        if self.another is None or self.hands > 1:
+            return
+        connection = await self.another()
+        if connection is not None:
+            self.hands += 1
+            self._free.put_nowait(connection)
+
+    @property
+    def report_timezone(self) -> str:
+        """Return the name of the zone in which the days of the rollups begin."""
+        return self.report_zone.key
+
+    def freshness(self, now: datetime) -> Freshness:
+        """Return as of when all that is read here is."""
+        return Freshness(
+            as_of=now, newest_call=self.newest_call, report_timezone=self.report_timezone
+        )
+
+    async def periods(self, today: date) -> tuple[Period, ...]:
+        """Return the sums of today, of this month and of all time."""
+        rows = await self._fetch(selects.PERIODS, today)
+        everything = Filter(
+            range="all", first=None, last=FAR, zone=self.report_zone, report_zone=self.report_zone
+        )
+        found = []
+        for row in rows:
+            counted = await self.active_users(everything.with_(first=row["since"]))
+            found.append(Period(**row, active_users=counted[()]))
+        return tuple(found)
+
+    async def sums(
+        self,
+        wanted: Filter,
+        keys: tuple[Key, ...],
+        *,
+        search_in: str = "",
+        limit: int | None = None,
+    ) -> Found:
+        """Return sums by keys, in the order of the filter; all of them unless there is a limit."""
+        source = source_of(wanted, keys, search_in)
+        most = None if limit is None else limit + 1
+        values = summing(wanted, keys, search_in, source=source, limit=most)
+        if limit is None:
+            return Found(rows=await self._fetch(adding.sums(source, keys), *values))
+        ranks = await self._ranks(wanted, source, values, limit=limit + 1)
+        rows = await self._of_users(wanted, source, [row["user_id"] for row in ranks[:limit]])
+        if len(ranks) <= limit:
+            return Found(rows=rows)
+        last = ranks[limit - 1]
+        return Found(rows=rows, after=(last["after_place"], last["after_name"]))
+
+    async def _ranks(
+        self, wanted: Filter, source: Source, values: tuple[object, ...], *, limit: int
+    ) -> Sequence[Row]:
+        """Return which users come first, looked for among halves of them at the same time."""
+        statement = adding.ranks(source)
+        middle = None
+        if not (wanted.users or wanted.without) and self.hands > 1:
+            middle = (await self._fetch(selects.MIDDLE))[0]["user_id"]
+        everybody, nobody = (None, None, False), (None, None, True)
+        if middle is None:
+            return await self._fetch(statement, *values, *everybody)
+        values = (*values[:-2], wanted.offset + limit, 0)
+        parts = ((None, middle, False), (middle, None, False), nobody)
+        found = await together(*(self._fetch(statement, *values, *part) for part in parts))
+        return merged(wanted, [row for rows in found for row in rows], limit=limit)
+
+    async def _of_users(
+        self, wanted: Filter, source: Source, users: Sequence[str | None]
+    ) -> Sequence[Row]:
+        """Return the sums of some users, in their order; None is who was not named."""
+        named = tuple(user for user in users if user is not None)
+        parts = [wanted.with_(users=named, search=None, sort=None)] if named else []
+        if None in users:
+            nameless = (*wanted.without, "user")
+            parts.append(wanted.with_(users=(), without=nameless, search=None, sort=None))
+        found: dict[str | None, Row] = {}
+        for part in parts:
+            values = summing(part, ("user_id",), "", source=source, limit=None)
+            rows = await self._fetch(adding.sums(source, ("user_id",)), *values)
+            found |= {row["user_id"]: row for row in rows}
+        return [found[user] for user in users]
+
+    async def totals(self, wanted: Filter, *, search_in: str = "") -> Row:
+        """Return the sums of the whole filter."""
+        source = source_of(wanted, (), search_in)
+        values = places(wanted, search_in, pieced=source in PIECED)
+        return (await self._fetch(adding.totals(source), *values))[0]
+
+    async def total_of(self, found: Found, wanted: Filter, *, search_in: str = "") -> Row:
+        """Return the sums of the whole filter, out of its rows where these are all there are."""
+        if found.after is not None or wanted.after is not None:
+            return await self.totals(wanted, search_in=search_in)
+        return added(found.rows)
+
+    async def active_users(
+        self, wanted: Filter, keys: tuple[Key, ...] = (), *, search_in: str = ""
+    ) -> dict[tuple[Any, ...], int]:
+        """Return how many users are named, by keys."""
+        if in_rosters(wanted, keys):
+            async with self._looking:
+                counted = await self._in_rosters(wanted, keys)
+            if counted is not None:
+                return counted
+        if in_sets(wanted, keys, search_in):
+            edges = not wanted.whole_report_days
+            values = places(wanted, search_in, pieced=edges)
+            rows = await self._fetch(adding.named(keys, edges=edges), *values)
+        else:
+            source = source_of(wanted, ("user_id", *keys), search_in)
+            values = places(wanted, search_in, pieced=source in PIECED)
+            rows = await self._fetch(adding.active_users(source, keys), *values)
+        return {tuple(row[key] for key in keys): row["users"] for row in rows}
+
+    async def active(self, wanted: Filter) -> int:
+        """Return how many users are named, to the quarter of an hour where a day ends early."""
+        if wanted.until is None or not wanted.in_report_zone or wanted.tiers or wanted.by_call:
+            return (await self.active_users(wanted))[()]
+        if in_rosters(wanted, ()):
+            async with self._looking:
+                counted = await self._in_rosters(to_quarter(wanted), ())
+            if counted is not None:
+                return counted[()]
+        if in_sets(wanted, (), ""):
+            rows = await self._fetch(adding.NAMED_UNTIL, *places(wanted, "", pieced=True))
+        else:
+            rows = await self._fetch(adding.ACTIVE_UNTIL, *places(wanted, ""))
+        return int(rows[0]["users"])
+
+    async def gaps(self, wanted: Filter) -> Sequence[Row]:
+        """Return when calls were not metered, the newest first, whosever they were."""
+        return await self._fetch(selects.GAPS, wanted.start, wanted.end)
+
+    async def open_objects(self, wanted: Filter) -> Sequence[Row]:
+        """Return by kind how many objects are not charged yet that were made in these days."""
+        return await self._fetch(
+            selects.OPEN_OBJECTS,
+            wanted.start,
+            wanted.end,
+            list(wanted.users) or None,
+            list(wanted.endpoints) or None,
+            list(wanted.models) or None,
+            list(wanted.without),
+        )
+
+    async def _in_rosters(
+        self, wanted: Filter, keys: tuple[Key, ...]
+    ) -> dict[tuple[Any, ...], int] | None:
+        """Return how many users are named, from sets that are kept; None: they do not tell."""
+        if self._seen is None:
+            rows = await self._fetch(selects.VERSIONS)
+            self._seen = Moment({row["day"]: row["folded_at"] for row in rows})
+        if not wanted.whole_report_days and await self._any_late():
+            return None  # what came late has a day, but no hour in it
+        return await self._rosters.count(self._fetch, self._seen, wanted, keys)
+
+    async def calls(self, wanted: Filter, *, limit: int) -> Found:
+        """Return calls, newest first unless the filter says otherwise."""
+        oldest = wanted.sort == "created_at"
+        statement = listing.OLDEST_CALLS if oldest else listing.NEWEST_CALLS
+        if wanted.users:
+            of_users = (listing.NEWEST_CALLS_OF_USERS, listing.OLDEST_CALLS_OF_USERS)
+            statement = of_users[oldest]
+        moment, event = call_key(wanted)
+        values: tuple[object, ...] = (*places(wanted, "any"), moment, event, limit + 1)
+        if is_narrow(wanted) and not await self._any_late():
+            window = await self._window(wanted, limit=limit + 1)
+            if window is None:
+                return Found(rows=())
+            values = (*window, *values[2:])
+        rows = await self._fetch(statement, *values)
+        if len(rows) <= limit:
+            return Found(rows=rows)
+        last = rows[limit - 1]
+        return Found(
+            rows=rows[:limit], after=(last["created_at"].isoformat(), str(last["event_id"]))
+        )
+
+    async def _window(self, wanted: Filter, *, limit: int) -> tuple[datetime, datetime] | None:
+        """Return the time in which a page of calls lies; None: there are no such calls."""
+        asked = on_days(wanted)
+        exact = not (wanted.by_call or wanted.search or wanted.after)
+        values = (*places(asked, ""), limit if exact else None, wanted.sort == "created_at")
+        found = (await self._fetch(listing.WINDOW, *values))[0]
+        if found["first"] is None:
+            return None
+        since, past = around(found["first"], found["last"], self.report_zone)
+        return max(since, wanted.start or since), min(past, wanted.end)
+
+    async def _any_late(self) -> bool:
+        """Whether any row of the ledger counts later than it came."""
+        if self._late is None:
+            rows = await self._fetch(selects.ANY_LATE, None, datetime.max.replace(tzinfo=UTC))
+            self._late = bool(rows[0]["any_late"])
+        return self._late
+
+    async def call(self, event_id: UUID) -> Row | None:
+        """Return one call; its id tells when it was."""
+        rows = await self._fetch(listing.CALL, moment(event_id), event_id)
+        return rows[0] if rows else None
+
+    async def lines(self, event_id: UUID) -> Sequence[Row]:
+        """Return what a call cost, component by component."""
+        return await self._fetch(listing.LINES, moment(event_id), event_id)
+
+    async def answers(self, wanted: Filter) -> Sequence[Row]:
+        """Return how the calls of endpoints ended; days are those of the report time zone."""
+        return await self._fetch(selects.ANSWERS, *of_endpoint(wanted))
+
+    async def durations(self, wanted: Filter) -> Sequence[Row]:
+        """Return how long their answers took, to within a class of durations."""
+        return await self._fetch(selects.DURATIONS, *of_endpoint(wanted))
+
+    async def bounds(self, wanted: Filter, *, rows: int) -> Sequence[datetime]:
+        """Return where slices of about so many calls begin, of all calls in the range."""
+        found = await self._fetch(selects.BOUNDS, wanted.start, wanted.end, rows)
+        return [row["begin"] for row in found]
+
+    async def any_late(self, wanted: Filter) -> bool:
+        """Whether a row counts in the range that was admitted in a month closed before it came."""
+        found = await self._fetch(selects.ANY_LATE, wanted.start, wanted.end)
+        return bool(found[0]["any_late"])
+
+    async def exported(self) -> str:
+        """Return the name by which another transaction can see what this one sees."""
+        return str((await self._fetch(selects.EXPORTED))[0]["name"])
+
+    async def copy(
+        self, statement: str, values: Sequence[object], write: Write, *, header: bool = True
+    ) -> int:
+        """Write what a SELECT finds as CSV, as fast as it is taken; return how many rows."""
+        refused: list[OSError] = []
+
+        async def taken(chunk: bytes) -> None:
+            try:
+                await write(chunk)
+            except OSError as exc:
+                refused.append(exc)
+                raise
+
+        try:
+            said = await self._connection.copy_from_query(
+                statement,
+                *values,
+                output=taken,
+                format="csv",
+                header=header,
+                timeout=EXPORT_SECONDS,
+            )
+        except OSError as exc:
+            if exc in refused:  # whoever takes the file cannot: not the database's fault
+                raise
+            raise TooSlowError if isinstance(exc, TimeoutError) else unavailable(exc) from exc
+        return int(said.rpartition(" ")[2])
+
+    async def names(self, since: datetime, *, at_most: int) -> dict[str, tuple[str, ...]]:
+        """Return the names that calls since then have, by parameter."""
+        rows = await self._fetch(selects.NAMES, since, at_most)
+        return {row["kind"]: tuple(row["names"]) for row in rows}
+
+    async def prices(self) -> Sequence[Row]:
+        """Return every unit price of every catalogue that a row was priced with."""
+        return await self._fetch(selects.PRICES)
+
+    async def _fetch(self, statement: str, *values: object) -> Sequence[Row]:
+        connection = await self._free.get()
+        try:
+            with answering():
+                return [dict(row) for row in await connection.fetch(statement, *values)]
+        finally:
+            self._free.put_nowait(connection)
+
+
+async def together(*questions: Coroutine[Any, Any, T]) -> list[T]:
+    """Answer several questions at the same time; the first that fails ends all of them."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(question) for question in questions]
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return [task.result() for task in asked]
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """Translate what is raised while the database is asked; else it is a file's or a client's."""
+    try:
+        yield
+    except OSError as exc:
+        raise unavailable(exc) from exc
+
+
+def unavailable(exc: Exception) -> DatabaseUnavailableError:
+    """Return the same as an error of ours; its cause is for the log."""
+    return DatabaseUnavailableError(cause=f"{type(exc).__name__}: {exc}")
