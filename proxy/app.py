@@ -20,7 +20,7 @@ import structlog
 import uvloop
 
 from proxy.abandoned import Abandoned, Bounds
-from proxy.accounting import Books, Counts
+from proxy.books import Books, Counts
 from proxy.client import ClientLink
 from proxy.client import Exchange as LinkExchange
 from proxy.client import Limits as LinkLimits

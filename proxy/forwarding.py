@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from proxy import framing
 from proxy.abandoned import Abandoned
-from proxy.accounting import Account, Books
+from proxy.accounting import Account
 from proxy.answering import Reframed, ends_with_link, reframed, with_head
+from proxy.books import Books
 from proxy.client import INVALID_FRAMING, ClientLink
 from proxy.core import headers, passage
 from proxy.core.gathering import Pieces

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from proxy.accounting import Account, tell
+from proxy.accounting import Account
+from proxy.books import tell
 from proxy.core import attribution
 from proxy.core.dialects import DIALECTS
 from proxy.core.inflating import extensions_of

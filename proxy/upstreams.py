@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from proxy.abandoned import Abandoned
-from proxy.accounting import Books
+from proxy.books import Books
 from proxy.core import headers
 from proxy.core.attribution import AttributionFields
 from proxy.core.mounts import Mount

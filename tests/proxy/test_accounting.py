@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from proxy import framing
-from proxy.accounting import Account, Books, Counts, Estimator
+from proxy.accounting import Account
+from proxy.books import Books, Counts, Estimator
 from proxy.core.attribution import AttributionFields, Attributions
 from proxy.core.estimates import Question
 from proxy.core.headers import request_pattern

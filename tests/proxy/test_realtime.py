@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy import framing
-from proxy.accounting import Account, Books, Counts
+from proxy.accounting import Account
+from proxy.books import Books, Counts
 from proxy.core.attribution import AttributionFields, Attributions
 from proxy.core.headers import request_pattern
 from proxy.core.metering import FAULT
