@@ -6,17 +6,13 @@ is not charged, whatever it says about usage. Where an answer counts no tokens a
 billed by images, characters or seconds, these are counted from the call and marked as estimated.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from math import ceil
-from typing import NamedTuple
-from uuid import UUID
 
-import msgspec
-
-from proxy.core.catalog import COMPONENTS, FREE_PRICE_ID, TOOLS_PRICE_ID
+from proxy.core.catalog import FREE_PRICE_ID, TOOLS_PRICE_ID
 from proxy.core.components import Quantities
-from proxy.core.fees import CONTAINER_MAKER, CONTAINER_MINUTE, tool_cost
+from proxy.core.fees import CONTAINER_MAKER, tool_cost
 from proxy.core.model import (
     BACKGROUND_TIER,
     BilledUnit,
@@ -32,7 +28,8 @@ from proxy.core.model import (
     created_at,
 )
 from proxy.core.operations import MEDIA_ELSEWHERE, SESSIONS, TIMED_SESSIONS, operation_of
-from proxy.core.pricing import NOTHING, PriceBook, list_cost_of
+from proxy.core.pricing import NOTHING, PriceBook
+from proxy.core.rows import Reading, joined, row_of
 from proxy.core.units import IMAGE_MAKERS, estimated_units, tokens_by_size
 from proxy.core.usage import itemised, read_usage
 from proxy.core.verdicts import UNPRICED
@@ -46,25 +43,7 @@ _SUCCESS = range(200, 300)
 _SWITCHED = 101
 _SESSIONS = {name for _, name in SESSIONS}
 _ANSWERED = {Outcome.OK, Outcome.CLIENT_DISCONNECTED, Outcome.TIMEOUT}
-_UNPRICED_TOOLS = ToolCost(cost_usd=None, list_cost_usd=None)
-_encode = msgspec.json.Encoder(decimal_format="number").encode
-_NAME_OCTETS = 512  # what schema.sql lets into an index
-_TIER_OCTETS = 64
 _BY_SIZE = "prompt_counted_by_size"
-_BY_THE_CLOCK = "container_time_estimated"
-
-
-class _Reading(NamedTuple):
-    """What a record says about usage and cost."""
-
-    usage: Usage = Usage()
-    source: UsageSource = UsageSource.UNAVAILABLE
-    cost: Cost | None = None
-    unpriced_reason: str | None = None
-    problem: str | None = None
-    tools: ToolCost = _UNPRICED_TOOLS
-    units: tuple[BilledUnit, ...] = ()
-    model: str | None = None  # where neither answer nor request names it
 
 
 def charge(record: Closing, book: PriceBook) -> LedgerRow:
@@ -72,7 +51,9 @@ def charge(record: Closing, book: PriceBook) -> LedgerRow:
     book = book.of(record.opening.mount)
     tier = _tier(record)
     model = record.response_model or _asked_model(record.opening, book)
-    return _row(record, _reading(record, book), model, book.tier(tier) if tier else None)
+    reading = _reading(record, book)
+    model = model or reading.model or _deployment(record.opening)
+    return row_of(record, reading, model, book.tier(tier) if tier else None)
 
 
 def charge_units(
@@ -81,23 +62,23 @@ def charge_units(
     """Return the row of an object that is billed by units which the provider has reported."""
     book = book.of(record.opening.mount)
     nothing = ToolCost(cost_usd=NOTHING, list_cost_usd=NOTHING)
-    reading = _Reading(source=UsageSource.REPORTED, tools=nothing)
+    reading = Reading(source=UsageSource.REPORTED, tools=nothing)
     named = record.response_model or _asked_model(record.opening, book)
     try:
         reading = _by_units(reading, record, quantities, book, model=model)
     except UsageError as exc:
         reading = reading._replace(unpriced_reason=_CONTRADICTORY, problem=str(exc))
-    return _row(record, reading, named, None)
+    return row_of(record, reading, named or _deployment(record.opening), None)
 
 
 def _by_units(
-    reading: _Reading,
+    reading: Reading,
     record: Closing,
     quantities: Quantities,
     book: PriceBook,
     *,
     model: str | None,
-) -> _Reading:
+) -> Reading:
     """Return a reading with the cost of units, or with the reason why there is none."""
     opening, reason = record.opening, UnknownRateError.reason
     at = created_at(opening.event_id)
@@ -114,10 +95,10 @@ def _by_units(
     return reading._replace(unpriced_reason=reason, units=units)
 
 
-def _reading(record: Closing, book: PriceBook) -> _Reading:
+def _reading(record: Closing, book: PriceBook) -> Reading:
     name = record.opening.operation_name
     if name in MEDIA_ELSEWHERE and record.status in _SUCCESS:
-        free = _free(book) if book.is_free(name) else _Reading()
+        free = _free(book) if book.is_free(name) else Reading()
         return free._replace(problem=_ELSEWHERE)
     if name in _SESSIONS and (reading := _session(record, book)) is not None:
         return reading
@@ -127,32 +108,32 @@ def _reading(record: Closing, book: PriceBook) -> _Reading:
         by_units = _container(record, book) or _estimated(record, book)
         return _unpriced(record) or by_units or _counted(record, book)
     if (record.status or 0) >= _FIRST_ERROR_STATUS:
-        return _Reading(problem=record.usage_problem)
+        return Reading(problem=record.usage_problem)
     return _reported(record, record.usage, book)
 
 
-def _unpriced(record: Closing) -> _Reading | None:
+def _unpriced(record: Closing) -> Reading | None:
     """Return why there is no price for a kind of call that has succeeded; None: there may be."""
     name, status = record.opening.operation_name, record.status
     if name not in UNPRICED or not (status in _SUCCESS or status == _SWITCHED):
         return None
-    return _Reading(problem=UNPRICED[name][0])
+    return Reading(problem=UNPRICED[name][0])
 
 
-def _session(record: Closing, book: PriceBook) -> _Reading | None:
+def _session(record: Closing, book: PriceBook) -> Reading | None:
     """Return what a session costs; None: nothing by itself, for what is billed in it has rows."""
     if record.status is None and record.outcome == Outcome.INTERRUPTED:
-        return _Reading(problem=_SESSION_LOST)
+        return Reading(problem=_SESSION_LOST)
     if record.opening.operation_name in TIMED_SESSIONS and record.status == _SWITCHED:
         return _timed(record, book)
-    return _Reading(problem=record.usage_problem) if record.usage_problem else None
+    return Reading(problem=record.usage_problem) if record.usage_problem else None
 
 
-def _timed(record: Closing, book: PriceBook) -> _Reading:
+def _timed(record: Closing, book: PriceBook) -> Reading:
     """Return what a session costs that is billed by its time: as reported, else as it lasted."""
     nothing = ToolCost(cost_usd=NOTHING, list_cost_usd=NOTHING)
     model = record.response_model or record.opening.request_model or _deployment(record.opening)
-    reading = _Reading(tools=nothing, problem=record.usage_problem)
+    reading = Reading(tools=nothing, problem=record.usage_problem)
     lasted = (record.latency_us or 0) - (record.time_to_first_byte_us or 0)
     quantities: Quantities = {"session_second": max(0, ceil(Decimal(lasted) / 1_000_000))}
     try:
@@ -163,7 +144,7 @@ def _timed(record: Closing, book: PriceBook) -> _Reading:
             reading = reading._replace(source=UsageSource.REPORTED)
         return _by_units(reading, record, quantities, book, model=model)
     except UsageError as exc:
-        return _Reading(unpriced_reason=_CONTRADICTORY, problem=str(exc))
+        return Reading(unpriced_reason=_CONTRADICTORY, problem=str(exc))
 
 
 def _seconds_told(raw: bytes) -> Decimal:
@@ -173,11 +154,11 @@ def _seconds_told(raw: bytes) -> Decimal:
     return usage.audio_seconds
 
 
-def _reported(record: Closing, raw: bytes, book: PriceBook) -> _Reading:
+def _reported(record: Closing, raw: bytes, book: PriceBook) -> Reading:
     try:
         usage = itemised(read_usage(raw), record.opening.operation_name)
     except UsageError as exc:
-        return _Reading(unpriced_reason=_CONTRADICTORY, problem=str(exc))
+        return Reading(unpriced_reason=_CONTRADICTORY, problem=str(exc))
     cost = reason = None
     problem, tools = _problem(record, usage), tool_cost(record, book)
     try:
@@ -186,24 +167,24 @@ def _reported(record: Closing, raw: bytes, book: PriceBook) -> _Reading:
         reason = exc.reason
     except UsageError as exc:
         reason, problem = _CONTRADICTORY, str(exc)
-    reading = _Reading(usage, UsageSource.REPORTED, cost, reason, problem, tools)
+    reading = Reading(usage, UsageSource.REPORTED, cost, reason, problem, tools)
     return reading if cost is None else _with_tools(reading, record)
 
 
-def _free(book: PriceBook) -> _Reading:
+def _free(book: PriceBook) -> Reading:
     """Return what is known of a call that costs nothing, because the price list says so."""
     nothing = ToolCost(cost_usd=NOTHING, list_cost_usd=NOTHING)
-    return _Reading(cost=_nothing(book, FREE_PRICE_ID), tools=nothing)
+    return Reading(cost=_nothing(book, FREE_PRICE_ID), tools=nothing)
 
 
-def _container(record: Closing, book: PriceBook) -> _Reading | None:
+def _container(record: Closing, book: PriceBook) -> Reading | None:
     """Return what a container costs that was made: the time that is billed in any case."""
     if record.opening.operation_name != CONTAINER_MAKER or record.status not in _SUCCESS:
         return None
     tools = tool_cost(record, book)
     if not tools.units:
         return None
-    reading = _Reading(source=UsageSource.ESTIMATED, tools=tools)
+    reading = Reading(source=UsageSource.ESTIMATED, tools=tools)
     if tools.cost_usd is None:
         return reading._replace(unpriced_reason=UnknownToolFeeError.reason)
     return reading._replace(cost=_nothing(book, TOOLS_PRICE_ID))
@@ -213,14 +194,14 @@ def _nothing(book: PriceBook, price_id: str) -> Cost:
     return Cost(cost_usd=NOTHING, price_id=price_id, catalog_version=book.catalog_version, lines=())
 
 
-def _with_tools(reading: _Reading, record: Closing) -> _Reading:
+def _with_tools(reading: Reading, record: Closing) -> Reading:
     """Say so where tools were used and their fees are not known: the sum is not complete."""
     if reading.tools.cost_usd is not None or record.answer_units is None:
         return reading
     return reading._replace(unpriced_reason=UnknownToolFeeError.reason)
 
 
-def _estimated(record: Closing, book: PriceBook) -> _Reading | None:
+def _estimated(record: Closing, book: PriceBook) -> Reading | None:
     """Return what a call costs that is billed by the unit; None: it is not, or nobody knows."""
     opening = record.opening
     if record.estimate is not None and opening.operation_name in IMAGE_MAKERS:
@@ -231,7 +212,7 @@ def _estimated(record: Closing, book: PriceBook) -> _Reading | None:
     named = record.response_model or opening.request_model
     named = named or _deployment(opening)
     model = named or book.default_model(opening.operation_name)
-    estimated = _Reading(
+    estimated = Reading(
         source=UsageSource.ESTIMATED,
         tools=tool_cost(record, book),
         model=None if named else model,
@@ -252,14 +233,14 @@ def _estimated(record: Closing, book: PriceBook) -> _Reading | None:
     return _with_tools(estimated._replace(cost=cost), record) if cost else None
 
 
-def _counted(record: Closing, book: PriceBook) -> _Reading:
+def _counted(record: Closing, book: PriceBook) -> Reading:
     """Return what a call costs by the tokens that we have counted ourselves, if we have."""
     estimate = record.estimate or _estimate_by_size(record)
     if estimate is None:
-        return _Reading(problem=record.usage_problem)
-    problem = _joined(record.usage_problem, estimate.note)
+        return Reading(problem=record.usage_problem)
+    problem = joined(record.usage_problem, estimate.note)
     if not estimate.is_known:
-        return _Reading(problem=problem)
+        return Reading(problem=problem)
     tokens = (estimate.input_tokens, estimate.output_tokens)
     usage = Usage(
         input_tokens=estimate.input_tokens,
@@ -269,7 +250,7 @@ def _counted(record: Closing, book: PriceBook) -> _Reading:
         audio_output_tokens=estimate.audio_output_tokens,
     )
     usage = itemised(usage, record.opening.operation_name)
-    counted = _Reading(usage, UsageSource.ESTIMATED, problem=problem, tools=tool_cost(record, book))
+    counted = Reading(usage, UsageSource.ESTIMATED, problem=problem, tools=tool_cost(record, book))
     try:
         tier = record.response_service_tier or record.opening.request_service_tier
         return counted._replace(cost=_cost(record, usage, book, tier=tier))
@@ -284,10 +265,6 @@ def _estimate_by_size(record: Closing) -> Estimate | None:
     opening = record.opening
     tokens = tokens_by_size(opening.operation_name, opening.request_bytes)
     return None if tokens is None else Estimate(input_tokens=tokens, note=_BY_SIZE)
-
-
-def _joined(*problems: str | None) -> str | None:
-    return "; ".join(problem for problem in problems if problem) or None
 
 
 def _problem(record: Closing, usage: Usage) -> str | None:
@@ -328,105 +305,3 @@ def _cost(record: Closing, usage: Usage, book: PriceBook, *, tier: str | None) -
         at=created_at(opening.event_id),
         requests=record.requests,
     )
-
-
-def _row(record: Closing, reading: _Reading, model: str | None, tier: str | None) -> LedgerRow:
-    opening, usage, cost, tools = record.opening, reading.usage, reading.cost, reading.tools
-    model = model or reading.model or _deployment(opening)
-    reported = reading.source is UsageSource.REPORTED
-    body_bytes = record.request_body_bytes
-    clock = _BY_THE_CLOCK if any(_is_timed(unit) for unit in tools.units) else None
-    return LedgerRow(
-        event_id=UUID(bytes=opening.event_id),
-        created_at=created_at(opening.event_id),
-        user_id=opening.user_id,
-        endpoint=opening.endpoint,
-        api_path=opening.api_path,
-        operation_name=opening.operation_name,
-        upstream=opening.upstream,
-        upstream_name=opening.mount,
-        model=_fitting(model, _NAME_OCTETS),
-        request_model=_fitting(opening.request_model, _NAME_OCTETS),
-        service_tier=_fitting(tier, _TIER_OCTETS),
-        prompt_tokens=usage.input_tokens,
-        completion_tokens=usage.output_tokens,
-        total_tokens=usage.total_tokens,
-        cached_tokens=usage.cache_read_input_tokens,
-        cache_write_tokens=usage.cache_write_input_tokens,
-        reasoning_tokens=usage.reasoning_output_tokens,
-        audio_prompt_tokens=usage.audio_input_tokens,
-        audio_completion_tokens=usage.audio_output_tokens,
-        cost_usd=cost.cost_usd + (tools.cost_usd or 0) if cost else None,
-        price_id=cost.price_id if cost else None,
-        catalog_version=cost.catalog_version if cost else None,
-        unpriced_reason=reading.unpriced_reason,
-        usage_source=reading.source._value_,  # what `value` looks up slowly
-        usage_problem=_joined(reading.problem, clock) if clock else reading.problem,
-        status=record.status,
-        outcome=record.outcome,
-        error_type=_fitting(record.error_type, _NAME_OCTETS),
-        stream=opening.stream,
-        latency_ms=_milliseconds(record.latency_us),
-        time_to_first_byte_ms=_milliseconds(record.time_to_first_byte_us),
-        upstream_request_id=record.upstream_request_id,
-        response_id=_fitting(record.response_id, _NAME_OCTETS),
-        metadata=opening.metadata,
-        attribution_problem=opening.attribution_problem,
-        raw_usage=_storable(record.usage, is_json=reported),
-        retry_count=opening.retry_count,
-        request_bytes=opening.request_bytes if body_bytes is None else body_bytes,
-        response_bytes=record.response_body_bytes,
-        tool_cost_usd=tools.cost_usd,
-        list_cost_usd=_list_cost(cost) + (tools.list_cost_usd or 0) if cost else None,
-        billed_units=_json_of((*_units(cost), *reading.units, *tools.units)),
-    )
-
-
-def _is_timed(unit: BilledUnit) -> bool:
-    """Tell minutes that we have measured, for nobody tells them."""
-    return unit.component.startswith(CONTAINER_MINUTE) and bool(unit.quantity)
-
-
-def _list_cost(cost: Cost) -> Decimal:
-    """Return the cost before any contract."""
-    return list_cost_of(cost.lines)
-
-
-def _units(cost: Cost | None) -> Iterable[BilledUnit]:
-    """Yield what a cost is made of beside tokens, which have columns of their own."""
-    for line in cost.lines if cost else ():
-        if line.component not in COMPONENTS and cost:
-            yield BilledUnit(
-                component=line.component, quantity=line.quantity, price_id=cost.price_id
-            )
-
-
-def _json_of(units: tuple[BilledUnit, ...]) -> bytes | None:
-    return _encode(units) if units else None
-
-
-def _milliseconds(microseconds: int | None) -> int | None:
-    return None if microseconds is None else (microseconds + 500) // 1000
-
-
-def _fitting(text: str | None, octets: int) -> str | None:
-    """Return a text that its column takes: not too long, and without U+0000."""
-    if text is None or (len(text) <= octets and text.isascii() and "\0" not in text):
-        return text
-    clean = text.replace("\0", "\ufffd").encode(errors="replace")
-    return clean[:octets].decode(errors="ignore")
-
-
-def _storable(raw: bytes | None, *, is_json: bool) -> bytes | None:
-    """Return the bytes unless a jsonb column would refuse them: no JSON, or U+0000 in a text."""
-    if raw is None or b"\\u0000" in raw:
-        return None
-    return raw if is_json or _is_json(raw) else None
-
-
-def _is_json(raw: bytes) -> bool:
-    try:
-        msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-    return True

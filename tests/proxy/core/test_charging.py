@@ -271,29 +271,6 @@ def test_an_azure_deployment_names_the_model_where_nothing_else_does() -> None:
     assert (row.model, row.price_id) == ("m", "m@start/default/short")
 
 
-def test_bytes_that_were_seen_count_more_than_those_announced() -> None:
-    """A client may announce a body and send less."""
-    assert row_of(request_body_bytes=0).request_bytes == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "stored"),
-    [
-        ("m" * 513, "m" * 512),
-        ("a\0b", "a\ufffdb"),
-        ("\u00e9" * 300, "\u00e9" * 256),
-        ("m-\u00e9", "m-\u00e9"),
-        ("a\ud800", "a?"),
-    ],
-    ids=["long", "nul", "many octets", "fits", "no character"],
-)
-def test_an_absurd_name_is_made_to_fit_its_column(name: str, stored: str) -> None:
-    """A client may ask for any model; its row must not be refused for that."""
-    row = row_of(opening=msgspec.structs.replace(OPENING, request_model=name), response_model=None)
-    assert (row.model, row.request_model) == (stored, stored)
-    assert row.unpriced_reason == "unknown_model"
-
-
 # What is billed by another unit than the token.
 
 
