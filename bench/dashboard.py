@@ -33,7 +33,7 @@ from urllib.request import Request, urlopen
 from filling import DAYS, ledger
 
 PORT = 8097
-TOKEN = "bench"  # noqa: S105 - of a dashboard that lives for minutes
+TOKEN = "of-a-bench"  # noqa: S105 - of a dashboard that lives for minutes
 TIME = "X-Milliseconds"  # as serving.py says it
 PRESETS = ("today", "7d", "30d", "this_month", "last_month", "90d", "this_year", "all")
 ZONES = ("UTC", "UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York")

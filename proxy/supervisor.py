@@ -29,7 +29,7 @@ from proxy.embedded import EmbeddedPostgres
 from proxy.errors import DatabaseUnreachableError, MeterError
 from proxy.listening import bound_port, open_sockets
 from proxy.parts import Parts
-from proxy.priority import step_back
+from proxy.priority import step_back, take_short_turns
 from proxy.settings import Settings, variable
 from proxy.succession import Succession
 from proxy.values import Address
@@ -248,10 +248,13 @@ class Supervisor:
                 os.waitpid(ended.si_pid, os.WNOHANG)
 
     def _put_calls_first(self) -> None:
-        """Let everything but the workers step back, and what has come since the last look too."""
+        """Let everything but the workers step back, and those come soon; also what is new."""
         for part in (self._postgres, self._recorder, self._dashboard):
             if part is not None and part.pid is not None:
                 step_back(part.pid)
+        for worker in self._workers:
+            if worker.pid is not None:
+                take_short_turns(worker.pid)
 
     def _postgres_down(self) -> bool:
         postgres = self._postgres

@@ -21,6 +21,7 @@ from tests.fakes.serving import (
     start,
 )
 from tests.fakes.upstream import Call, Upstream, answering
+from tests.proxy.test_priority import turn_of, turns_are_known
 
 ANSWER = json.dumps(
     {
@@ -139,6 +140,7 @@ async def test_workers_come_before_everything_else(open_directory: Path) -> None
         await running.until(lambda: behind(members.values()))
         assert behind(commands_under(members["postgres"]))
         assert os.getpriority(os.PRIO_PROCESS, worker) == own
+        assert turn_of(worker) == (100_000 if turns_are_known() else 0)
 
 
 async def test_a_connection_waits_for_the_next_worker(open_directory: Path) -> None:
