@@ -97,6 +97,22 @@ async def test_every_column_counts_in_the_digest_of_its_row(
         assert re.search(rf"usage\.{column}\b", source), column
 
 
+async def test_every_sum_is_kept_everywhere(connection: asyncpg.Connection) -> None:
+    """They are written out in many places; one that is forgotten would be NULL, or another's."""
+    sums = (await columns(connection, "usage_by_quarter_hour"))[5:]
+    for table in ("day", "user_day", "user_span", "feature_span"):
+        names = await columns(connection, f"usage_by_{table}")
+        assert names[names.index("calls") :] == sums
+    months = (await columns(connection, "usage_by_month"))[1:]
+    assert months == [name for name in sums if name in months]
+    source = await connection.fetchval(
+        "SELECT prosrc FROM pg_proc WHERE proname = 'add_to_rollups'"
+    )
+    for name in sums:
+        added = len(re.findall(rf"^\s+{name} =", source, re.MULTILINE))
+        assert added == (4 if name in months else 3) + (name == "calls") * 2, name
+
+
 async def test_every_column_of_the_ledger_is_explained(connection: asyncpg.Connection) -> None:
     """Finance reads the database with tools that show these comments."""
     query = """
