@@ -14,7 +14,7 @@ _ERRORS = ("upstream_error", "timeout", "interrupted", "refused")
 _TITLES = {"today": "Today", "this_month": "This month", "overall": "Overall"}
 _AGAINST = {
     "today": "against yesterday until this time",
-    "this_month": "against last month until this day",
+    "this_month": "against last month until this day and hour",
 }
 _RANGES = {"today": "today", "this_month": "this_month", "overall": "all"}
 

@@ -85,7 +85,7 @@ async def test_a_user_is_compared_with_the_days_before(database: str) -> None:
 
 
 async def test_the_overview_says_what_has_passed_of_each_period(database: str) -> None:
-    """Yesterday until this hour, last month until this day."""
+    """Yesterday until this hour, last month until this day and hour."""
     moments = [
         MOMENT,
         MOMENT - timedelta(days=1),
