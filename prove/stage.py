@@ -19,7 +19,7 @@ import asyncpg
 
 from prove.clients import Clients
 from prove.upstream import Upstream
-from tests.end_to_end.load import ports_of
+from tests.end_to_end.load import halt, state_of
 from tests.fakes.running import Postgres, fetch
 from tests.fakes.serving import commands_under, processes_of
 
@@ -134,11 +134,9 @@ class Stage:
 
     async def kill_worker(self, pid: int) -> None:
         """Kill a worker with SIGKILL; its own connections, and no others, are excused."""
-        os.kill(pid, signal.SIGSTOP)  # so that it takes no other one meanwhile
-        await self.until(lambda: _state(pid) in "TtZX", "it stands still")
-        self.clients.excuse(await asyncio.to_thread(ports_of, pid))
+        self.clients.excuse(await halt(pid))
         os.kill(pid, signal.SIGKILL)
-        await self.until(lambda: _state(pid) in "ZX", "it is dead")
+        await self.until(lambda: state_of(pid) in "ZX", "it is dead")
 
     async def one_recorder(self) -> int:
         """Return the recorder that `serve` has started."""
@@ -266,10 +264,3 @@ def holder_of(lock: Path) -> int | None:
             if words[1] != "->" and words[5].endswith(f":{inode}"):
                 return int(words[4])
     return None
-
-
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "X"
