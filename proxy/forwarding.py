@@ -27,9 +27,10 @@ from proxy.errors import (
     UserRequiredError,
 )
 from proxy.framing import AnswerHead, Request
+from proxy.pool import Pool
 from proxy.realtime import Session
 from proxy.replies import error_answer
-from proxy.upstream import Pool, UpstreamLink
+from proxy.upstream import UpstreamLink
 
 JOINED_BYTES = 16_384  # of a body behind its head: beyond that a copy costs more than a second part
 HALF_CLOSED_SECONDS = 1.5  # how long a client that closed its half may wait for a first byte

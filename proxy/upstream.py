@@ -1,4 +1,4 @@
-"""The upstream's side of a link: one answer after another, and the pool of kept connections.
+"""The upstream's side of a link: one answer after another, each handed on as it comes.
 
 A link finds where an answer ends and hands its bytes on as they came; it changes nothing and
 retries nothing. What it hands on has been judged first, so a byte behind the end of an answer is
@@ -6,12 +6,8 @@ never taken for another one: it ends the link.
 """
 
 import asyncio
-import ssl
-from collections import deque
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Protocol, cast
-from urllib.parse import urlsplit
 
 from typing_extensions import override
 
@@ -22,39 +18,11 @@ from proxy.errors import (
     RelayError,
     UpstreamLostError,
     UpstreamProtocolError,
-    UpstreamTimeoutError,
-    UpstreamUnreachableError,
 )
 from proxy.framing import AnswerHead
-from proxy.resuming import ResumingContext
 
 MAX_INTERIM_ANSWERS = 100  # 1xx heads before one final one
-_FAULT = "a fault in openai-meter ended this call; see its log"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where an upstream is: taken from its base URL."""
-
-    host: str
-    port: int
-    tls: bool
-    authority: bytes  # the value of Host
-    base_path: bytes  # put in front of every target
-
-    @classmethod
-    def of(cls, url: str) -> "Address":
-        """Read a checked base URL such as `https://api.openai.com`."""
-        parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        authority = parts.netloc.rpartition("@")[2]
-        return cls(
-            host=parts.hostname or "",
-            port=parts.port or (443 if tls else 80),
-            tls=tls,
-            authority=authority.encode("idna" if not authority.isascii() else "ascii"),
-            base_path=parts.path.rstrip("/").encode(),
-        )
+FAULT = "a fault in openai-meter ended this call; see its log"
 
 
 class Caller(Protocol):
@@ -88,10 +56,23 @@ class Caller(Protocol):
         """Go on writing."""
 
 
+class Keeper(Protocol):
+    """Who has a connection while no call has it."""
+
+    max_head_bytes: int
+    report_fault: Callable[[BaseException], None]
+
+    def keep(self, link: "UpstreamLink") -> None:
+        """Keep a connection for the next call."""
+
+    def forget(self, link: "UpstreamLink") -> None:
+        """Drop a connection that is no more, wherever it is."""
+
+
 class UpstreamLink(asyncio.Protocol):
     """One connection to the upstream; at most one call at a time."""
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: Keeper) -> None:
         self._pool = pool
         self.caller: Caller | None = None
         self.transport: asyncio.Transport
@@ -180,7 +161,7 @@ class UpstreamLink(asyncio.Protocol):
             self._lose(exc)
         except Exception as exc:  # noqa: BLE001 (the relay's last line: a fault ends one call)
             self._pool.report_fault(exc)
-            self._lose(UpstreamLostError(_FAULT))
+            self._lose(UpstreamLostError(FAULT))
 
     @override
     def eof_received(self) -> None:
@@ -285,7 +266,7 @@ class UpstreamLink(asyncio.Protocol):
             self._lose(error)
         except Exception as fault:  # noqa: BLE001 (as above)
             self._pool.report_fault(fault)
-            self._lose(UpstreamLostError(_FAULT))
+            self._lose(UpstreamLostError(FAULT))
         self.caller = None
 
     def _lose(self, error: RelayError) -> None:
@@ -293,104 +274,3 @@ class UpstreamLink(asyncio.Protocol):
         self.transport.abort()
         if caller is not None:
             caller.upstream_lost(error)
-
-
-class Pool:
-    """The connections to one upstream: kept ones are used again, newest first.
-
-    `spawn` starts a task that its owner ends; a connection is only ever made in one.
-    """
-
-    def __init__(
-        self,
-        address: Address,
-        *,
-        spawn: Callable[[Coroutine[None, None, None]], object],
-        report_fault: Callable[[BaseException], None],
-        tls: ResumingContext | None,
-        connect_timeout_seconds: float,
-        keep_seconds: float = 45.0,
-        max_head_bytes: int = 262_144,
-    ) -> None:
-        self.address = address
-        self.max_head_bytes = max_head_bytes
-        self.report_fault = report_fault
-        self._spawn = spawn
-        self._tls = tls
-        self._connect_timeout_seconds = connect_timeout_seconds
-        self._keep_seconds = keep_seconds
-        self._idle: deque[UpstreamLink] = deque()
-        self._swept = asyncio.get_running_loop().time()  # a clock that is exact enough
-
-    def __len__(self) -> int:
-        """Return how many connections are kept."""
-        return len(self._idle)
-
-    def take(self) -> UpstreamLink | None:
-        """Return a kept connection, None where a new one is needed."""
-        while self._idle:
-            link = self._idle.pop()
-            if not link.transport.is_closing():
-                return link
-        return None
-
-    def connect(self, caller: Caller) -> None:
-        """Make a connection; the caller hears of it, or of its failure, later."""
-        self._spawn(self._connect(caller))
-
-    def keep(self, link: UpstreamLink) -> None:
-        """Keep a connection for the next call."""
-        link.idle_since = self._swept
-        self._idle.append(link)
-        if self._tls is not None and not link.session_known:
-            link.session_known = True
-            self._tls.remember(link.transport.get_extra_info("ssl_object"))
-
-    def forget(self, link: UpstreamLink) -> None:
-        """Drop a connection that is no more, wherever it is."""
-        if link.caller is None and link in self._idle:
-            self._idle.remove(link)
-
-    def sweep(self, now: float) -> None:
-        """Close what has been idle for too long: below what upstreams allow (OpenAI: minutes)."""
-        self._swept = now
-        while self._idle and now - self._idle[0].idle_since > self._keep_seconds:
-            self._idle.popleft().transport.close()
-
-    def close(self) -> None:
-        """Close all kept connections."""
-        while self._idle:
-            self._idle.popleft().transport.close()
-
-    async def _connect(self, caller: Caller) -> None:
-        try:
-            link = await self._made()
-            caller.connected(link)
-        except RelayError as exc:
-            caller.connect_failed(exc)
-        except Exception as exc:  # noqa: BLE001 (as above: a fault ends one call)
-            self.report_fault(exc)
-            caller.connect_failed(UpstreamLostError(_FAULT))
-
-    async def _made(self) -> UpstreamLink:
-        where = f"{self.address.host}:{self.address.port}"
-        limit = self._connect_timeout_seconds
-        try:
-            async with asyncio.timeout(limit):
-                _, link = await asyncio.get_running_loop().create_connection(
-                    lambda: UpstreamLink(self),
-                    self.address.host,
-                    self.address.port,
-                    ssl=self._tls,
-                    server_hostname=self.address.host if self._tls else None,
-                )
-        except TimeoutError as exc:
-            raise UpstreamTimeoutError(f"no connection to {where} within {limit:g} s") from exc
-        except ssl.SSLError as exc:
-            reason = getattr(exc, "verify_message", None) or exc.reason or exc
-            raise UpstreamUnreachableError(f"no TLS connection to {where}: {reason}") from exc
-        except (OSError, UnicodeError) as exc:
-            raise UpstreamUnreachableError(f"cannot connect to {where}: {exc}") from exc
-        if link.transport.is_closing():  # it has heard already that it is not wanted
-            raise UpstreamLostError
-        return link

@@ -17,10 +17,10 @@ from proxy.core.passage import Destination
 from proxy.core.plans import RequestPlans
 from proxy.forwarding import Limits, Relay
 from proxy.framing import Request
+from proxy.pool import Address, Pool
 from proxy.resuming import ResumingContext
 from proxy.settings import Settings
 from proxy.tls import mount_context, upstream_context
-from proxy.upstream import Address, Pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
