@@ -111,10 +111,15 @@ def _add_checks(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     words = "check the ledger against itself"
     verify = _add(parsers, "verify", commands.verify, words, shown=_LEDGER)
     verify.epilog = (
-        "Exit status 0: all is well; 2: something is not, and was said. It only reads. More: "
-        "docs/operating.md, Is the ledger right?"
+        "Exit status 0: all is well; 2: something is not, and was said. It only reads, unless "
+        "--rebuild is given. More: docs/operating.md, Is the ledger right?"
     )
-    verify.usage = "openai-meter verify [--from DAY] [--to DAY] [--SETTING VALUE …]"
+    verify.usage = "openai-meter verify [--from DAY] [--to DAY] [--rebuild] [--SETTING VALUE …]"
+    verify.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="make the sums of these days anew from their rows first; recorders wait meanwhile",
+    )
     verify.add_argument(
         "--from",
         dest="first",

@@ -136,12 +136,15 @@ def close(options: argparse.Namespace) -> None:
 
 def verify(options: argparse.Namespace) -> None:
     """Check the ledger against itself; raise MeterError where something is found."""
-    from proxy.rollups import Period  # noqa: PLC0415 - no other command needs it
+    from proxy.rollups import Period, rebuild  # noqa: PLC0415 - no other command needs it
     from proxy.verifying import run_verify  # noqa: PLC0415 - no other command needs it
 
     dsn = _any_database_url(_settings(options))
     first, past = _days(options.first, options.last)
     period = Period(first=first, past=past)
+    if options.rebuild:
+        asyncio.run(rebuild(dsn, period))
+        sys.stdout.write("sums: made anew from the rows\n")
     if found := run_verify(dsn, period, lambda line: sys.stdout.write(line + "\n")):
         raise MeterError(f"{found} found that {'is' if found == 1 else 'are'} not as it should be")
 

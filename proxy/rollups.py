@@ -1,4 +1,4 @@
-"""Check the rollups: whether they hold what the rows of the ledger add up to.
+"""Check the rollups: whether they hold what the rows of the ledger add up to; make them anew.
 
 What each should hold is made anew by the recount functions of schema.sql, a month at a time, in the
 same snapshot as the sums that are kept, and both are compared row by row: in every month that has
@@ -97,6 +97,10 @@ SELECT span, start, past
 FROM usage_span
 WHERE start >= $1 AND start < $2
 ORDER BY start, past, span
+"""
+
+_REBUILD = """
+SELECT rebuild_rollups($1, $2)
 """
 
 # Each begins with what is kept and what should be, of the same columns. The key of a row are those
@@ -227,6 +231,21 @@ async def findings(dsn: str, period: Period) -> AsyncIterator[str]:
                 for span in await connection.fetch(_SPANS, *month):
                     for finding in await _compared(connection, _of_span(span["span"]), *span):
                         yield finding
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
+        raise translated(exc, dsn) from exc
+    finally:
+        connection.terminate()
+
+
+async def rebuild(dsn: str, period: Period) -> None:
+    """Make the sums of some days anew; raise DatabaseError where their rows are gone."""
+    days = (
+        None if period.first == date.min else period.first,
+        None if period.past == date.max else period.past,
+    )
+    connection = await connect(dsn, statement_seconds=_STATEMENT_SECONDS)
+    try:
+        await connection.execute(_REBUILD, *days, timeout=_STATEMENT_SECONDS)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
         raise translated(exc, dsn) from exc
     finally:

@@ -132,3 +132,9 @@ async def test_verify_tells_by_its_exit_status(database: str) -> None:
     assert done.returncode == 2
     assert "calls is 2 and should be 1" in done.stdout
     assert "1 found that is not as it should be" in done.stderr
+    for days in ("--from=2026-11-22", "--to=2026-11-22"), ():
+        done = await asyncio.to_thread(
+            run, "verify", "--rebuild", *days, METER_DATABASE_URL=database
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("sums: made anew from the rows\nsums: all well")

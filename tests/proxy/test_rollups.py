@@ -7,7 +7,7 @@ import pytest
 
 from proxy.errors import DatabaseError
 from proxy.ledger import Ledger
-from proxy.rollups import Period, findings
+from proxy.rollups import Period, findings, rebuild
 from tests.fakes.rows import ledger_row, unavailable_row
 
 
@@ -133,6 +133,22 @@ async def test_days_whose_rows_are_gone_are_left_out(database: str) -> None:
     (finding,) = await found(database)
     assert finding.startswith("usage_by_day, day 2026-10-02")
     await connection.close()
+
+
+async def test_sums_are_made_anew(database: str) -> None:
+    """Of some days, or all; not where the rows are gone that they would be made of."""
+    connection = await ledger_of_two_months(database)
+    october = Period(first=date(2026, 10, 1), past=date(2026, 11, 1))
+    await connection.execute("UPDATE usage_by_user_day SET calls = 77; DELETE FROM usage_by_day")
+    await rebuild(database, october)
+    assert await found(database, october) == []
+    assert await found(database) != []
+    await rebuild(database, Period())
+    assert await found(database) == []
+    await connection.execute("DELETE FROM user_api_usage")
+    await connection.close()
+    with pytest.raises(DatabaseError, match="reach back further than the ledger"):
+        await rebuild(database, Period())
 
 
 async def test_a_database_without_a_ledger_is_an_error(empty_database: str) -> None:
