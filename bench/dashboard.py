@@ -173,7 +173,8 @@ def measure_pages(chosen: str, samples: int, seed: int, first: date) -> None:
     for number, page in enumerate(PAGES):
         chances = random.Random(seed * 1000 + number)  # noqa: S311 - to be repeated
         last = first + timedelta(days=DAYS - 1)
-        addresses = [page.draw(chances, first, last) for _ in range(samples)]
+        drawn = (page.draw(chances, first, last) for _ in range(samples))
+        addresses = list(dict.fromkeys(drawn))  # what is asked again finds more in memory
         if chosen in addresses[0]:
             everything += measure_page(page, addresses)
     everything.sort()
