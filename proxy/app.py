@@ -143,6 +143,7 @@ class Worker:
             )
             await self._ending.wait()
             server.close()
+            await asyncio.sleep(0)  # who has been accepted becomes a link now
             if not self._stop.is_set():
                 await self._wind_up()
             await self._drain()
@@ -334,11 +335,11 @@ class Worker:
     async def _wind_up(self) -> None:
         """Let each link end with its answer, for a while or until told to stop."""
         self._draining = True
-        for link in tuple(self._links):
-            link.retire()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.retire_seconds
         while (self._links or len(self._abandoned)) and loop.time() < deadline:
+            for link in tuple(self._links):  # each time: some were accepted, but no links yet
+                link.retire()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), 0.05)
                 break
@@ -346,11 +347,12 @@ class Worker:
     async def _drain(self) -> None:
         """Let calls in flight end, for a while; then break them off."""
         self._draining = True
-        for link in tuple(self._links):
-            link.stop()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.drain_seconds
         while (self._links or len(self._abandoned)) and loop.time() < deadline:
+            for link in tuple(self._links):
+                if not link.closing:
+                    link.stop()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), 0.05)
                 break

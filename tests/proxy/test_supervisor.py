@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -276,3 +277,39 @@ async def test_secrets_reach_only_those_who_need_them(open_directory: Path) -> N
         assert TOKEN in known["dashboard"]
         assert "METER_DATABASE_URL" not in known["worker-0"]
         assert "METER_DATABASE_URL" in known["recorder"]
+
+
+async def test_who_connects_while_a_worker_stops_does_not_keep_it(open_directory: Path) -> None:
+    """It has accepted them, but knows them as links only a moment after it was told to stop."""
+    script = answering(HEAD + ANSWER)
+    flags = ("--drain-seconds=30",)
+    async with (
+        Upstream(script=script) as upstream,
+        serving(open_directory, upstream.url, *flags) as running,
+    ):
+        await running.until(lambda: "worker-0" in running.members())
+        assert await _chat(running) == 200
+        worker = running.members()["worker-0"]
+        host, port = running.proxy_url.removeprefix("http://").split(":")
+        os.kill(worker, signal.SIGSTOP)
+        pairs = [await asyncio.open_connection(host, int(port)) for _ in range(30)]
+        os.kill(worker, signal.SIGTERM)
+        os.kill(worker, signal.SIGCONT)
+        async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as tasks:
+            calling = [tasks.create_task(_call_on(*pair)) for pair in pairs]
+            begun = asyncio.get_running_loop().time()
+            await running.until(lambda: running.members().get("worker-0", worker) != worker)
+            assert asyncio.get_running_loop().time() - begun < 20
+            for task in calling:  # who was not accepted yet is served by the next worker
+                task.cancel()
+
+
+async def _call_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Make calls on a connection until the other side ends it."""
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        while True:
+            writer.write(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(len(ANSWER))
+            await asyncio.sleep(0.01)
+    writer.close()
