@@ -151,7 +151,7 @@ class Outage:
 
     def _told(self) -> str:
         state = json.loads((self._directory / "recorder.json").read_text())
-        latencies, self._latencies = sorted(self._latencies), []
+        latencies, self._latencies = sorted(self._latencies) or [0.0], []  # none: no calls since
         p50, p99 = (latencies[int(len(latencies) * q)] * 1000 for q in (0.5, 0.99))
         worker, recorder = (memory_of(self._processes[n].pid) for n in ("proxy", "recorder"))
         return (

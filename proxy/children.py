@@ -45,6 +45,7 @@ class Child:
     command: Sequence[str]
     environment: Mapping[str, str]
     descriptors: tuple[int, ...] = ()
+    blocks_sigterm: bool = False  # until it says that it is ready for it: then it comes through
     backoff: Backoff = field(default_factory=Backoff)
     process: subprocess.Popen[bytes] | None = None
     is_replaced: bool = False  # it was asked to end, so that a new one takes its place
@@ -62,7 +63,7 @@ class Child:
                 stdin=lifeline,
                 pass_fds=self.descriptors,
                 start_new_session=True,
-                preexec_fn=_dies_with(os.getpid()),  # noqa: PLW1509 - the supervisor has no threads
+                preexec_fn=_before(os.getpid(), blocks_sigterm=self.blocks_sigterm),  # noqa: PLW1509 - the supervisor has no threads
             )
         except (OSError, subprocess.SubprocessError) as exc:  # out of processes, or of memory
             self.backoff.ended(now)
@@ -101,10 +102,12 @@ class Child:
                 self.process.send_signal(number)
 
 
-def _dies_with(parent: int) -> Callable[[], None]:
+def _before(parent: int, *, blocks_sigterm: bool) -> Callable[[], None]:
     """Return what the child runs before its program: tie its life to its parent's."""
 
     def tie() -> None:
+        if blocks_sigterm:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it died before we asked
             os._exit(1)

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -223,6 +224,8 @@ def _follow_parent(options: argparse.Namespace) -> None:
 
 
 def _await_end_of_input() -> None:
-    while os.read(0, 64):
+    poller = select.poll()  # all children share the pipe: one of them may have made it non-blocking
+    poller.register(0, select.POLLIN)
+    while not poller.poll() or os.read(0, 64):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from proxy.children import Child
@@ -32,8 +33,9 @@ class Parts:
         return self._child(name, command, hidden=("database_url", *_ADMIN), listener=listener)
 
     def recorder(self) -> Child:
-        """Return the recorder."""
-        return self._child("recorder", ("proxy", "recorder"), hidden=(*_ADMIN, *_UPSTREAM))
+        """Return the recorder: whenever it is stopped, it records first what is there."""
+        child = self._child("recorder", ("proxy", "recorder"), hidden=(*_ADMIN, *_UPSTREAM))
+        return replace(child, blocks_sigterm=True)
 
     def dashboard(self, *, listener: int) -> Child:
         """Return the dashboard; it is another package and is only ever started, never imported."""

@@ -78,11 +78,12 @@ async def pause(stop: asyncio.Event, seconds: float) -> None:
 async def claim(path: Path, stop: asyncio.Event) -> int | None:
     """Return the lock of a file; None: it was time to stop before the lock was free."""
     said = False
-    while not stop.is_set():
+    while True:
         with contextlib.suppress(BlockingIOError):
             return await asyncio.to_thread(lock_file, path)
+        if stop.is_set():
+            return None
         if not said:
             _log.info("another recorder has the data directory, waiting", path=str(path))
         said = True
         await pause(stop, CLAIM_SECONDS)
-    return None

@@ -1,4 +1,6 @@
 import asyncio
+import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -73,9 +75,14 @@ def test_a_part_alone_says_in_one_line_what_it_cannot_use(
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("how", ["signal", "end of input"])
+@pytest.mark.parametrize("how", ["signal", "end of input", "end of a pipe that does not block"])
 def test_a_worker_alone_serves_and_ends(tmp_path: Path, how: str) -> None:
-    """It takes over a socket; SIGTERM ends it, and so does the end of its supervisor's pipe."""
+    """It takes over a socket; SIGTERM ends it, and so does the end of its supervisor's pipe.
+
+    The pipe is everybody's: whoever makes it non-blocking does so for all.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(reader, "block" not in how)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         fd, port = listener.fileno(), listener.getsockname()[1]
         command = [sys.executable, "-m", "proxy", "proxy", "--supervised", "--listen-fd", str(fd)]
@@ -83,18 +90,21 @@ def test_a_worker_alone_serves_and_ends(tmp_path: Path, how: str) -> None:
             command,
             pass_fds=[fd],
             env=clean() | {"METER_DATA_DIR": str(tmp_path)},
-            stdin=subprocess.PIPE,
+            stdin=reader,
             stdout=subprocess.PIPE,
         )
+        os.close(reader)
     with process, socket.create_connection(("127.0.0.1", port)) as client:
-        assert process.stdin is not None
         client.sendall(b"GET /_meter/healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
-        if how == "signal":
-            process.send_signal(signal.SIGTERM)
-        else:
-            process.stdin.close()
-        assert process.wait(30) == 0
+        with contextlib.ExitStack() as left:
+            left.callback(process.kill)
+            if how == "signal":
+                left.callback(os.close, writer)
+                process.send_signal(signal.SIGTERM)
+            else:
+                os.close(writer)
+            assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize("command", ["verify", "reprice"])

@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from proxy.children import Child
 from proxy.embedded import EmbeddedPostgres
 from proxy.errors import ConfigurationError
 from proxy.journal import JournalWriter
@@ -250,6 +251,27 @@ def test_it_leaves_quickly_without_a_database(
     wait_for(recorder.events)
     assert recorder.end() == 0
     assert (tmp_path / "data" / "recorder.json").exists()
+
+
+def test_a_stop_while_it_starts_waits_for_what_is_there(tmp_path: Path, database: str) -> None:
+    """`serve` may be stopped as soon as it is started, by somebody who then looks at the ledger."""
+    reader, writer = os.pipe()
+    child = Child(
+        name="recorder",
+        command=[sys.executable, "-m", "proxy", "recorder"],
+        environment=os.environ
+        | {"METER_DATA_DIR": str(tmp_path / "data"), "METER_DATABASE_URL": database},
+        blocks_sigterm=True,
+    )
+    with journal_of(tmp_path) as journal:
+        journal.append_many([opening(1), closing(1)])
+        assert child.start(0.0, lifeline=reader) is None
+        child.signal(signal.SIGTERM)
+        child.wait(60)
+    assert not child.running
+    assert calls(database) == (1, 1)
+    os.close(reader)
+    os.close(writer)
 
 
 def test_without_a_database_setting_it_says_what_it_needs(tmp_path: Path) -> None:
