@@ -2,32 +2,24 @@
 
 A batch is read, priced, inserted, and only then is its place in the journal remembered; the ledger
 takes no row twice, so whatever is interrupted is done again. While the database is away the journal
-is what waits, not the calls. What cannot be priced gets a row without a cost; what the database
-refuses for its data is set aside. Only a journal directory that cannot be read ends the recorder.
+is what waits, not the calls. Only a journal directory that cannot be read ends the recorder.
 """
 
 import asyncio
 import contextlib
-import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-import msgspec
 import structlog
 
-from proxy.core.charging import charge
-from proxy.core.claims import Claim, Use, claim_of, counted
-from proxy.core.model import Closing, LedgerRow, Lines, UsageSource
+from proxy.bringing import Bringer, Portion
 from proxy.core.pricing import PriceBook
-from proxy.core.settling import Noted, noted, settled
-from proxy.core.storing import columns
-from proxy.deferring import Due
-from proxy.errors import DatabaseError, MeterError, RowsRefusedError
+from proxy.errors import DatabaseError
 from proxy.heartbeat import State, publish
-from proxy.ledger import Columns, InsertResult, Ledger
+from proxy.ledger import Ledger
 from proxy.pricefile import PriceFile
 from proxy.refusals import Refusals
 from proxy.rollups import Period
@@ -49,7 +41,6 @@ CHECKED_DAYS = 2  # before today
 MOST_TOLD = 10  # findings, in the log
 LEAVE_SECONDS = 10.0  # after it was told to stop
 
-_FAULT = "metering_fault"
 _log = structlog.get_logger()
 
 Check = Callable[[Period], AsyncIterator[str]]
@@ -58,19 +49,6 @@ Check = Callable[[Period], AsyncIterator[str]]
 async def _nothing_to_check(_period: Period) -> AsyncIterator[str]:
     return
     yield
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Portion:
-    """A batch of the journal on its way: its rows, their columns, and what priced them."""
-
-    batch: Batch
-    rows: list[LedgerRow]
-    values: Columns | None  # None: they cannot be made of all rows at once
-    notes: list[Noted]
-    claims: dict[int, tuple[Closing, Claim]]  # by row: what others may charge as well
-    book: PriceBook
-    mark: Mark | None  # the place behind it, where it is time to remember one
 
 
 class Recorder:
@@ -98,18 +76,18 @@ class Recorder:
         self._check = check
         self._check_seconds = first_check_seconds
         self._batch_records = self._limit = batch_records
-        self._ahead: asyncio.Task[_Portion] | None = None  # the next batch, while one is inserted
+        self._ahead: asyncio.Task[Portion] | None = None  # the next batch, while one is inserted
         self._mark: Mark | None = None  # up to there all is in the ledger
         self._is_behind = False  # there is more in the journal than fits in a batch
         self._tasks: asyncio.TaskGroup | None = None
         self._tail = Tail(directory / "journal")
         self._turn = asyncio.Lock()  # the tail is for one thread at a time
-        self._refusals = Refusals(directory / "journal" / "refused.jsonl")
         self._stop = stop
         self._patience = Patience(stop)
+        refusals = Refusals(directory / "journal" / "refused.jsonl")
+        self._bringer = Bringer(ledger, prices, self._patience, refusals, self.state, clock)
         self._told_rows = 0  # in the state that others know
         self._pending_bytes = 0  # of records on their way to the ledger
-        self._oldest: datetime | None = None  # call on its way to the ledger, in a backlog
         self._partitions_on: date | None = None
         self._save_problem: str | None = None
         self._caught_up = self._saved = self._looked = time.monotonic()
@@ -158,19 +136,20 @@ class Recorder:
             self._limit = max(self._batch_records, min(2 * self._limit, BACKLOG_RECORDS))
             self._ahead = self._tasks.create_task(self._read(after_seconds=AHEAD_SECONDS))
         await self._keep_ready(portion.book)
-        await self._bring(portion)
+        await self._bringer.bring(portion)
+        self._pending_bytes -= batch.size
         self._mark = portion.mark or self._mark
         if not self._is_behind:
             self._limit = self._batch_records
             self._caught_up = time.monotonic()
-            self._oldest = None
+            self._bringer.oldest = None
             await self._fold()
             await self._count_open()
             if self._is_time_to_save():
                 await self._save()
         return batch
 
-    async def _read(self, *, after_seconds: float = 0.0) -> _Portion:
+    async def _read(self, *, after_seconds: float = 0.0) -> Portion:
         await asyncio.sleep(after_seconds)
         async with self._turn:
             await self._save_mark()
@@ -181,106 +160,12 @@ class Recorder:
     def _is_time_to_save(self) -> bool:
         return time.monotonic() - self._saved >= SAVE_SECONDS
 
-    async def _bring(self, portion: _Portion) -> None:
-        batch = portion.batch
-        if portion.claims:
-            portion = await self._claim(portion)
-        if portion.rows:
-            self._oldest = min(row.created_at for row in portion.rows)
-            insert = partial(self._insert, portion.rows, portion.values)
-            await self._count(await self._patience.insist(insert))
-            self._tell_apart(portion.rows)
-        if portion.notes or batch.lines:
-            await self._patience.insist(partial(self._settle, portion.notes, batch.lines))
-        if batch.gaps:
-            await self._patience.insist(partial(self._ledger.note_gaps, batch.gaps))
-            await self._count_unmetered()
-            for gap in batch.gaps:
-                span = {"since": str(gap.since), "until": str(gap.until)}
-                _log.error("calls not metered", worker=gap.writer, calls=gap.calls, **span)
-        self._pending_bytes -= batch.size
-        if batch.abandoned:
-            self.state.interrupted += len(batch.abandoned)
-            _log.warning("calls of a dead worker recorded", calls=len(batch.abandoned))
-
-    async def _claim(self, portion: _Portion) -> _Portion:
-        """Leave out what others have charged, and price what is left to be charged here."""
-        claims = [claim for _, claim in portion.claims.values()]
-        answers = await self._patience.insist(partial(self._claimed, claims))
-        rows: dict[int, LedgerRow | None] = dict(enumerate(portion.rows))
-        for (place, (closing, _)), uses in zip(portion.claims.items(), answers, strict=True):
-            if uses is None:
-                rows[place] = None
-            elif uses and closing.answer_units is not None:
-                units = counted(closing.answer_units, uses)
-                closing = msgspec.structs.replace(closing, answer_units=units)  # noqa: PLW2901
-                rows[place] = self._charged(closing, portion.book)
-        left = [row for row in rows.values() if row is not None]
-        return dataclasses.replace(portion, rows=left, values=None)
-
-    async def _claimed(self, claims: Sequence[Claim]) -> list[tuple[Use, ...] | None]:
-        """Claim; what is to blame for a fault is charged as if nobody else did."""
-        try:
-            return await self._ledger.claim(claims)
-        except RowsRefusedError as exc:
-            problem = str(exc).partition("\n")[0]
-        except MeterError:
-            raise
-        except Exception as exc:  # noqa: BLE001  one claim must not hold up all others
-            problem = type(exc).__name__
-        if len(claims) == 1:
-            self.state.faults += 1
-            _log.error("claim refused", problem=problem, event_id=claims[0].event_id.hex)
-            return [()]
-        middle = len(claims) // 2
-        return [*await self._claimed(claims[:middle]), *await self._claimed(claims[middle:])]
-
-    def _next(self) -> _Portion:
+    def _next(self) -> Portion:
         """Read and price, in a thread: most of the work is done while Postgres does its own."""
         self._look_at_prices()
         batch = self._tail.read(self._limit)
-        lost = [Closing(opening=opening, outcome="interrupted") for opening in batch.abandoned]
-        book = self._prices.book
-        rows: list[LedgerRow] = []
-        notes: list[Noted] = []
-        claims: dict[int, tuple[Closing, Claim]] = {}
-        for closing in batch.closings + lost:
-            row = self._charged(closing, book)
-            if row is None:
-                continue
-            if (claim := claim_of(closing, row)) is not None:
-                claims[len(rows)] = closing, claim
-            rows.append(row)
-            notes += noted(closing, row) if closing.sightings else ()
-        values = None
-        with contextlib.suppress(Exception):  # `_insert` finds the row that is to blame
-            values = columns(rows)
         mark = self._tail.mark() if self._is_time_to_save() else None
-        return _Portion(
-            batch=batch,
-            rows=rows,
-            values=values,
-            notes=notes,
-            claims=claims,
-            book=book,
-            mark=mark,
-        )
-
-    def _charged(self, closing: Closing, book: PriceBook) -> LedgerRow | None:
-        """Return the row; a fault of ours costs its usage, or (None) sends it to the refusals."""
-        try:
-            return charge(closing, book)
-        except Exception as exc:  # noqa: BLE001  one call must not hold up all others
-            fault = type(exc).__name__
-        self.state.faults += 1
-        _log.error("metering fault", error_type=fault, event_id=closing.opening.event_id.hex())
-        bare = msgspec.structs.replace(closing, usage=None, usage_problem=_FAULT)
-        try:
-            row = charge(bare, book)
-        except Exception as exc:  # noqa: BLE001  as above
-            self._refuse(closing, type(exc).__name__)
-            return None
-        return dataclasses.replace(row, raw_usage=closing.usage, unpriced_reason=_FAULT)
+        return self._bringer.prepared(batch, self._prices.book, mark)
 
     def _look_at_prices(self) -> None:
         if time.monotonic() - self._looked < LOOK_SECONDS:
@@ -297,16 +182,13 @@ class Recorder:
         if self._partitions_on != (today := self._clock().date()):
             await self._patience.insist(self._ledger.ensure_partitions)
             await self._patience.insist(self._ledger.forget)
-            await self._count_unmetered()
+            await self._bringer.count_unmetered()
             self._partitions_on = today
         if self.state.catalog_version != book.catalog_version:
             rates = list(book.rates())
             store = partial(self._ledger.store_prices, book.catalog_version, rates)
             await self._patience.insist(store)
             self.state.catalog_version = book.catalog_version
-
-    async def _count_unmetered(self) -> None:
-        self.state.unmetered_calls = await self._patience.insist(self._ledger.unmetered_calls)
 
     async def _fold(self) -> None:
         """Fold one span of days that is over; where that fails, the days themselves do."""
@@ -324,80 +206,6 @@ class Recorder:
         with contextlib.suppress(DatabaseError):  # as above
             self.state.open_objects = await self._ledger.open_objects()
         self._count_at = time.monotonic() + COUNT_SECONDS
-
-    async def _insert(
-        self, rows: Sequence[LedgerRow], values: Columns | None = None
-    ) -> InsertResult:
-        """Insert; where that fails for a fault of ours, find the rows that are to blame."""
-        try:
-            return await self._ledger.insert(rows, values)
-        except MeterError:
-            raise
-        except Exception as exc:  # noqa: BLE001  one row must not hold up all others
-            if len(rows) == 1:
-                return InsertResult(refused=((rows[0], type(exc).__name__),))
-        middle = len(rows) // 2
-        first, second = await self._insert(rows[:middle]), await self._insert(rows[middle:])
-        return InsertResult(
-            inserted=first.inserted + second.inserted, refused=first.refused + second.refused
-        )
-
-    async def _settle(self, notes: Sequence[Noted], lines: Sequence[Lines]) -> None:
-        """Charge what came to its end; what is to blame for a fault is found, and left."""
-        try:
-            self.state.rows += await self._ledger.settle(notes, lines, self._price)
-        except RowsRefusedError as exc:
-            problem = str(exc).partition("\n")[0]
-        except MeterError:
-            raise
-        except Exception as exc:  # noqa: BLE001  one object must not hold up all others
-            problem = type(exc).__name__
-        else:
-            return
-        if len(notes) + len(lines) == 1:
-            self.state.refused += 1
-            _log.error("charge refused", problem=problem)
-            return
-        for line in lines:
-            await self._settle((), (line,))
-        for note in notes:
-            await self._settle((note,), ())
-
-    def _price(self, due: Due) -> list[LedgerRow]:
-        """Return the rows that charge an object; a fault of ours leaves a part without a row."""
-        rows = []
-        for part in due.parts:
-            try:
-                rows.append(settled(due.maker, due.object_id, part, self._prices.book))
-            except Exception as exc:  # noqa: BLE001  one object must not hold up all others
-                self.state.faults += 1
-                maker = due.maker.event_id.hex()
-                _log.error("metering fault", error_type=type(exc).__name__, event_id=maker)
-        return rows
-
-    def _tell_apart(self, rows: Sequence[LedgerRow]) -> None:
-        """Count what is not simply known of rows that are in the ledger."""
-        for row in rows:
-            if row.usage_source == UsageSource.ESTIMATED:
-                self.state.estimated += 1
-            if row.usage_source != UsageSource.UNAVAILABLE and (
-                row.cost_usd is None or row.unpriced_reason is not None
-            ):
-                self.state.unpriced += 1
-
-    async def _count(self, result: InsertResult) -> None:
-        self.state.rows += result.inserted
-        self.state.last_commit = self._clock()
-        for row, reason in result.refused:
-            await asyncio.to_thread(self._refuse, row, reason)
-
-    def _refuse(self, refused: LedgerRow | Closing, reason: str) -> None:
-        self.state.refused += 1
-        _log.error("row refused", problem=reason.partition("\n")[0])  # details may hold facts
-        try:
-            self._refusals.keep(refused, reason, at=self._clock())
-        except OSError as exc:
-            _log.error("refused row not kept", problem=exc.strerror)
 
     async def _save(self) -> None:
         """Remember the present place; all that was read is in the ledger."""
@@ -461,7 +269,7 @@ class Recorder:
         passed = (state.time - before).total_seconds()
         state.rows_per_second = round((state.rows - self._told_rows) / passed, 1) if passed else 0.0
         self._told_rows = state.rows
-        oldest = self._oldest or state.time
+        oldest = self._bringer.oldest or state.time
         state.backlog_seconds = max(0.0, round((state.time - oldest).total_seconds(), 3))
         state.insert_failures = self._patience.failures
         state.database_reachable = self._patience.reachable
