@@ -2078,15 +2078,15 @@ $function$;
 
 -- What is noted beside the rows is sealed too, each note as a batch of one: which calls were not
 -- metered, which months are closed, and which were let go of. The id of a note tells its kind: 1 a gap,
--- 2 a closed month, 3 a month that was let go of. A note that is made again is sealed again, and the
--- last seal counts.
+-- 2 a closed month, 3 a month that was let go of; no row has its version, 15. A note that is made
+-- again is sealed again, and the last seal counts.
 CREATE OR REPLACE FUNCTION note_id(kind integer, name text)
 RETURNS uuid
 LANGUAGE sql
 STABLE PARALLEL SAFE
 AS $function$
 SELECT overlay(
-    encode(substr(sha256(convert_to(name, 'UTF8')), 1, 16), 'hex') PLACING '8' || kind FROM 13
+    encode(substr(sha256(convert_to(name, 'UTF8')), 1, 16), 'hex') PLACING 'f' || kind FROM 13
 )::uuid
 $function$;
 
@@ -2094,7 +2094,7 @@ CREATE OR REPLACE FUNCTION is_note(id uuid)
 RETURNS boolean
 LANGUAGE sql
 IMMUTABLE PARALLEL SAFE
-RETURN get_byte(uuid_send(id), 6) >> 4 = 8;
+RETURN get_byte(uuid_send(id), 6) >> 4 = 15;
 
 CREATE OR REPLACE FUNCTION id_of_gap(writer text, started_at timestamptz)
 RETURNS uuid
@@ -2159,8 +2159,8 @@ END
 $do$;
 
 
--- What could not be metered, because a journal could not be written for too long (mostly: a full disk): writer,
--- from when until when, and how many calls. These have no row, or one with outcome interrupted.
+-- What could not be metered, because a journal could not be written for too long (mostly: a full
+-- disk): writer, from when until when, and how many calls. These have no row, or one with outcome interrupted.
 CREATE TABLE IF NOT EXISTS metering_gap (
     writer text NOT NULL,
     started_at timestamptz NOT NULL,

@@ -35,7 +35,7 @@ _SUMMED = """
 """
 
 # Every source refers to every parameter, because Postgres wants to know the type of each. One that
-# a source cannot honour has to be NULL there; `queries` sees to that.
+# a source cannot honour has to be NULL there; `asking` sees to that.
 _WHERE = """
     ($7::text[] IS NULL OR endpoint = ANY ($7))
     AND ($8::text[] IS NULL OR model = ANY ($8))

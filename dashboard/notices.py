@@ -7,6 +7,7 @@ from typing import Any
 from dashboard import formatting
 from dashboard.report import Report
 
+MOST_GAPS, MOST_OBJECTS = 1000, 10_000  # that are looked at, as `selects` has it
 _KINDS = {  # of objects: one, and more of them
     "response": ("background response", "background responses"),
     "run": ("run", "runs"),
@@ -40,10 +41,11 @@ def _of_gaps(report: Report) -> Sequence[Notice]:
     calls = sum(row["calls"] for row in rows)
     first = formatting.moment(min(row["started_at"] for row in rows), zone)
     last = formatting.moment(max(row["ended_at"] for row in rows), zone)
+    least = "At least " if len(rows) >= MOST_GAPS else ""
     times = "" if len(rows) == 1 else f", {len(rows)} times"
     return (
         Notice(
-            title=f"{_counted(calls, 'call was', 'calls were')} not metered",
+            title=f"{least}{_counted(calls, 'call was', 'calls were')} not metered",
             words=f"Between {first} and {last}{times}: the proxy could not write them down. "
             "Whosever they were, they are in no sum here.",
             advice="Mostly the disk of METER_DATA_DIR was full: make room. openai-meter verify "
@@ -62,10 +64,11 @@ def _of_open_objects(report: Report) -> Sequence[Notice]:
         _counted(row["objects"], *_KINDS.get(row["kind"], (row["kind"], row["kind"])))
         for row in rows
     )
+    least = "At least " if objects >= MOST_OBJECTS else ""
     oldest = formatting.moment(min(row["first_made"] for row in rows), report.filter.zone)
     return (
         Notice(
-            title=f"{_counted(objects, 'object is', 'objects are')} not charged yet",
+            title=f"{least}{_counted(objects, 'object is', 'objects are')} not charged yet",
             words=f"Made in these days and not seen done: {kinds}; the oldest is of {oldest}.",
             advice="What they cost is known, and counts on the day on which they were made, once a "
             "client asks for them through the proxy when they are done.",

@@ -7,8 +7,9 @@ standard error, with exit status 2.
 import argparse
 import signal
 import sys
+from calendar import monthrange
 from collections.abc import Callable, Container, Sequence
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 from proxy import commands
@@ -180,7 +181,8 @@ def last_day(text: str) -> date:
     """Return a day that is included; a month stands for its last one."""
     if text.count("-") != 1:
         return date.fromisoformat(text)
-    return (month(text) + timedelta(days=31)).replace(day=1) - timedelta(days=1)
+    first = month(text)
+    return first.replace(day=monthrange(first.year, first.month)[1])
 
 
 def month(text: str) -> date:

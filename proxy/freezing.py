@@ -177,8 +177,8 @@ class Months:
                 raise ClosingError(f"{month:%Y-%m} is not closed")
             if found[0].is_retired:
                 raise ClosingError(
-                    f"{month:%Y-%m}: its rows were let go of; its export is the file that `retain` "
-                    f"wrote before, with SHA-256 {found[0].export_sha256}"
+                    f"{month:%Y-%m}: its rows were let go of; its export is what `retain` wrote "
+                    f"before, if it was told to, with SHA-256 {found[0].export_sha256}"
                 )
             _, digest = await _exported(connection, found[0], write)
             if digest != found[0].export_sha256:

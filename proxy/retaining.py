@@ -150,6 +150,9 @@ async def _written(path: Path) -> AsyncIterator[gzip.GzipFile]:
         await asyncio.to_thread(_keep, unfinished, path)
     except OSError as exc:
         raise ConfigurationError(f"cannot write {path}: {exc.strerror}; nothing is gone") from exc
+    finally:  # where it was kept it has another name
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(unfinished.unlink, missing_ok=True)
 
 
 def _keep(unfinished: Path, path: Path) -> None:

@@ -268,6 +268,8 @@ class AnswerMeter:
             self._problem = NOT_JSON
         else:
             self._reader, self._decoder = reader, decoder
+            if decoder is not None:
+                self._row = 1  # what is damaged would take with it what came before
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes: look at them, or let them wait for more."""

@@ -86,9 +86,13 @@ def unavailable_row(number: int = 0, /, **changes: object) -> LedgerRow:
 
 
 def correction(row: LedgerRow, number: int = 1, /, **changes: object) -> Correction:
-    """Return a correction of a call that adds nothing but what is named."""
+    """Return a correction of a call that adds nothing but what is named.
+
+    Its id is a UUIDv8, as those that are made of the call's.
+    """
+    made = event_id(2**60 + number, row.created_at)
     kept = Correction(
-        event_id=event_id(2**60 + number, row.created_at),
+        event_id=UUID(int=made.int & ~(0xF << 76) | 8 << 76),
         created_at=row.created_at,
         corrects=row.event_id,
         correction_number=number,

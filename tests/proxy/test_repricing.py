@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from typing_extensions import override
 
+from proxy import rollups, seals
 from proxy.core.catalog import Catalog, Entry, Period
 from proxy.core.charging import charge
 from proxy.core.identity import uuid7
@@ -158,6 +159,23 @@ async def test_only_what_is_meant_is_priced_anew(
     assert tally.total.changed == expected
     nothing = "No calls of these days, or none of this model: nothing to correct.\n"
     assert (report(tally, dry_run=False) == nothing) == (expected == 0)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_corrections_are_sealed(
+    database: str, ledger: Ledger, reader: asyncpg.Connection, count: int
+) -> None:
+    """One by itself as well as several; whoever changes one is found out."""
+    await ledger.insert([charge(call(n, "m", 1_000_000), book("1", m="1")) for n in range(count)])
+    await repriced(database, ledger, book("2", m="2"))
+    assert [finding async for finding in seals.findings(database, rollups.Period())] == []
+    one = await reader.fetchval(
+        "UPDATE user_api_usage SET cost_usd = 7 WHERE event_id ="
+        " (SELECT max(event_id) FROM user_api_usage WHERE corrects IS NOT NULL) RETURNING event_id"
+    )
+    (finding,) = [text async for text in seals.findings(database, rollups.Period())]
+    assert f"row {one} of " in finding
+    assert "was changed" in finding
 
 
 async def test_days_are_those_of_the_report_time_zone(database: str) -> None:

@@ -119,7 +119,7 @@ async def test_the_export_of_a_closed_month_is_written_before_it_cannot_be_made(
     (march,) = await retain(database, date(2025, 4, 1), tmp_path)
     assert march.exports == ()
     assert [closed.is_retired for closed in await months.all()] == [True, True, True, False]
-    with pytest.raises(ClosingError, match="the file that `retain` wrote before"):
+    with pytest.raises(ClosingError, match="what `retain` wrote before, if it was told to"):
         await months.export(date(2025, 3, 1), print)
     assert [f async for f in findings(database, Period())] == []
     await connection.execute("UPDATE usage_by_day SET calls = 7 WHERE day = '2025-04-02'")

@@ -101,6 +101,16 @@ async def test_a_row_that_was_removed_is_named(sealed: asyncpg.Connection, datab
     ]
 
 
+async def test_a_correction_is_sealed_like_a_call(
+    sealed: asyncpg.Connection, database: str
+) -> None:
+    """Also where it is alone in its batch, as a note is."""
+    await sealed.execute("UPDATE user_api_usage SET cost_usd = 1 WHERE corrects IS NOT NULL")
+    assert await found(database) == [
+        f"row {correction(ROWS[3]).event_id} of 2026-11-22 12:00:00 UTC was changed (seal 1/4)"
+    ]
+
+
 @pytest.mark.parametrize("year", [1971, 2026, 8999])
 async def test_a_row_that_was_put_in_is_named(
     sealed: asyncpg.Connection, database: str, year: int
