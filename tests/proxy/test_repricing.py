@@ -171,7 +171,8 @@ async def test_corrections_are_sealed(
     assert [finding async for finding in seals.findings(database, rollups.Period())] == []
     one = await reader.fetchval(
         "UPDATE user_api_usage SET cost_usd = 7 WHERE event_id ="
-        " (SELECT max(event_id) FROM user_api_usage WHERE corrects IS NOT NULL) RETURNING event_id"
+        " (SELECT event_id FROM user_api_usage WHERE corrects IS NOT NULL LIMIT 1)"
+        " RETURNING event_id"
     )
     (finding,) = [text async for text in seals.findings(database, rollups.Period())]
     assert f"row {one} of " in finding
