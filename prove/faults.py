@@ -24,6 +24,7 @@ from prove.journals import (
     tear,
 )
 from prove.stage import PATIENCE_SECONDS, WORKERS, Stage, free_port, is_open
+from tests.end_to_end.load import state_of
 from tests.fakes.serving import processes_of
 
 TINY = 100  # bytes that a file may have: less than any record
@@ -94,7 +95,8 @@ async def replace(stage: Stage) -> None:
     """Have everything replaced while calls go on."""
     await stage.until(lambda: len(stage.workers()) >= WORKERS, "all workers run")
     assert stage.process is not None
-    before = len(stage.lines)
+    before, members = len(stage.lines), stage.members()
+    others = [pid for name, pid in members.items() if name in {"recorder", "dashboard"}]
     stage.process.send_signal(signal.SIGHUP)
 
     def said() -> bool:
@@ -105,6 +107,9 @@ async def replace(stage: Stage) -> None:
 
     await stage.until(said, "the workers are replaced")
     assert any("workers replaced" in line for line in stage.lines[before:])
+    await stage.until(
+        lambda: all(state_of(pid) in "ZX" for pid in others), "recorder and dashboard are replaced"
+    )
 
 
 async def outage(stage: Stage) -> None:
