@@ -41,6 +41,17 @@ def test_open_objects_are_told_by_kind() -> None:
     assert "2026-11-20 12:00:00" in notice.words
 
 
+def test_a_count_that_ends_at_a_bound_says_so() -> None:
+    """No more gaps and objects than these are looked at."""
+    gaps = tables.plain("gaps", "Gaps", tables.GAPS, [_gap(1, 2)] * 1000)
+    objects = [_open("response", 9_990), _open("batch", 10)]
+    opened = tables.plain("open_objects", "Open", tables.OPEN_OBJECTS, objects)
+    assert [notice.title for notice in notices(report("overview", gaps, opened))] == [
+        "At least 2,000 calls were not metered",
+        "At least 10,000 objects are not charged yet",
+    ]
+
+
 def test_as_a_rule_there_is_nothing_to_say() -> None:
     """Also on pages that do not look for it."""
     assert notices(report("users")) == []

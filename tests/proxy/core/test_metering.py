@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import random
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -697,6 +698,15 @@ def test_a_response_without_an_id_cannot_be_found_again() -> None:
     """Nor can it be polled."""
     seen = observed(b'{"status":"queued"}', operation=RESPONSES)
     assert (seen.usage_problem, seen.sightings) == ("usage_deferred", ())
+
+
+def test_what_came_before_a_damaged_piece_has_been_read() -> None:
+    """Small pieces of a compressed stream do not wait for each other."""
+    packing = zlib.compressobj(wbits=31)
+    told = packing.compress(b'data: {"model":"m","usage":{"prompt_tokens":1}}\n\n')
+    told += packing.flush(zlib.Z_SYNC_FLUSH)
+    seen = observed(told + b"\xff" * 20, content_type=STREAM, coding="gzip", cuts=[len(told)])
+    assert seen.usage == b'{"prompt_tokens":1}'
 
 
 def test_lines_of_an_output_are_there_to_be_taken() -> None:
