@@ -10,7 +10,8 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from proxy.app import LogCall, Worker
+from proxy.app import Worker
+from proxy.assembly import LogCall
 from proxy.core.model import Closing, Opening, Record
 from proxy.core.records import scan
 from proxy.journal import JournalWriter

@@ -99,7 +99,7 @@ async def left_alone(
 
 async def until_left(worker: Running) -> None:
     """Wait until a call is read for nobody."""
-    while not len(worker.worker._abandoned):  # noqa: SLF001
+    while not len(worker.worker.parts.abandoned):
         await asyncio.sleep(0.01)
 
 
@@ -218,10 +218,10 @@ async def test_half_a_request_is_not_read_for(tmp_path: Path, path: bytes) -> No
         wire.reset()
         if path == b"/v1/responses":
             await worker.closed_once("client_disconnected")
-        while worker.worker._links:  # noqa: SLF001
+        while worker.worker.parts.links:
             await asyncio.sleep(0.01)
         assert len(worker.openings()) == (path == b"/v1/responses")
-        assert len(worker.worker._abandoned) == 0  # noqa: SLF001
+        assert len(worker.worker.parts.abandoned) == 0
         assert upstream.calls == []
 
 
@@ -303,8 +303,8 @@ async def test_reading_for_nobody_has_bounds(
             await until_left(worker)
             worker.worker.stop()
         closing = await worker.closed_once("client_disconnected")
-        assert worker.worker._abandoned.cut == 1  # noqa: SLF001
-        assert not len(worker.worker._abandoned)  # noqa: SLF001
+        assert worker.worker.parts.abandoned.cut == 1
+        assert not len(worker.worker.parts.abandoned)
     assert (closing.status, closing.usage, closing.error_type) == (200, None, error_type)
 
 

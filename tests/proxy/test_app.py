@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from proxy.app import IdSource
-from proxy.core.model import Estimate, created_at
+from proxy.core.model import Estimate
 from tests.fakes.relay import Wire, running_worker
 from tests.fakes.upstream import Call, Upstream, answering
 
@@ -168,33 +167,3 @@ async def test_a_full_disk_fails_no_call(tmp_path: Path) -> None:
         os.dup2(segment, journal._fd)  # noqa: SLF001
         os.close(segment)
         os.close(full)
-
-
-def test_ids_tell_the_time_and_never_repeat() -> None:
-    """UUIDv7, whatever the clock does."""
-    source = IdSource(lambda: 1_788_000_000_000_000_000)
-    ids = {source() for _ in range(2000)}
-    assert len(ids) == 2000
-    assert {created_at(event_id).year for event_id in ids} == {2026}
-
-
-async def test_a_client_may_leave_out_what_the_upstreams_url_says(tmp_path: Path) -> None:
-    """The call is known for what it is, and its stream is asked for its usage."""
-    body = b'{"model":"m","stream":true}'
-    request = (
-        b"POST /chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-    )
-    async with (
-        asyncio.timeout(20),
-        Upstream() as upstream,
-        running_worker(tmp_path, upstream.url + "/v1") as worker,
-    ):
-        wire = await Wire.to(worker.port)
-        await wire.send(request)
-        await wire.answer()
-        await wire.close()
-        assert upstream.calls[0].first_line == b"POST /v1/chat/completions HTTP/1.1"
-        assert b'"include_usage":true' in upstream.calls[0].body
-        opening = (await worker.closing()).opening
-        assert (opening.operation_name, opening.api_path) == ("chat", "/chat/completions")

@@ -38,7 +38,7 @@ async def test_a_refused_client_is_not_listened_to_for_ever(tmp_path: Path) -> N
         wire = await Wire.to(worker.port)
         await wire.send(BAD)
         assert (await wire.rest()).startswith(b"HTTP/1.1 400 ")
-        while worker.worker._links:  # noqa: SLF001
+        while worker.worker.parts.links:
             await asyncio.sleep(0.05)
         await wire.close()
 
@@ -85,10 +85,10 @@ async def test_links_are_forgotten_when_they_end(tmp_path: Path) -> None:
         for wire in wires:
             await wire.send(GET)
             await wire.answer()
-        assert len(worker.worker._links) == 5  # noqa: SLF001
+        assert len(worker.worker.parts.links) == 5
         for wire in wires[:3]:
             await wire.close()
         for wire in wires[3:]:
             wire.reset()
-        while worker.worker._links:  # noqa: SLF001
+        while worker.worker.parts.links:
             await asyncio.sleep(0.01)

@@ -215,7 +215,7 @@ async def test_a_response_is_read_to_its_end_for_a_client_that_has_left(tmp_path
         await wire.head()
         await wire.exactly(len(HELLO + BEGUN))
         wire.reset()
-        while not len(worker.worker._abandoned):  # noqa: SLF001
+        while not len(worker.worker.parts.abandoned):
             await asyncio.sleep(0.01)
         left.set()
         await ended.wait()
