@@ -134,12 +134,8 @@ class Bringer:
         """Claim; what is to blame for a fault is charged as if nobody else did."""
         try:
             return await self._ledger.claim(claims)
-        except RowsRefusedError as exc:
-            problem = str(exc).partition("\n")[0]
-        except MeterError:
-            raise
         except Exception as exc:  # noqa: BLE001  one claim must not hold up all others
-            problem = type(exc).__name__
+            problem = _blamed(exc)
         if len(claims) == 1:
             self._state.faults += 1
             _log.error("claim refused", problem=problem, event_id=claims[0].event_id.hex)
@@ -173,11 +169,10 @@ class Bringer:
         """Insert; where that fails for a fault of ours, find the rows that are to blame."""
         try:
             return await self._ledger.insert(rows, values)
-        except MeterError:
-            raise
         except Exception as exc:  # noqa: BLE001  one row must not hold up all others
-            if len(rows) == 1:
-                return InsertResult(refused=((rows[0], type(exc).__name__),))
+            problem = _blamed(exc)
+        if len(rows) == 1:
+            return InsertResult(refused=((rows[0], problem),))
         middle = len(rows) // 2
         first, second = await self._insert(rows[:middle]), await self._insert(rows[middle:])
         return InsertResult(
@@ -188,12 +183,8 @@ class Bringer:
         """Charge what came to its end; what is to blame for a fault is found, and left."""
         try:
             self._state.rows += await self._ledger.settle(notes, lines, self._price)
-        except RowsRefusedError as exc:
-            problem = str(exc).partition("\n")[0]
-        except MeterError:
-            raise
         except Exception as exc:  # noqa: BLE001  one object must not hold up all others
-            problem = type(exc).__name__
+            problem = _blamed(exc)
         else:
             return
         if len(notes) + len(lines) == 1:
@@ -235,8 +226,21 @@ class Bringer:
 
     def _refuse(self, refused: LedgerRow | Closing, reason: str) -> None:
         self._state.refused += 1
-        _log.error("row refused", problem=reason.partition("\n")[0])  # details may hold facts
+        _log.error("row refused", problem=_headline(reason))
         try:
             self._refusals.keep(refused, reason, at=self._clock())
         except OSError as exc:
             _log.error("refused row not kept", problem=exc.strerror)
+
+
+def _blamed(exc: Exception) -> str:
+    """Name the fault of what was to be written; raise what is none of it: the database is gone."""
+    if isinstance(exc, RowsRefusedError):
+        return _headline(str(exc))
+    if isinstance(exc, MeterError):
+        raise exc
+    return type(exc).__name__
+
+
+def _headline(reason: str) -> str:
+    return reason.partition("\n")[0]  # details may hold facts
