@@ -42,7 +42,8 @@ class _Attributes(ctypes.Structure):
 def take_short_turns(pid: int) -> None:
     """Let a process have the processor soon when it wakes up, and for a short while.
 
-    Its children and threads are as they would be. An older kernel takes no notice.
+    What it has started already is left as it is; what it starts from then on has ordinary turns,
+    and niceness 0 where its own is lower. A kernel before 6.12 takes no notice of turns.
     """
     number = _SCHED_SETATTR.get(platform.machine())
     with contextlib.suppress(OSError):  # it has ended

@@ -164,7 +164,8 @@ def _finish(bar: TextIO, tally: Tally, *, is_complete: bool) -> None:
     if not is_complete:
         total = tally.total
         bar.write(
-            f"interrupted after {total.calls:,} calls, {total.changed:,} of them corrected: "
+            f"interrupted after {_counted(total.calls, 'call', 'calls')}, "
+            f"{total.changed:,} of them corrected: "
             "run the same again for the rest\n"
         )
 
@@ -191,17 +192,21 @@ def _words(tally: Tally, total: Line, *, dry_run: bool) -> Iterator[str]:
     if not total.calls:
         yield "No calls of these days, or none of this model: nothing to correct."
     elif not total.changed:
-        yield f"Nothing to correct: {total.calls:,} calls cost what the price file says."
+        calls = _counted(total.calls, "call costs", "calls cost")
+        yield f"Nothing to correct: {calls} what the price file says."
     elif dry_run:
-        yield f"{total.changed:,} calls would be corrected; nothing has been written."
+        calls = _counted(total.changed, "call", "calls")
+        yield f"{calls} would be corrected; nothing has been written."
     else:
-        yield f"{total.changed:,} corrections appended."
+        yield f"{_counted(total.changed, 'correction', 'corrections')} appended."
     if total.priced:
         yield f"{total.priced:,} of them had no price before."
     if total.unpriced:
-        yield f"{total.unpriced:,} calls have no price still, or not all of it."
+        calls = _counted(total.unpriced, "call has", "calls have")
+        yield f"{calls} no price still, or not all of it."
     if total.kept:
-        yield f"{total.kept:,} calls have a cost that this price file does not know; they keep it."
+        calls = _counted(total.kept, "call keeps", "calls keep")
+        yield f"{calls} a cost that this price file does not know."
     moved = {
         (key.month, key.accounting_month)
         for key, line in tally.lines.items()
@@ -209,3 +214,7 @@ def _words(tally: Tally, total: Line, *, dry_run: bool) -> Iterator[str]:
     }
     for month, accounting_month in sorted(moved):
         yield f"{month:%Y-%m} is closed: its corrections count in {accounting_month:%Y-%m}."
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"

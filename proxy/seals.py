@@ -166,7 +166,8 @@ async def gaps(dsn: str, period: Period) -> Sequence[str]:
     connection = await connect(dsn, statement_seconds=_STATEMENT_SECONDS)
     try:
         return [
-            f"{gap['calls']} calls were not metered between {_shown(gap['started_at'])} and "
+            f"{gap['calls']} {'call was' if gap['calls'] == 1 else 'calls were'} not metered "
+            f"between {_shown(gap['started_at'])} and "
             f"{_shown(gap['ended_at'])}: {gap['writer']} could not write them down"
             for gap in await connection.fetch(_GAPS, period.first, period.past)
         ]

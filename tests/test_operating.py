@@ -21,6 +21,8 @@ from tests.fakes.upstream import Call, Upstream
 
 OPERATING = ROOT / "docs" / "operating.md"
 PATIENCE_SECONDS = 60
+RARE = {"journal/refused.jsonl", "dashboard.sqlite-journal"}
+IN_THE_MAKING = re.compile(r"\..+\.new")
 CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nDate: Sun, 22 Nov 2026 00:00:00 GMT\r\nServer: cloudflare\r\n"
@@ -36,7 +38,7 @@ def _zone() -> None:
 
 
 async def test_the_data_directory_holds_what_is_listed(open_directory: Path) -> None:
-    """Whoever looks into it finds each name explained; only what was refused is rarely there."""
+    """Whoever looks into it finds each name explained; some are rarely there, or for a moment."""
     data = open_directory / "data"
     async with Upstream() as upstream, serving(data, upstream.url) as running:
         assert await running.call() == 200
@@ -44,7 +46,7 @@ async def test_the_data_directory_holds_what_is_listed(open_directory: Path) -> 
         found = {path.name for path in await asyncio.to_thread(lambda: list(data.iterdir()))}
     listed = " ".join(row[0] for row in table(OPERATING, "Path"))
     named = {name.rstrip("/") for name in re.findall(r"`([^`]+)`", listed)}
-    assert named - {"journal/refused.jsonl"} == found
+    assert {name for name in found if not IN_THE_MAKING.fullmatch(name)} - RARE == named - RARE
 
 
 @pytest.mark.usefixtures("_zone")

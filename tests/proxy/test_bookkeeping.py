@@ -85,7 +85,7 @@ async def test_a_price_file_says_what_it_would_change(database: str, dearer: Pat
     status, out, _ = await typed("pricing", "check", str(dearer), "--from", "2026-08", dsn=database)
     assert status == 0
     assert "all well\n" in out
-    assert "1 calls would be corrected; nothing has been written.\n" in out
+    assert "1 call would be corrected; nothing has been written.\n" in out
     _, out, _ = await typed("pricing", "check", str(dearer))
     assert out.endswith("all well\n")
 

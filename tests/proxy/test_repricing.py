@@ -126,8 +126,8 @@ async def test_a_run_without_writing_says_what_would_change(
             "\n"
             "14 calls would be corrected; nothing has been written.\n"
             "1 of them had no price before.\n"
-            "1 calls have no price still, or not all of it.\n"
-            "1 calls have a cost that this price file does not know; they keep it.\n"
+            "1 call has no price still, or not all of it.\n"
+            "1 call keeps a cost that this price file does not know.\n"
         )
     assert await sums(reader) == [(16, 2, Decimal(16))] * 4
     done = report(await repriced(database, ledger, second), dry_run=False)
@@ -159,6 +159,18 @@ async def test_only_what_is_meant_is_priced_anew(
     assert tally.total.changed == expected
     nothing = "No calls of these days, or none of this model: nothing to correct.\n"
     assert (report(tally, dry_run=False) == nothing) == (expected == 0)
+
+
+async def test_one_call_is_told_of_as_one(database: str, ledger: Ledger) -> None:
+    """Before, when it is done, and after."""
+    await ledger.insert([charge(call(1, "m", 1), book("1", m="1"))])
+    dearer = book("2", m="2")
+    told = report(await repriced(database, ledger, dearer, dry_run=True), dry_run=True)
+    assert told.endswith("\n1 call would be corrected; nothing has been written.\n")
+    told = report(await repriced(database, ledger, dearer), dry_run=False)
+    assert told.endswith("\n1 correction appended.\n")
+    told = report(await repriced(database, ledger, dearer), dry_run=False)
+    assert told == "Nothing to correct: 1 call costs what the price file says.\n"
 
 
 @pytest.mark.parametrize("count", [1, 3])

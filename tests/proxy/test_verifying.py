@@ -54,14 +54,18 @@ async def test_gaps_are_stated_and_are_no_findings(database: str) -> None:
     moment = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
     late = moment + timedelta(minutes=3)
     await ledger.note_gaps([Unmetered("w-1", moment, late, 7), Unmetered("w-1", moment, moment, 2)])
-    await ledger.note_gaps([Unmetered("w-1", moment, late, 7)])
-    assert await ledger.unmetered_calls() == 7
+    await ledger.note_gaps([Unmetered("w-1", moment, late, 7), Unmetered("w-2", late, late, 1)])
+    assert await ledger.unmetered_calls() == 8
     await ledger.close()
     found, lines = await verify(database)
     assert found == 0
-    assert lines[-1] == (
+    assert lines[-2] == (
         "gaps: 7 calls were not metered between 2026-11-22 12:00:00 UTC and "
         "2026-11-22 12:03:00 UTC: w-1 could not write them down"
+    )
+    assert lines[-1] == (
+        "gaps: 1 call was not metered between 2026-11-22 12:03:00 UTC and "
+        "2026-11-22 12:03:00 UTC: w-2 could not write them down"
     )
 
 
