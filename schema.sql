@@ -772,6 +772,59 @@ COMMENT ON TABLE usage_by_day_users IS
 COMMENT ON COLUMN usage_by_day_users.users IS
     'Bit n is the user whose number is 8192 × block + n.';
 
+-- Sums by user once more, packed: many users in one row, and each sum one column of bytes. Whoever ranks
+-- users over a long range reads a few rows of it instead of hundreds of thousands of sums
+-- (docs/ledger.md). Made by pack_span(), which lists in usage_span what counts: as `packed` a span
+-- that is folded, as `hours` the hours of a day, for ranges of other time zones.
+CREATE TABLE IF NOT EXISTS usage_packed_span (
+    start date NOT NULL,
+    past date NOT NULL,
+    hour smallint,
+    is_total boolean NOT NULL,
+    endpoint text,
+    model text,
+    block integer NOT NULL,
+    users bytea NOT NULL,
+    calls bytea,
+    errors bytea,
+    unpriced_calls bytea,
+    estimated_calls bytea,
+    unavailable_calls bytea,
+    prompt_tokens bytea,
+    cached_tokens bytea,
+    cache_write_tokens bytea,
+    completion_tokens bytea,
+    reasoning_tokens bytea,
+    audio_prompt_tokens bytea,
+    audio_completion_tokens bytea,
+    total_tokens bytea,
+    cost_usd bytea,
+    tool_cost_usd bytea,
+    first_call bytea,
+    last_call bytea,
+    cost_scale smallint NOT NULL,
+    tool_cost_scale smallint NOT NULL,
+    CONSTRAINT usage_packed_span_once
+    UNIQUE NULLS NOT DISTINCT (start, past, hour, is_total, endpoint, model, block)
+);
+
+COMMENT ON TABLE usage_packed_span IS
+    'Sums by span of days (or hour of a day), endpoint, model and user, many users in a row. Only what usage_span lists counts.';
+COMMENT ON COLUMN usage_packed_span.hour IS
+    'Hours since the day began, of the hour that the sums are of. NULL: the whole span.';
+COMMENT ON COLUMN usage_packed_span.is_total IS
+    'Whether all endpoints and models are in it, which are NULL then. Never of an hour.';
+COMMENT ON COLUMN usage_packed_span.block IS
+    'Number of the users / 65536 (usage_user). -1: calls without a user, as the number 0.';
+COMMENT ON COLUMN usage_packed_span.users IS
+    'Numbers of the users modulo 65536, ascending, two bytes each, big-endian.';
+COMMENT ON COLUMN usage_packed_span.calls IS
+    'For each of the users their sum, as all columns up to last_call: see packed(). Columns as in usage_by_quarter_hour.';
+COMMENT ON COLUMN usage_packed_span.first_call IS
+    'In microseconds since 2000-01-01 (UTC).';
+COMMENT ON COLUMN usage_packed_span.cost_scale IS
+    'The costs are in units of 10^-cost_scale USD. -1: they do not fit, and are not here.';
+
 -- Ledgers from before the trigger: the statement of a recorder of that time names these constraints
 -- and adds to the sums by itself. It must not, beside the trigger: without the names it waits, and
 -- its calls stay in the journal until the recorder is upgraded too.
@@ -1498,6 +1551,8 @@ BEGIN
     SELECT * FROM recount_months(first_month, past_month);
     DELETE FROM usage_span AS folded
     WHERE folded.start < past_day AND folded.past > first_day;
+    DELETE FROM usage_packed_span AS packed
+    WHERE packed.start < past_day AND packed.past > first_day;  -- some may never be packed again
 END
 $function$;
 
@@ -1852,6 +1907,353 @@ AS $function$
     FROM usage_by_user_day
     WHERE day >= recount_feature_span.start AND day < recount_feature_span.past
     GROUP BY endpoint, model, user_id
+$function$;
+
+-- Whether the rows of a day are all there and can be told apart by the hours since it began. Where clocks
+-- change, also on the day before or after it, a date may begin twice.
+CREATE OR REPLACE FUNCTION has_rows_by_hour(day date)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+AS $function$
+    SELECT
+        day_begins(day + 1) - day_begins(day) = interval '24 hours'
+        AND day_begins(day + 2) - day_begins(day - 1) = interval '72 hours'
+        AND NOT is_retired(day_begins(day), day_begins(day + 1))
+$function$;
+
+-- How many bytes each of some numbers takes when they are packed: so many that the least number of that
+-- width is left over, for what is unknown. 0: all are known, and 0. NULL: all are unknown.
+CREATE OR REPLACE FUNCTION packed_width(least_number bigint, greatest_number bigint, are_known boolean)
+RETURNS integer
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN greatest_number IS NULL THEN NULL
+    WHEN least_number = 0 AND greatest_number = 0 AND are_known THEN 0
+    WHEN least_number > -127 AND greatest_number < 127 THEN 1
+    WHEN least_number > -32767 AND greatest_number < 32767 THEN 2
+    WHEN least_number > -2147483647 AND greatest_number < 2147483647 THEN 4
+    ELSE 8
+END;
+
+-- A number in so many bytes, big-endian, in two's complement. NULL, unknown, is the least one.
+CREATE OR REPLACE FUNCTION packed_number(number bigint, width integer)
+RETURNS bytea
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+RETURN CASE width
+    WHEN 0 THEN ''::bytea
+    WHEN 1 THEN charsend(coalesce(number, -128)::integer::"char")
+    WHEN 2 THEN int2send(coalesce(number, -32768)::smallint)
+    WHEN 4 THEN int4send(coalesce(number, -2147483648)::integer)
+    WHEN 8 THEN int8send(coalesce(number, -9223372036854775808))
+END;
+
+-- Numbers one after the other, in equally many bytes each. Empty: all are 0. NULL: all are unknown.
+CREATE OR REPLACE FUNCTION packed(numbers bigint[])
+RETURNS bytea
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+AS $function$
+    SELECT string_agg(packed_number(number, width), ''::bytea)
+    FROM (
+        SELECT packed_width(min(number), max(number), count(*) = count(number)) AS width
+        FROM unnest(numbers) AS number
+    ) AS bound
+    CROSS JOIN unnest(numbers) AS number
+$function$;
+
+-- The scale in which all of some amounts are whole numbers. 0: all are unknown. -1: as whole numbers
+-- they would not fit into 8 bytes.
+CREATE OR REPLACE FUNCTION packed_scale(amounts numeric[])
+RETURNS smallint
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+AS $function$
+    SELECT CASE
+        WHEN max(abs(amount)) * ('1e' || max(min_scale(amount)))::numeric >= 9223372036854775807
+            THEN -1
+        ELSE coalesce(max(min_scale(amount)), 0)
+    END
+    FROM unnest(amounts) AS amount
+$function$;
+
+-- Amounts as whole numbers of a scale. NULL: of none.
+CREATE OR REPLACE FUNCTION packed(amounts numeric[], scale smallint)
+RETURNS bytea
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+AS $function$
+    SELECT packed(array_agg((amount * unit)::bigint))
+    FROM (
+        SELECT ('1e' || scale)::numeric AS unit
+        WHERE scale >= 0
+        OFFSET 0  -- it is made once
+    ) AS whole
+    CROSS JOIN unnest(amounts) AS amount
+$function$;
+
+-- What usage_packed_span should hold of the days [start, past): made of `days`, of the `features` of a span
+-- that is folded, or, hour by hour of a day, of `rows`. Users who have no number yet are left out.
+-- Columns are put together in the order in which rows are read: nothing may sort them once more.
+CREATE OR REPLACE FUNCTION packed_sums(start date, past date, source text)
+RETURNS SETOF usage_packed_span
+LANGUAGE sql
+STABLE
+SET work_mem = '64MB'
+SET enable_sort = off
+SET max_parallel_workers_per_gather = 0
+SET jit = off
+AS $function$
+    WITH part AS (
+        SELECT
+            extract(hour FROM counted_at - day_begins(packed_sums.start))::smallint AS hour,
+            endpoint,
+            model,
+            user_id,
+            calls,
+            errors,
+            unpriced_calls,
+            estimated_calls,
+            unavailable_calls,
+            prompt_tokens,
+            cached_tokens,
+            cache_write_tokens,
+            completion_tokens,
+            reasoning_tokens,
+            audio_prompt_tokens,
+            audio_completion_tokens,
+            total_tokens,
+            cost_usd,
+            tool_cost_usd,
+            created_at AS first_call,
+            created_at AS last_call
+        FROM counted_between(day_begins(packed_sums.start), day_begins(packed_sums.past))
+        WHERE source = 'rows'
+        UNION ALL
+        SELECT
+            NULL,
+            endpoint,
+            model,
+            user_id,
+            calls,
+            errors,
+            unpriced_calls,
+            estimated_calls,
+            unavailable_calls,
+            prompt_tokens,
+            cached_tokens,
+            cache_write_tokens,
+            completion_tokens,
+            reasoning_tokens,
+            audio_prompt_tokens,
+            audio_completion_tokens,
+            total_tokens,
+            cost_usd,
+            tool_cost_usd,
+            first_call,
+            last_call
+        FROM usage_by_user_day
+        WHERE source = 'days' AND day >= packed_sums.start AND day < packed_sums.past
+        UNION ALL
+        SELECT
+            NULL,
+            endpoint,
+            model,
+            user_id,
+            calls,
+            errors,
+            unpriced_calls,
+            estimated_calls,
+            unavailable_calls,
+            prompt_tokens,
+            cached_tokens,
+            cache_write_tokens,
+            completion_tokens,
+            reasoning_tokens,
+            audio_prompt_tokens,
+            audio_completion_tokens,
+            total_tokens,
+            cost_usd,
+            tool_cost_usd,
+            first_call,
+            last_call
+        FROM usage_span
+        JOIN usage_by_feature_span USING (span, start)
+        WHERE source = 'features'
+            AND usage_span.start = packed_sums.start
+            AND usage_span.past = packed_sums.past
+    ),
+    summed AS (
+        SELECT
+            hour,
+            GROUPING(endpoint) = 1 AS is_total,
+            endpoint,
+            model,
+            user_id,
+            known_total(calls) AS calls,
+            known_total(errors) AS errors,
+            known_total(unpriced_calls) AS unpriced_calls,
+            known_total(estimated_calls) AS estimated_calls,
+            known_total(unavailable_calls) AS unavailable_calls,
+            known_total(prompt_tokens) AS prompt_tokens,
+            known_total(cached_tokens) AS cached_tokens,
+            known_total(cache_write_tokens) AS cache_write_tokens,
+            known_total(completion_tokens) AS completion_tokens,
+            known_total(reasoning_tokens) AS reasoning_tokens,
+            known_total(audio_prompt_tokens) AS audio_prompt_tokens,
+            known_total(audio_completion_tokens) AS audio_completion_tokens,
+            known_total(total_tokens) AS total_tokens,
+            sum(cost_usd) AS cost_usd,
+            sum(tool_cost_usd) AS tool_cost_usd,
+            min(first_call) AS first_call,
+            max(last_call) AS last_call
+        FROM part
+        GROUP BY GROUPING SETS ((hour, endpoint, model, user_id), (user_id))
+        HAVING GROUPING(endpoint) = 0 OR source <> 'rows'
+    ),
+    numbered AS (
+        SELECT
+            summed.*,
+            coalesce(number / 65536, -1) AS block,
+            coalesce(number % 65536, 0) AS number_in_block
+        FROM summed
+        LEFT JOIN usage_user USING (user_id)
+        WHERE number IS NOT NULL OR user_id IS NULL
+        ORDER BY number_in_block
+    )
+    SELECT
+        packed_sums.start,
+        packed_sums.past,
+        hour,
+        is_total,
+        endpoint,
+        model,
+        block,
+        string_agg(substring(int4send(number_in_block) FROM 3), ''::bytea),
+        packed(array_agg(calls)),
+        packed(array_agg(errors)),
+        packed(array_agg(unpriced_calls)),
+        packed(array_agg(estimated_calls)),
+        packed(array_agg(unavailable_calls)),
+        packed(array_agg(prompt_tokens)),
+        packed(array_agg(cached_tokens)),
+        packed(array_agg(cache_write_tokens)),
+        packed(array_agg(completion_tokens)),
+        packed(array_agg(reasoning_tokens)),
+        packed(array_agg(audio_prompt_tokens)),
+        packed(array_agg(audio_completion_tokens)),
+        packed(array_agg(total_tokens)),
+        packed(array_agg(cost_usd), packed_scale(array_agg(cost_usd))),
+        packed(array_agg(tool_cost_usd), packed_scale(array_agg(tool_cost_usd))),
+        string_agg(timestamptz_send(first_call), ''::bytea),
+        string_agg(timestamptz_send(last_call), ''::bytea),
+        packed_scale(array_agg(cost_usd)),
+        packed_scale(array_agg(tool_cost_usd))
+    FROM numbered
+    GROUP BY hour, is_total, endpoint, model, block
+$function$;
+
+-- Pack one span that is folded, the shortest and newest first, or the hours of a day; NULL: there is
+-- none left, or somebody else is at it. Called by the recorder like fold_span().
+-- Packing takes seconds, and no writer waits for it: what a span is made of is noted, and that it is
+-- still that is made sure with the lock that stops all writers. The lock is tried and not waited for:
+-- whoever has it may wait for a table that is read here.
+CREATE OR REPLACE FUNCTION pack_span()
+RETURNS text
+LANGUAGE plpgsql
+AS $function$
+DECLARE
+    due record;
+    is_locked boolean := false;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('openai-meter packing', 0)) THEN
+        RETURN NULL;
+    END IF;
+
+    WITH day_of_calls AS (
+        SELECT DISTINCT day FROM usage_by_day
+    ),
+    day_without_users AS MATERIALIZED (
+        SELECT day
+        FROM day_of_calls
+        WHERE NOT EXISTS (
+            SELECT
+            FROM usage_span
+            WHERE usage_span.start = day AND usage_span.past = day + 1 AND usage_span.span = 'users'
+        )
+    )
+    SELECT
+        folded.span,
+        folded.start,
+        folded.past,
+        folded.users,
+        folded.folded_at,
+        level.result,
+        level.source
+    INTO due
+    FROM usage_span AS folded
+    JOIN (
+        VALUES
+            (1, 'day', 'packed', 'days'),
+            (2, 'pentad', 'packed', 'days'),
+            (3, 'dekad', 'packed', 'features'),
+            (4, 'month', 'packed', 'features'),
+            (5, 'quarter', 'packed', 'features'),
+            (6, 'year', 'packed', 'features'),
+            (7, 'users', 'hours', 'rows')
+    ) AS level (rank, span, result, source) USING (span)
+    WHERE NOT EXISTS (
+            SELECT
+            FROM usage_span AS listed
+            WHERE listed.start = folded.start
+                AND listed.past = folded.past
+                AND listed.span = level.result
+        )
+        AND NOT EXISTS (
+            SELECT
+            FROM day_without_users
+            WHERE day >= folded.start AND day < folded.past
+        )
+        AND (level.source <> 'rows' OR has_rows_by_hour(folded.start))
+    ORDER BY level.rank, folded.start DESC
+    LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+
+    DELETE FROM usage_packed_span AS packed
+    WHERE packed.start = due.start
+        AND packed.past = due.past
+        AND (packed.hour IS NOT NULL) = (due.result = 'hours');
+    INSERT INTO usage_packed_span SELECT * FROM packed_sums(due.start, due.past, due.source);
+
+    FOR attempt IN 1..500 LOOP
+        is_locked := pg_try_advisory_xact_lock(hashtextextended('openai-meter rollups', 0));
+        EXIT WHEN is_locked;
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+    PERFORM
+    FROM usage_span
+    WHERE is_locked
+        AND usage_span.start = due.start
+        AND usage_span.past = due.past
+        AND usage_span.span = due.span
+        AND usage_span.folded_at = due.folded_at
+        AND (due.source <> 'rows' OR has_rows_by_hour(due.start))
+    FOR UPDATE;
+    IF NOT FOUND THEN
+        DELETE FROM usage_packed_span AS packed
+        WHERE packed.start = due.start
+            AND packed.past = due.past
+            AND (packed.hour IS NOT NULL) = (due.result = 'hours');
+        RETURN due.span || ' ' || due.start || ' not packed: it has changed meanwhile';
+    END IF;
+    INSERT INTO usage_span (start, past, span, users)
+    VALUES (due.start, due.past, due.result, due.users);
+    RETURN due.span || ' ' || due.start || ' ' || due.result;
+END
 $function$;
 
 -- Ledgers from before these rollups. What was dropped of the ledger is in the sums by day all the same,
@@ -2762,7 +3164,7 @@ BEGIN
         FROM spans AS folded
         WHERE folded.start = next_day
             AND folded.past <= spans_between.past
-            AND folded.span <> 'users'
+            AND folded.span NOT IN ('users', 'packed', 'hours')
             AND NOT (by_feature AND folded.span IN ('day', 'pentad'))
         ORDER BY folded.past DESC
         LIMIT 1;
@@ -2809,6 +3211,186 @@ BEGIN
             FROM spans
             WHERE spans.start = days.day AND spans.past = days.day + 1 AND spans.span = 'users'
         );
+END
+$function$;
+
+-- Sums of many users in a row: to be read with packed_between.
+CREATE OR REPLACE VIEW packed_spans AS
+SELECT
+    listed.start,
+    listed.past,
+    hour,
+    is_total,
+    endpoint,
+    model,
+    block,
+    packed.users,
+    calls,
+    errors,
+    unpriced_calls,
+    estimated_calls,
+    unavailable_calls,
+    prompt_tokens,
+    cached_tokens,
+    cache_write_tokens,
+    completion_tokens,
+    reasoning_tokens,
+    audio_prompt_tokens,
+    audio_completion_tokens,
+    total_tokens,
+    cost_usd,
+    tool_cost_usd,
+    first_call,
+    last_call,
+    cost_scale,
+    tool_cost_scale
+FROM usage_span AS listed
+JOIN usage_packed_span AS packed ON packed.start = listed.start AND packed.past = listed.past
+WHERE listed.span = CASE WHEN hour IS NULL THEN 'packed' ELSE 'hours' END;
+
+-- The first instant that has a date: midnight, the earlier one where clocks are put back over it.
+CREATE OR REPLACE FUNCTION date_begins(day date, zone text)
+RETURNS timestamptz
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+AS $function$
+    SELECT min(instant)
+    FROM generate_series(0, 12) AS quarters
+    CROSS JOIN LATERAL (
+        SELECT (day::timestamp AT TIME ZONE zone) - quarters * interval '15 minutes' AS instant
+    ) AS before
+    WHERE (instant AT TIME ZONE zone)::date >= day
+$function$;
+
+-- The first instant after the last one that has a date.
+CREATE OR REPLACE FUNCTION date_ends(day date, zone text)
+RETURNS timestamptz
+LANGUAGE sql
+IMMUTABLE PARALLEL SAFE
+AS $function$
+    SELECT CASE
+        WHEN ((midnight - interval '1 microsecond') AT TIME ZONE zone)::date > day
+            THEN date_begins(day + 1, zone)
+        ELSE midnight
+    END
+    FROM (SELECT (day + 1)::timestamp AT TIME ZONE zone AS midnight) AS next
+$function$;
+
+-- What makes up the time from range_since up to, and without, range_past, each instant once: `packed` spans
+-- of days, `hours` of a day, both of packed_spans; days that are `open` in user_days; and `rows` of
+-- counted_usage, whose date is `start` and which count from `since` until before `until`. The date
+-- decides at midnight: there the moments are only for the index, and three hours wider.
+CREATE OR REPLACE FUNCTION packed_between(range_since timestamptz, range_past timestamptz)
+RETURNS TABLE (
+    kind text, start date, past date, hour smallint, since timestamptz, until timestamptz
+)
+LANGUAGE plpgsql
+STABLE ROWS 3  -- as spans_between
+AS $function$
+DECLARE
+    zone text;
+    oldest_day date;
+    newest_day date;
+    next_day date := '-infinity';  -- the first one that lies in the range as a whole
+    past_day date := 'infinity';  -- the first one after those
+    longest date;
+    edge record;
+    first_hour integer;
+    past_hour integer;
+BEGIN
+    SELECT report_timezone INTO STRICT zone FROM ledger_status;
+    SELECT min(days.day), max(days.day) INTO oldest_day, newest_day FROM days;
+    IF isfinite(range_since) THEN
+        SELECT min(near.day)
+        INTO next_day
+        FROM (
+            SELECT (range_since AT TIME ZONE zone)::date + generate_series(0, 2) AS day
+        ) AS near
+        WHERE date_begins(near.day, zone) >= range_since;
+    END IF;
+    IF isfinite(range_past) THEN
+        SELECT min(near.day)
+        INTO past_day
+        FROM (
+            SELECT (range_past AT TIME ZONE zone)::date + generate_series(-1, 0) AS day
+        ) AS near
+        WHERE date_ends(near.day, zone) > range_past;
+    END IF;
+
+    FOR edge IN
+        SELECT
+            near.day,
+            near.begins,
+            near.ends,
+            greatest(near.begins, range_since) AS since,
+            least(near.ends, range_past) AS until,
+            EXISTS (
+                SELECT
+                FROM spans AS listed
+                WHERE listed.start = near.day
+                    AND listed.past = near.day + 1
+                    AND listed.span = 'hours'
+            ) AS is_by_hour
+        FROM (
+            SELECT DISTINCT
+                days.day,
+                date_begins(days.day, zone) AS begins,
+                date_ends(days.day, zone) AS ends
+            FROM unnest(ARRAY[range_since, range_past]) AS instant
+            CROSS JOIN generate_series(-1, 1) AS distance
+            JOIN days ON days.day = (instant AT TIME ZONE zone)::date + distance
+            WHERE isfinite(instant) AND (days.day < next_day OR days.day >= past_day)
+        ) AS near
+        WHERE near.begins < range_past AND near.ends > range_since AND range_since < range_past
+    LOOP
+        start := edge.day;
+        past := edge.day + 1;
+        first_hour := ceil(extract(epoch FROM edge.since - edge.begins) / 3600);
+        past_hour := floor(extract(epoch FROM edge.until - edge.begins) / 3600);
+        IF NOT edge.is_by_hour OR first_hour >= past_hour THEN
+            kind := 'rows';
+            since := edge.since;
+            until := edge.until;
+            IF since = edge.begins THEN
+                since := since - interval '3 hours';
+            END IF;
+            IF until = edge.ends THEN
+                until := until + interval '3 hours';
+            END IF;
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+        RETURN QUERY
+        SELECT
+            'hours', edge.day, edge.day + 1, whole::smallint, NULL::timestamptz, NULL::timestamptz
+        FROM generate_series(first_hour, past_hour - 1) AS whole
+        UNION ALL
+        SELECT 'rows', edge.day, edge.day + 1, NULL, rest.since, rest.until
+        FROM (
+            VALUES
+                (edge.since, edge.begins + first_hour * interval '1 hour'),
+                (edge.begins + past_hour * interval '1 hour', edge.until)
+        ) AS rest (since, until)
+        WHERE rest.since < rest.until;
+    END LOOP;
+
+    since := NULL;
+    until := NULL;
+    -- A folded span may begin before the first day that has calls, and end after the last.
+    next_day := greatest(next_day, date_trunc('year', oldest_day::timestamp)::date);
+    WHILE next_day < past_day AND next_day <= newest_day LOOP
+        SELECT max(listed.past)
+        INTO longest
+        FROM spans AS listed
+        WHERE listed.start = next_day AND listed.past <= past_day AND listed.span = 'packed';
+        IF longest IS NOT NULL OR EXISTS (SELECT FROM days WHERE days.day = next_day) THEN
+            kind := CASE WHEN longest IS NULL THEN 'open' ELSE 'packed' END;
+            start := next_day;
+            past := coalesce(longest, next_day + 1);
+            RETURN NEXT;
+        END IF;
+        next_day := coalesce(longest, next_day + 1);
+    END LOOP;
 END
 $function$;
 
@@ -3231,7 +3813,7 @@ BEGIN
     GRANT SELECT ON
         calls, corrected_calls, counted_usage, charge_lines, quarter_hours, days, user_days,
         answer_days, duration_days, spans, user_spans, feature_spans, day_users, user_numbers,
-        user_usage_summary,
+        packed_spans, user_usage_summary,
         monthly_usage_summary, endpoint_usage_summary, daily_usage_summary, ledger_status,
         open_objects, metering_gaps, prices
     TO meter_dashboard;

@@ -159,10 +159,13 @@ async def fill(dsn: str, rows: int, users: int, tell: Callable[[str], None] = pr
 
 
 async def finish(connection: asyncpg.Connection, tell: Callable[[str], None]) -> None:
-    """Fold spans, make indexes and seals; of a ledger that is finished change nothing."""
+    """Fold and pack spans, make indexes and seals; of a finished ledger change nothing."""
     while await connection.fetchval("SELECT fold_span()"):
         pass
     tell("spans")
+    while await connection.fetchval("SELECT pack_span()"):
+        pass
+    tell("packed sums")
     await connection.execute(resource("schema.sql").read_text(encoding="utf-8"))
     tell("indexes and seals")
     await connection.execute("VACUUM (FREEZE, ANALYZE)")

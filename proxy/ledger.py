@@ -10,7 +10,8 @@ Like `database`, nothing here needs a session, so that pgbouncer may stand in be
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,6 +31,7 @@ from proxy.errors import DatabaseUnreachableError, ReportTimezoneError, RowsRefu
 _ATTEMPTS = 6
 _ROWS_AT_ONCE = 2000  # of a batch with very many lines
 _REBUILD_SECONDS = 3600.0
+_PACK_SECONDS = 3600.0
 _FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 # A writer whose network is gone must not keep its locks. The advisory lock is shared among writers;
@@ -311,6 +313,24 @@ class Ledger:
             return folded
 
         return await self._run(fold)
+
+    async def pack_spans(self) -> AsyncIterator[str]:
+        """Pack the sums of what was folded; yield what it was, one by one.
+
+        It takes seconds each, over a connection of its own, and no writer waits for it. After each
+        of them as much time is left to others as it has taken.
+        """
+        connection = await connect(self._dsn, statement_seconds=_PACK_SECONDS)
+        try:
+            begun = time.monotonic()
+            while (packed := await connection.fetchval("SELECT pack_span()")) is not None:
+                yield packed
+                await asyncio.sleep(time.monotonic() - begun)
+                begun = time.monotonic()
+        except _FAULTS as exc:
+            raise translated(exc, self._dsn) from exc
+        finally:
+            connection.terminate()
 
     async def set_report_timezone(self) -> bool:
         """Let days begin in the report time zone; True: they did not, and the sums are new.

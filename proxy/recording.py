@@ -86,6 +86,7 @@ class Recorder:
         self._patience = Patience(stop)
         refusals = Refusals(directory / "journal" / "refused.jsonl")
         self._bringer = Bringer(ledger, prices, self._patience, refusals, self.state, clock)
+        self._is_folded = asyncio.Event()  # all that is over; it may be packed
         self._told_rows = 0  # in the state that others know
         self._pending_bytes = 0  # of records on their way to the ledger
         self._partitions_on: date | None = None
@@ -99,7 +100,7 @@ class Recorder:
         try:
             async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                work = (self._beat(), self._hurry(limit), self._check_sums())
+                work = (self._beat(), self._hurry(limit), self._check_sums(), self._pack())
                 beside = [tasks.create_task(each) for each in work]
                 try:
                     await self._work()
@@ -197,6 +198,8 @@ class Recorder:
         folded = None
         with contextlib.suppress(DatabaseError):  # whoever inserts next will notice
             folded = await self._ledger.fold_span()
+            if folded is None:
+                self._is_folded.set()
         self._fold_at = time.monotonic() + (FOLD_SECONDS if folded is None else 0)
 
     async def _count_open(self) -> None:
@@ -232,6 +235,17 @@ class Recorder:
     async def _hurry(self, limit: asyncio.Timeout) -> None:
         await self._stop.wait()
         limit.reschedule(asyncio.get_running_loop().time() + LEAVE_SECONDS)
+
+    async def _pack(self) -> None:
+        """Pack what was folded, while recording goes on; where that fails, the folded sums do."""
+        while True:
+            await self._is_folded.wait()
+            self._is_folded.clear()
+            try:
+                async for _ in self._ledger.pack_spans():
+                    pass
+            except DatabaseError as exc:
+                _log.warning("sums not packed", problem=str(exc))
 
     async def _check_sums(self) -> None:
         """Hold the sums of the last days against their rows, once a day."""

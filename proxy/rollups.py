@@ -2,8 +2,8 @@
 
 What each should hold is made anew by the recount functions of schema.sql, a month at a time, in the
 same snapshot as the sums that are kept, and both are compared row by row: in every month that has
-rows, or sums in any of the tables. Longer spans are compared with their days. Days whose rows are
-gone keep their sums, and are left out.
+rows, or sums in any of the tables. Longer spans are compared with their days, and packed sums with
+what they were packed of. Days whose rows are gone keep their sums, and are left out.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -95,7 +95,9 @@ ORDER BY 1
 _SPANS = """
 SELECT span, start, past
 FROM usage_span
-WHERE start >= $1 AND start < $2
+WHERE start >= $1
+    AND start < $2
+    AND NOT (span = 'hours' AND is_retired(day_begins(start), day_begins(past)))
 ORDER BY start, past, span
 """
 
@@ -152,8 +154,7 @@ _BY_MONTH: Mapping[str, str] = {
         counted AS (SELECT sums.* FROM edge, recount_months(since, past) AS sums)
     """,
 }
-_BY_SPAN: Mapping[str, str] = {
-    "usage_span": """
+_SPAN_USERS = """
         WITH kept AS (
             SELECT span, start, past, users
             FROM usage_span
@@ -161,6 +162,9 @@ _BY_SPAN: Mapping[str, str] = {
         ),
         counted AS (
             SELECT $1::text, $2::date, $3::date, count(DISTINCT user_id)
+"""
+_BY_SPAN: Mapping[str, str] = {
+    "usage_span": f"""{_SPAN_USERS}
             FROM usage_by_user_span
             WHERE span = $1 AND start = $2
         )
@@ -175,14 +179,7 @@ _BY_SPAN: Mapping[str, str] = {
     """,
 }
 _OF_USERS: Mapping[str, str] = {
-    "usage_span": """
-        WITH kept AS (
-            SELECT span, start, past, users
-            FROM usage_span
-            WHERE span = $1 AND start = $2 AND past = $3
-        ),
-        counted AS (
-            SELECT $1::text, $2::date, $3::date, count(DISTINCT user_id)
+    "usage_span": f"""{_SPAN_USERS}
             FROM usage_by_user_day
             WHERE day >= $2 AND day < $3
         )
@@ -198,6 +195,20 @@ _OF_USERS: Mapping[str, str] = {
             FROM recount_day_users($2, $3)
         )
     """,
+}
+_PACKED_KEY = "start, past, hour, is_total, endpoint, model, block"
+_PACKED: Mapping[str, str] = {
+    "usage_packed_span": f"""
+        WITH kept AS (
+            SELECT {_PACKED_KEY}, octet_length(users) / 2 AS users, md5(packed::text) AS md5
+            FROM usage_packed_span AS packed
+            WHERE start = $2 AND past = $3 AND (hour IS NOT NULL) = ($1 = 'hours')
+        ),
+        counted AS (
+            SELECT {_PACKED_KEY}, octet_length(users) / 2, md5(packed::text)
+            FROM packed_sums($2, $3, CASE $1 WHEN 'hours' THEN 'rows' ELSE 'days' END) AS packed
+        )
+    """  # noqa: S608 - only columns are put in
 }
 _DIFFERENCE = """
 SELECT true AS is_kept, * FROM (TABLE kept EXCEPT TABLE counted) AS surplus
@@ -266,6 +277,8 @@ def _of_span(span: str) -> Mapping[str, str]:
     """Return what there is to compare of a span; features are folded from the dekad on."""
     if span == "users":
         return _OF_USERS
+    if span in {"packed", "hours"}:
+        return _PACKED
     if span in {"day", "pentad"}:
         return {table: _BY_SPAN[table] for table in ("usage_span", "usage_by_user_span")}
     return _BY_SPAN

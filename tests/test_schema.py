@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from proxy.core.model import Correction, LedgerRow, Outcome, UsageSource
 from proxy.database import prepare
 from proxy.embedded import EmbeddedPostgres
 from proxy.ledger import Ledger
+from proxy.rollups import Period, findings
 from tests.conftest import at
 from tests.fakes.rows import ledger_row, unavailable_row
 
@@ -32,6 +33,7 @@ VIEWS = {
     "feature_spans": "span",
     "day_users": "day",
     "user_numbers": "user_id",
+    "packed_spans": "start",
     "user_usage_summary": "user_id",
     "monthly_usage_summary": "month",
     "endpoint_usage_summary": "endpoint",
@@ -103,6 +105,10 @@ async def test_every_sum_is_kept_everywhere(connection: asyncpg.Connection) -> N
     for table in ("day", "user_day", "user_span", "feature_span"):
         names = await columns(connection, f"usage_by_{table}")
         assert names[names.index("calls") :] == sums
+    packed = await columns(connection, "usage_packed_span")
+    scales = {"cost_scale", "tool_cost_scale"}
+    assert set(packed[packed.index("calls") :]) == {*sums, *scales}
+    assert await columns(connection, "packed_spans") == packed
     months = (await columns(connection, "usage_by_month"))[1:]
     assert months == [name for name in sums if name in months]
     source = await connection.fetchval(
@@ -422,6 +428,35 @@ async def test_a_ledger_of_the_previous_release_is_brought_up_to_date(
         assert await columns(old, relation) == await columns(new, relation)
     await old.close()
     await new.close()
+
+
+@pytest.mark.parametrize("former", ["before_the_rollup_trigger", "before_tool_fees"])
+async def test_the_sums_of_a_former_ledger_are_packed(empty_database: str, former: str) -> None:
+    """All that is over, as soon as it is folded."""
+    old = await asyncpg.connect(empty_database)
+    await old.execute((DATA / f"schema_{former}.sql").read_text(encoding="utf-8"))
+    await old.execute(OLD_ROWS)
+    await old.execute("SELECT rebuild_rollups()")
+    await prepare(empty_database)
+    ledger = Ledger(empty_database, report_timezone="UTC")
+    while await ledger.fold_span():
+        pass
+    assert [packed async for packed in ledger.pack_spans()] == [
+        "day 2001-01-01 packed",
+        "pentad 2001-01-01 packed",
+        "dekad 2001-01-01 packed",
+        "month 2001-01-01 packed",
+        "quarter 2001-01-01 packed",
+        "year 2001-01-01 packed",
+        "users 2001-01-01 hours",
+    ]
+    await ledger.close()
+    assert [finding async for finding in findings(empty_database, Period())] == []
+    tiles = "SELECT kind, start, past FROM packed_between('-infinity', 'infinity')"
+    first, *others = [tuple(row) for row in await old.fetch(tiles)]
+    assert first == ("packed", date(2001, 1, 1), date(2002, 1, 1))
+    assert [kind for kind, _, _ in others] == ["open"]
+    await old.close()
 
 
 async def test_a_cost_of_which_a_part_is_unknown_is_not_taken_for_complete(

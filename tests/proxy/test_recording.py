@@ -206,6 +206,39 @@ async def test_days_that_are_over_are_folded(
     }
 
 
+async def test_what_is_folded_is_packed_while_calls_are_recorded(
+    tmp_path: Path, database: str, prices: PriceFile, journal: JournalWriter
+) -> None:
+    """A row does not wait for it, however long it takes."""
+    journal.append(closing(1))
+    connection = await asyncpg.connect(database)
+    listed = "SELECT count(*) FROM spans WHERE span IN ('packed', 'hours')"
+    async with recorder_at_work(tmp_path, database, prices), asyncio.timeout(30):
+        while await connection.fetchval(listed) < 5:
+            await asyncio.sleep(0.05)
+    journal.append(closing(2))
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE usage_packed_span IN SHARE MODE")  # it cannot end
+        async with recorder_at_work(tmp_path, database, prices), asyncio.timeout(30):
+            await rows_when(database, 2)
+    await connection.close()
+
+
+async def test_sums_that_cannot_be_packed_stop_nothing(
+    tmp_path: Path, database: str, prices: PriceFile, journal: JournalWriter
+) -> None:
+    """Somebody is told, and calls are recorded all the same."""
+    connection = await asyncpg.connect(database)
+    await connection.execute("ALTER TABLE usage_packed_span RENAME TO elsewhere")
+    await connection.close()
+    journal.append(closing(1))
+    with capture_logs() as logs:
+        async with recorder_at_work(tmp_path, database, prices):
+            await until(lambda: "sums not packed" in {entry["event"] for entry in logs})
+            journal.append(closing(2))
+            await rows_when(database, 2)
+
+
 async def test_wrong_sums_of_the_last_days_are_told(
     tmp_path: Path, database: str, prices: PriceFile, journal: JournalWriter
 ) -> None:

@@ -25,6 +25,7 @@ async def ledger_of_two_months(dsn: str) -> asyncpg.Connection:
     assert (await ledger.insert(rows)).inserted == 120
     while await ledger.fold_span():
         pass
+    assert len([packed async for packed in ledger.pack_spans()]) > 80
     await ledger.close()
     return await asyncpg.connect(dsn)
 
@@ -54,6 +55,18 @@ async def test_right_sums_are_right(database: str) -> None:
         ("UPDATE usage_by_day_users SET users = ~ users", "usage_by_day_users"),
         ("UPDATE usage_span SET users = 9 WHERE span = 'month'", "usage_span"),
         ("UPDATE usage_span SET users = 9 WHERE span = 'users'", "usage_span"),
+        (
+            "UPDATE usage_packed_span SET calls = set_byte(calls, 0, 9) WHERE hour = 12",
+            "usage_packed_span, start 2026-09-20, past 2026-09-21, hour 12, is_total False",
+        ),
+        (
+            "UPDATE usage_packed_span SET cost_scale = 2 WHERE past - start > 80 AND is_total",
+            "usage_packed_span, start 2026-07-01, past 2026-10-01, hour NULL, is_total True",
+        ),
+        (
+            "DELETE FROM usage_packed_span WHERE start = '2026-10-02' AND hour IS NULL",
+            "usage_packed_span has no sums for start 2026-10-02",
+        ),
         (
             "DELETE FROM usage_by_day WHERE day BETWEEN '2026-10-01' AND '2026-10-31'",
             "usage_by_day",
