@@ -399,10 +399,11 @@ class Exchange:
         """Pass the next part of the answer on, then look at it; the last part waits for us."""
         account, rest = self._account, b""
         if head is None and not done:
-            if self._reframed is not None:
-                raw = self._reframed.part(body, done=False)
+            reframed_body = self._reframed
+            if reframed_body is not None:
+                raw = reframed_body.part(body, done=False)
             if raw:
-                self._link.write(raw)
+                self._link.transport.write(raw)
             account.answer_part(body)
             return
         if head is not None:

@@ -26,6 +26,11 @@ _STRAY_LINE_BREAK = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _PLAIN_REQUEST_LINE = (b"POST / HTTP/1.0", b"POST / HTTP/1.1")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
+_SMALL_CHUNK = 4096
+_OPENINGS = [b"%x\r\n" % size for size in range(_SMALL_CHUNK)]  # of chunks, by their size
+_OPENING_OF_PIECE = {  # of a small chunk that is the whole piece, by the length of that
+    len(opening) + size + 2: opening for size, opening in enumerate(_OPENINGS) if size
+}
 _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 CHUNKED = plans.CHUNKED  # stands for a length
@@ -175,6 +180,19 @@ class ChunkedReader:
         self._parser.feed_data(_CHUNKED_HEAD)
         self._listening = True
 
+    def plain(self, piece: bytes) -> bytes | None:
+        """Return the data of a piece that is one small chunk, as most write it; None: `feed` it."""
+        opening = _OPENING_OF_PIECE.get(len(piece))
+        if (
+            opening is not None
+            and self._between
+            and piece.startswith(opening)
+            and piece.endswith(b"\r\n")
+        ):
+            self._barren = 0
+            return piece[len(opening) : -2]
+        return None
+
     def feed(self, piece: bytes) -> tuple[bytes, int]:
         """Return the data in the piece and how much of the piece belongs to this body.
 
@@ -258,7 +276,10 @@ def judge_trailers(trailers: Trailers) -> Trailers:
 
 def chunk(data: bytes) -> bytes:
     """Return data as one chunk."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    size = len(data)
+    if size < _SMALL_CHUNK:
+        return _OPENINGS[size] + data + b"\r\n"
+    return b"%x\r\n%b\r\n" % (size, data)
 
 
 def last_chunk(trailers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -143,13 +143,19 @@ class UpstreamLink(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         self.active = True
-        caller = self.caller
+        caller, chunks = self.caller, self._chunks
         if caller is None:  # an idle upstream that speaks cannot be trusted with a call
             self._pool.forget(self)
             self.transport.abort()
             return
         try:
-            if self._tunnel:
+            if chunks is not None:
+                body = chunks.plain(data)
+                if body is not None:
+                    caller.answer(None, data, body, done=False)
+                else:
+                    self._take_body(None, data, caller)
+            elif self._tunnel:
                 caller.tunnelled(data)
             elif self._length is None:
                 self._take_heads(data, caller)

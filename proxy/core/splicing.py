@@ -66,18 +66,18 @@ def splice_include_usage(body: bytes) -> bytes | None:
 def _splice(body: bytes, options: bytes) -> bytes | None:
     if not options:
         return _insert(body, 0, b'"stream_options":{' + OPTION + b"}")
+    asked = b"" if options == b"null" else bytes(_read_options(options).include_usage)
+    if asked not in {b"", b"null", b"false"}:
+        return None  # it asks already
     member = _last(members_of(body), b'"stream_options"')
     if member is None:
         return None
     if options == b"null":
         return _replace(body, member, b"{" + OPTION + b"}")
-    include_usage = bytes(_read_options(options).include_usage)
-    if not include_usage:
+    if not asked:
         return _insert(body, member.value_start, OPTION)
     inner = _last(members_of(body, member.value_start), b'"include_usage"')
-    if inner is None or include_usage not in {b"null", b"false"}:
-        return None
-    return _replace(body, inner, b"true")
+    return None if inner is None else _replace(body, inner, b"true")
 
 
 def _insert(body: bytes, start: int, member: bytes) -> bytes:
@@ -108,10 +108,18 @@ class UsageStripper:
     def feed(self, chunk: bytes) -> bytes:
         """Return the bytes for the client: all events that are whole, less the traces."""
         spill, whole = self._framer.feed(chunk)
+        at = whole.rfind(NULL_MEMBER)
+        if (
+            at >= 0
+            and whole.find(b"\n") == len(whole) - 2 <= self._max_event_bytes
+            and whole.startswith(b"data:")
+            and not spill
+            and whole.find(b"\r") < 0
+            and TAIL.match(whole, at)
+        ):  # one event of one line, as nearly all are: what `_strip_plainly` would find
+            return whole[:at] + whole[at + len(NULL_MEMBER) :]
         if b'"usage"' not in whole:
             return spill + whole if spill else whole
-        if not spill and whole.find(b"\n") == len(whole) - 2 <= self._max_event_bytes:
-            return _strip_plainly(whole) or _strip_carefully(whole)  # one event of one line
         return spill + b"".join(map(self._strip, split(whole)))
 
     def finish(self) -> bytes:
@@ -143,14 +151,13 @@ def _strip_carefully(event: bytes) -> bytes:
     text = _json_in_place(event)
     try:
         chunk = read(_read_chunk, text)
-        members = members_of(text)
+        usage, choices = bytes(chunk.usage), bytes(chunk.choices)
+        if usage.startswith(b"{") and EMPTY_ARRAY.fullmatch(choices):
+            return event[: LEAD.match(event).end()]  # type: ignore[union-attr]  # matches anything
+        if usage == b"null" or (usage.startswith(b"{") and choices.startswith(b"[")):
+            return _cut_member(event, members_of(text))
     except (*UNREADABLE, ValueError):
-        return event
-    usage, choices = bytes(chunk.usage), bytes(chunk.choices)
-    if usage.startswith(b"{") and EMPTY_ARRAY.fullmatch(choices):
-        return event[: LEAD.match(event).end()]  # type: ignore[union-attr]  # matches anything
-    if usage == b"null" or (usage.startswith(b"{") and choices.startswith(b"[")):
-        return _cut_member(event, members)
+        pass
     return event
 
 

@@ -74,12 +74,7 @@ class Chunks:
         """Say yes until a model is known, then to usage, errors and the end."""
         if self._findings.model is None or b"[DONE]" in block or b"error" in block:
             return True
-        at = block.find(b'"usage"')
-        while at >= 0:
-            if not block.startswith(b":null", at + 7):
-                return True
-            at = block.find(b'"usage"', at + 12)
-        return False
+        return block.count(b'"usage"') > block.count(b'"usage":null')
 
     def note(self, event: SseEvent, members: Members) -> None:
         """Take over a chunk or an error."""

@@ -71,7 +71,8 @@ def outcome(pieces: list[bytes]) -> tuple[bytes, int, bool, framing.Trailers] | 
     reader, data, consumed = framing.ChunkedReader(), b"", 0
     try:
         for piece in pieces:
-            body, used = reader.feed(piece)
+            plain = reader.plain(piece)
+            body, used = reader.feed(piece) if plain is None else (plain, len(piece))
             data += body
             consumed += used
             if reader.done:
@@ -95,6 +96,16 @@ def test_a_chunk_that_comes_by_itself_is_read_as_the_parser_reads_it(
     raw = b"".join(parts)
     byte_by_byte = [raw[at : at + 1] for at in range(len(raw))]
     assert outcome([piece for piece in pieces if piece]) == outcome(byte_by_byte)
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 4095, 4096, 70000])
+def test_data_is_framed_and_read_at_any_size(size: int) -> None:
+    """Small chunks are told by their length, larger ones by what they say."""
+    framed = framing.chunk(b"x" * size)
+    assert framed == f"{size:x}".encode() + b"\r\n" + b"x" * size + b"\r\n"
+    reader = framing.ChunkedReader()
+    assert reader.plain(framed) == (b"x" * size if size < 4096 else None)
+    assert reader.feed(framed) == (b"x" * size, len(framed))
 
 
 @given(raw=st.binary(max_size=60))
