@@ -120,8 +120,8 @@ def summing(
     wanted: Filter, keys: tuple[Key, ...], search_in: str, *, source: Source, limit: int | None
 ) -> tuple[object, ...]:
     """Return the parameters of a statement of sums."""
-    column, direction = _order(wanted, "name" if "day" in keys else "-cost_usd")
-    place, name = _sums_key(wanted)
+    column, direction = order_of(wanted, "name" if "day" in keys else "-cost_usd")
+    place, name = sums_key(wanted)
     values = places(wanted, search_in, pieced=source in PIECED)
     return (*values, column, direction, place, name, limit, wanted.offset)
 
@@ -159,7 +159,7 @@ def around(first: date, last: date, zone: ZoneInfo) -> tuple[datetime, datetime]
 
 def merged(wanted: Filter, ranks: Iterable[Row], *, limit: int) -> list[Row]:
     """Return ranks of several groups of users as those of all of them, as far as a page goes."""
-    column, direction = _order(wanted, "-cost_usd")
+    column, direction = order_of(wanted, "-cost_usd")
     if column == "name" and direction == -1:
         found = sorted(ranks, key=lambda row: str(row["after_name"]), reverse=True)
     else:
@@ -178,12 +178,14 @@ def moment(event_id: UUID) -> datetime:
     return EPOCH + timedelta(milliseconds=int.from_bytes(event_id.bytes[:6], "big"))
 
 
-def _order(wanted: Filter, default: str) -> tuple[str, int]:
+def order_of(wanted: Filter, default: str) -> tuple[str, int]:
+    """Return by which column rows are sorted, and 1 or, the largest first, -1."""
     sort = wanted.sort or default
     return sort.removeprefix("-"), -1 if sort.startswith("-") else 1
 
 
-def _sums_key(wanted: Filter) -> tuple[Decimal | None, str | None]:
+def sums_key(wanted: Filter) -> tuple[Decimal | None, str | None]:
+    """Return place and name of the row after which a page of sums begins."""
     if wanted.after is None or wanted.after[0] == OFFSET:
         return None, None
     try:

@@ -11,7 +11,8 @@ from dashboard.cells import Key
 from dashboard.errors import NotFoundError, ParameterError
 from dashboard.filters import Filter
 from dashboard.report import Report, Table
-from dashboard.snapshot import Snapshot, together
+from dashboard.snapshot import Snapshot
+from dashboard.together import together
 
 TOP_USERS = 10
 USERS_OF_ENDPOINT = 50

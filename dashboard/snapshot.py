@@ -5,14 +5,14 @@ import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from dashboard import adding, listing, selects
+from dashboard import adding, listing, ranking, selects
 from dashboard.asking import (
     PIECED,
     Row,
@@ -36,12 +36,12 @@ from dashboard.errors import DatabaseUnavailableError, TooSlowError
 from dashboard.filters import Filter
 from dashboard.report import Freshness, Period
 from dashboard.rosters import Moment, Rosters
+from dashboard.together import together
 
 EXPORT_SECONDS = 600.0
 FAR = date(9000, 1, 1)
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
-T = TypeVar("T")
 Write = Callable[[bytes], Coroutine[Any, Any, None]]
 
 
@@ -132,7 +132,11 @@ class Snapshot:
     async def _ranks(
         self, wanted: Filter, source: Source, values: tuple[object, ...], *, limit: int
     ) -> Sequence[Row]:
-        """Return which users come first, looked for among halves of them at the same time."""
+        """Return which users come first: by packed sums, or by those of halves at the same time."""
+        if ranking.is_packed(wanted):
+            ranked = await ranking.ranks(self._fetch, wanted, limit=limit)
+            if ranked is not None:
+                return ranked
         statement = adding.ranks(source)
         middle = None
         if not (wanted.users or wanted.without) and self.hands > 1:
@@ -349,16 +353,6 @@ class Snapshot:
                 return [dict(row) for row in await connection.fetch(statement, *values)]
         finally:
             self._free.put_nowait(connection)
-
-
-async def together(*questions: Coroutine[Any, Any, T]) -> list[T]:
-    """Answer several questions at the same time; the first that fails ends all of them."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(question) for question in questions]
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
-    return [task.result() for task in asked]
 
 
 @contextlib.contextmanager

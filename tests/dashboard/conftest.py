@@ -37,11 +37,24 @@ async def record(dsn: str, rows: Sequence[LedgerRow], *, report_timezone: str = 
 
 
 async def fold(dsn: str, most: int) -> None:
-    """Fold days that are over, as the recorder does every minute; so many spans at most."""
+    """Fold and pack days that are over, as the recorder does every minute; so many at most."""
     connection = await asyncpg.connect(dsn)
     for _ in range(most):
-        if await connection.fetchval("SELECT fold_span()") is None:
+        if await connection.fetchval("SELECT coalesce(fold_span(), pack_span())") is None:
             break
+    await connection.close()
+
+
+async def empty(dsn: str, zone: str) -> None:
+    """Take away what an example before has left."""
+    connection = await asyncpg.connect(dsn)
+    tables = await connection.fetch(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND (tablename LIKE 'usage_%'"
+        " OR tablename = 'user_api_usage')"
+    )
+    names = ", ".join(row["tablename"] for row in tables)
+    await connection.execute(f"TRUNCATE {names} CASCADE")
+    await connection.execute("SELECT set_report_timezone($1)", zone)
     await connection.close()
 
 

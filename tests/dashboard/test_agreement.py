@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-import asyncpg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +21,7 @@ from dashboard.report import Report
 from dashboard.reporting import Reporter
 from dashboard.snapshot import Snapshot
 from proxy.core.model import LedgerRow
-from tests.dashboard.conftest import fold, record
+from tests.dashboard.conftest import empty, fold, record
 from tests.fakes.rows import ledger_row, unavailable_row, unpriced_row
 
 ZONES = (
@@ -136,7 +135,7 @@ async def test_every_form_tells_what_the_rows_tell(
     questions: list[Question],
 ) -> None:
     """To the last digit, and however much of it is folded."""
-    await _empty(database, report_zone)
+    await empty(database, report_zone)
     await record(database, rows, report_timezone=report_zone)
     await fold(database, folds)
     ledger = Ledger(database)
@@ -215,16 +214,3 @@ async def _file(
 
     await copy_file(ledger, snapshot, form, "raw", wanted, write)
     return list(csv.DictReader(io.StringIO(b"".join(chunks).decode(), newline="")))
-
-
-async def _empty(dsn: str, zone: str) -> None:
-    """Take away what the example before has left."""
-    connection = await asyncpg.connect(dsn)
-    tables = await connection.fetch(
-        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND (tablename LIKE 'usage_%'"
-        " OR tablename = 'user_api_usage')"
-    )
-    names = ", ".join(row["tablename"] for row in tables)
-    await connection.execute(f"TRUNCATE {names} CASCADE")
-    await connection.execute("SELECT set_report_timezone($1)", zone)
-    await connection.close()

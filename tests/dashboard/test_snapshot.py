@@ -1,44 +1,9 @@
-import asyncio
-
-import pytest
-
-from dashboard.errors import NotFoundError
 from dashboard.filters import Filter
 from dashboard.queries import Ledger
-from dashboard.snapshot import Snapshot, together
+from dashboard.snapshot import Snapshot
+from dashboard.together import together
 from tests.dashboard.conftest import ROWS, record
 from tests.fakes.rows import MOMENT, ledger_row
-
-
-async def _answer(value: int) -> int:
-    await asyncio.sleep(0)
-    return value
-
-
-async def _fail() -> int:
-    await asyncio.sleep(0)
-    raise NotFoundError("There is none.")
-
-
-async def test_questions_are_answered_in_their_order() -> None:
-    """Whichever is done first."""
-    assert await together(_answer(1), _answer(2), _answer(3)) == [1, 2, 3]
-
-
-async def test_the_first_that_fails_ends_all_of_them() -> None:
-    """With its own error; nobody goes on asking a connection that is given back."""
-    waiting = asyncio.Event()
-
-    async def wait() -> int:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            waiting.set()
-        return 0
-
-    with pytest.raises(NotFoundError):
-        await together(wait(), _fail())
-    assert waiting.is_set()
 
 
 async def test_two_connections_see_the_same(database: str) -> None:

@@ -1,0 +1,108 @@
+"""Sums of many users, added up from packed columns without a row for each of them. Pure.
+
+A packed row of the ledger holds the sums of thousands of users over some days: their numbers in one
+column of bytes, and in another one value for each, all of one width and in the same order (see
+usage_packed_span in schema.sql). To add up twenty spans of twenty thousand users is then some
+hundred thousand steps here, where Postgres would take ten times as long over as many rows.
+"""
+
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+BLOCK = 65_536  # numbers of users are kept modulo this one
+NOBODY = -BLOCK  # the number that stands for calls without a user
+Way = Literal["sum", "least", "greatest"]
+
+_CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
+_UNTOUCHED: dict[Way, int] = {"sum": 0, "least": 1 << 63, "greatest": -(1 << 63) - 1}
+
+
+class Block:
+    """One column of sums, of the users whose numbers lie in one block.
+
+    `way` is how values of one user are put together; what is unknown counts as nothing, and a user
+    of whom nothing is known has None.
+    """
+
+    def __init__(self, number: int, way: Way = "sum") -> None:
+        self._first = number * BLOCK
+        self._way = way
+        self._untouched = _UNTOUCHED[way]
+        self._totals: list[int] = []
+        self._all: list[Sequence[int]] = []  # the users of everything that was added
+        self._unsure: set[int] = set()  # of whom something was unknown
+        self._known: list[Sequence[int]] = []
+
+    def add_packed(self, users: bytes, values: bytes | None, *, times: int = 1) -> None:
+        """Add a packed row; each value counts so many times (1, unless scales differ)."""
+        places = _unpacked(users, "H")
+        self._all.append(places)
+        if values is None:
+            self._unsure.update(places)
+            return
+        self._known.append(places)
+        if not values:  # all are 0
+            return
+        width = len(values) // len(places)
+        found: Sequence[int] = _unpacked(values, _CODES[width])
+        unknown = b"\x80" + bytes(width - 1)
+        if unknown in values:  # or a row of bytes that looks like it
+            least = -(1 << (8 * width - 1))
+            self._known.pop()
+            pairs = list(zip(places, found, strict=True))
+            self._unsure.update(place for place, value in pairs if value == least)
+            places = array("H", (place for place, value in pairs if value != least))
+            found = [value for _, value in pairs if value != least]
+            self._known.append(places)
+        self._put(places, found if times == 1 else [value * times for value in found])
+
+    def add(self, users: Sequence[int], values: Sequence[int | None]) -> None:
+        """Add values of some users, by their whole numbers; None: unknown."""
+        pairs = [(user - self._first, value) for user, value in zip(users, values, strict=True)]
+        known = [(place, value) for place, value in pairs if value is not None]
+        self._all.append([place for place, _ in pairs])
+        self._unsure.update(place for place, value in pairs if value is None)
+        self._known.append([place for place, _ in known])
+        self._put(self._known[-1], [value for _, value in known])
+
+    def _put(self, places: Sequence[int], values: Sequence[int]) -> None:
+        totals = self._totals
+        missing = max(places, default=-1) + 1 - len(totals)
+        if missing > 0:
+            totals.extend([self._untouched] * missing)
+        if self._way == "sum":
+            for place, value in zip(places, values, strict=True):
+                totals[place] += value
+        elif self._way == "least":
+            for place, value in zip(places, values, strict=True):
+                totals[place] = min(totals[place], value)
+        else:
+            for place, value in zip(places, values, strict=True):
+                totals[place] = max(totals[place], value)
+
+    def others_than_zero(self) -> Iterator[tuple[int, int]]:
+        """Yield number and value of each user who has one that is not 0."""
+        first, untouched = self._first, self._untouched
+        for place, value in enumerate(self._totals):
+            if value != untouched:
+                yield first + place, value
+
+    def zero_and_unknown(self) -> Iterator[tuple[int, int | None]]:
+        """Yield the others who were named: their value is 0, or None where nothing is known."""
+        totals, untouched = self._totals, self._untouched
+        named = set[int]().union(*self._all)
+        unknown = self._unsure.difference(*self._known) if self._unsure else self._unsure
+        for place in sorted(named):
+            if place in unknown:
+                yield self._first + place, None
+            elif place >= len(totals) or totals[place] == untouched:
+                yield self._first + place, 0
+
+
+def _unpacked(column: bytes, code: str) -> "array[int]":
+    found = array(code, column)
+    if sys.byteorder == "little":
+        found.byteswap()
+    return found

@@ -1,0 +1,212 @@
+"""Which users come first: sums are added up here, out of packed rows and of what is not packed yet.
+
+Of the days of a range nearly all are packed. What is left, the day that is still open and in other
+time zones the part of an hour at both ends, is asked for user by user. Ranks are exact: places are
+whole numbers, and among equals the names decide, as in every other order.
+"""
+
+import math
+from array import array
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from operator import itemgetter
+
+from dashboard import placing
+from dashboard.asking import Row, order_of, sums_key
+from dashboard.filters import Filter
+from dashboard.packed import BLOCK, NOBODY, Block, Way
+from dashboard.places import SCALE, Order, Places, scaled
+from dashboard.together import together
+
+MOST_OPEN_DAYS = 8  # that are not packed; with more of them longer spans are read sooner
+MOST_PARTS = 6  # of days that are read row by row
+MOST_NAMES = 1000  # of equals who are asked for all of their names
+NAMELESS = 1 << 32  # from here on: users who have no number yet
+
+Fetch = Callable[..., Awaitable[Sequence[Row]]]
+_WAYS: Mapping[str, Way] = {"first_call": "least", "last_call": "greatest"}
+
+
+async def ranks(fetch: Fetch, wanted: Filter, *, limit: int) -> list[Row] | None:
+    """Return which users come first, from where the page begins; None: it cannot be told here.
+
+    A row has `user_id` and, for the page that begins after it, `after_place` and `after_name`.
+    """
+    order = Order(*order_of(wanted, "-cost_usd"), *sums_key(wanted))
+    parts = await fetch(placing.PARTS, wanted.start, wanted.end)
+    if not _are_few(parts):
+        return None
+    ranked = _Ranked(fetch, wanted, order, parts)
+    places = Places(wanted.offset + limit, order.after)
+    if not await ranked.look(places):
+        return None
+    return (await ranked.named(places))[wanted.offset : wanted.offset + limit]
+
+
+def is_packed(wanted: Filter) -> bool:
+    """Whether packed rows know what a filter is about."""
+    unknown = wanted.by_call or wanted.tiers or wanted.users or wanted.until is not None
+    return not unknown and "user" not in wanted.without
+
+
+def _are_few(parts: Sequence[Row]) -> bool:
+    kinds = [part["kind"] for part in parts]
+    return kinds.count("open") <= MOST_OPEN_DAYS and kinds.count("rows") <= MOST_PARTS
+
+
+class _Ranked:
+    """One question: what is packed, what is open, and who has no number yet."""
+
+    def __init__(self, fetch: Fetch, wanted: Filter, order: Order, parts: Sequence[Row]) -> None:
+        self._fetch = fetch
+        self._wanted = wanted
+        self._order = order
+        self._parts = parts
+        self._scale = 0  # of what is open
+        self._open: dict[int, dict[int, int | None]] = {}  # by block and number
+        self._nameless: list[str] = []
+        self._matched: set[int] | None = None
+
+    async def look(self, places: Places) -> bool:
+        """Have all users take their places; False: some sums could not be packed."""
+        most = max((part["most"] or 0 for part in self._parts), default=0) // BLOCK
+        groups = [[-1, 0], *([number] for number in range(1, most + 1))]
+        first, *_ = await together(self._packed(groups[0]), self._read_open(), self._search())
+        for group in groups:
+            rows = first if group is groups[0] else await self._packed(group)
+            for number in group:
+                mine = [row for row in rows if row["block"] == number]
+                if not self._take_places(number, mine, places):
+                    return False
+        return self._take_places(NAMELESS // BLOCK, [], places)
+
+    async def named(self, places: Places) -> list[Row]:
+        """Return who is at these places, in their order."""
+        asked, bound = self._order.bound()
+        equal = places.equal if asked else array("q")
+        few = [number for _, number in places.better]
+        names: dict[int, str] = dict(enumerate(self._nameless, NAMELESS))
+        for group, begin in ((equal, bound), (places.last, None)):
+            if len(group) <= MOST_NAMES:
+                few += group
+                continue
+            statement = placing.NAMED[-1 if self._order.falls else 1]
+            rows = await self._fetch(statement, _numbers(group), begin, places.most)
+            names |= {row["number"]: row["user_id"] for row in rows}
+        rows = await self._fetch(placing.NAMES, _numbers(few))
+        names |= {row["number"]: row["user_id"] for row in rows}
+        found = [(places.after, number) for number in places.equal]
+        found += [*places.better, *((places.boundary, number) for number in places.last)]
+        ranked = [
+            (place, "1" if number == NOBODY else f"0{names[number]}", number)
+            for place, number in found
+            if number == NOBODY or number in names
+        ]
+        ranked = [one for one in ranked if one[0] != places.after or self._order.comes(one[1])]
+        ranked.sort(key=itemgetter(1), reverse=self._order.falls)
+        ranked.sort(key=itemgetter(0))
+        return [
+            {
+                "user_id": names.get(number),
+                "after_place": self._order.written(place),
+                "after_name": name,
+            }
+            for place, name, number in ranked
+        ]
+
+    async def _search(self) -> Sequence[Row]:
+        if self._wanted.search is None:
+            return ()
+        found = await self._fetch(placing.SEARCHED, self._wanted.search)
+        self._matched = {row["number"] for row in found}
+        return found
+
+    async def _packed(self, blocks: list[int]) -> Sequence[Row]:
+        wanted = self._wanted
+        spans = [part for part in self._parts if part["kind"] == "packed"]
+        hours = [part for part in self._parts if part["kind"] == "hours"]
+        if not spans and not hours:
+            return ()
+        narrow = wanted.endpoints or wanted.models or {"endpoint", "model"} & {*wanted.without}
+        return await self._fetch(
+            placing.PACKED[self._order.column],
+            *self._cells(),
+            not narrow,
+            blocks,
+            [part["start"] for part in spans],
+            [part["past"] for part in spans],
+            [part["start"] for part in hours],
+            [part["hour"] for part in hours],
+        )
+
+    async def _read_open(self) -> Sequence[Row]:
+        rest = [part for part in self._parts if part["kind"] == "rows"]
+        days = [part["start"] for part in self._parts if part["kind"] == "open"]
+        if not rest and not days:
+            return ()
+        rows = await self._fetch(
+            placing.OPEN[self._order.column],
+            *self._cells(),
+            days,
+            [part["start"] for part in rest],
+            [part["since"] for part in rest],
+            [part["until"] for part in rest],
+            self._wanted.report_zone.key,
+            self._wanted.search,
+        )
+        self._scale = max((row["scale"] for row in rows), default=0)
+        for row in rows:
+            number, value = self._number(row), row["value"]
+            if isinstance(value, Decimal):
+                value = scaled(value, self._scale)
+            self._open.setdefault(number // BLOCK, {})[number] = value
+        return rows
+
+    def _number(self, row: Row) -> int:
+        if row["number"] is not None:
+            return int(row["number"])
+        if row["user_id"] is None:
+            return NOBODY
+        self._nameless.append(row["user_id"])
+        return NAMELESS + len(self._nameless) - 1
+
+    def _cells(self) -> tuple[object, ...]:
+        wanted = self._wanted
+        return list(wanted.endpoints) or None, list(wanted.models) or None, list(wanted.without)
+
+    def _take_places(self, number: int, rows: Sequence[Row], places: Places) -> bool:
+        """Add up one block of users; False: a sum of theirs could not be packed."""
+        mine = self._open.get(number, {})
+        scales = {self._scale, *(row["scale"] for row in rows)}
+        scale = max(scales)
+        if min(scales) < 0 or scale > SCALE:
+            return False
+        way = _WAYS.get(self._order.column, "sum")
+        block = Block(number, way)
+        for row in rows:
+            block.add_packed(row["users"], row["sums"], times=10 ** (scale - row["scale"]))
+        times = 10 ** (scale - self._scale)
+        block.add([*mine], [None if value is None else value * times for value in mine.values()])
+        times = self._order.direction
+        if self._order.column in placing.SCALES:
+            times *= 10 ** (SCALE - scale)
+        places.add(
+            (value * times, user)
+            for user, value in block.others_than_zero()
+            if self._is_searched(user)
+        )
+        if way == "sum" and not places.is_full_before(0):
+            places.add(
+                (math.inf if value is None else 0, user)
+                for user, value in block.zero_and_unknown()
+                if self._is_searched(user)
+            )
+        return True
+
+    def _is_searched(self, number: int) -> bool:
+        return self._matched is None or number in self._matched or number >= NAMELESS
+
+
+def _numbers(users: Iterable[int]) -> list[int]:
+    """Return those of them who have numbers of the ledger's."""
+    return [number for number in users if 0 <= number < NAMELESS]

@@ -1,0 +1,172 @@
+"""Ranks out of packed sums are those of the rows, page by page, whatever is packed."""
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dashboard.filters import Filter, Key
+from dashboard.queries import Ledger
+from dashboard.snapshot import Found, Snapshot
+from proxy.core.model import LedgerRow
+from tests.dashboard.conftest import empty, fold, record
+from tests.fakes.rows import ledger_row, unavailable_row, unpriced_row
+
+DAYS = (date(2026, 3, 29), date(2026, 6, 14), date(2026, 6, 15), date(2026, 6, 30))
+ZONES = ("UTC", "Asia/Kathmandu", "America/New_York", "Europe/Berlin")
+USERS = ("ada", "bob", "Zoe", "=cmd()", "\u202e🙂", "a\nb", None)
+ENDPOINTS = ("hint", "chat", None)
+MODELS = ("gpt-a", None)
+SORTS = (
+    "cost_usd", "-cost_usd", "-calls", "errors", "-total_tokens", "cached_tokens", "name", "-name",
+    "-first_call", "first_call", "last_call", "-last_call", "-unpriced_calls", "tool_cost_usd",
+)  # fmt: skip
+LEDGERS, QUESTIONS = 10, 8
+
+_moments = st.builds(
+    lambda day, minutes: (
+        datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(minutes=minutes)
+    ),
+    st.sampled_from(DAYS),
+    st.integers(-1500, 2880),
+)
+
+
+@st.composite
+def _ledgers(draw: st.DrawFn) -> list[LedgerRow]:
+    rows = []
+    for number in range(draw(st.integers(0, 30))):
+        kind = draw(st.sampled_from((ledger_row, ledger_row, unpriced_row, unavailable_row)))
+        digits = draw(st.integers(0, 12))
+        cost = {"cost_usd": Decimal(draw(st.integers(0, 999))).scaleb(-digits)}
+        rows.append(
+            kind(
+                number,
+                created_at=draw(_moments),
+                user_id=draw(st.sampled_from(USERS)),
+                endpoint=draw(st.sampled_from(ENDPOINTS)),
+                model=draw(st.sampled_from(MODELS)),
+                **(cost if kind is ledger_row else {}),
+            )
+        )
+    return rows
+
+
+_questions = st.builds(
+    lambda zone, first, length, sort, size, endpoints, search: Filter(
+        range="custom",
+        first=first,
+        last=(first or DAYS[0]) + timedelta(days=length),
+        zone=ZoneInfo(zone),
+        report_zone=ZoneInfo("UTC"),
+        sort=sort,
+        size=size,
+        endpoints=endpoints,
+        search=search,
+    ),
+    zone=st.sampled_from(ZONES),
+    first=st.one_of(
+        st.none(),
+        st.builds(lambda day, n: day - timedelta(days=n), st.sampled_from(DAYS), st.integers(0, 3)),
+    ),
+    length=st.integers(0, 100),
+    sort=st.sampled_from(SORTS),
+    size=st.integers(1, 4),
+    endpoints=st.sampled_from(((), (), ("hint",))),
+    search=st.sampled_from((None, None, "O", "b")),
+)
+
+
+@settings(
+    max_examples=LEDGERS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    rows=_ledgers(),
+    folds=st.sampled_from((0, 10, 40, 1000, 1000)),
+    questions=st.lists(_questions, min_size=QUESTIONS, max_size=QUESTIONS),
+)
+async def test_ranks_are_those_of_the_rows(
+    database: str, rows: list[LedgerRow], folds: int, questions: list[Filter]
+) -> None:
+    """In any order and zone, and page after page."""
+    await empty(database, "UTC")
+    await record(database, rows)
+    await fold(database, folds)
+    ledger = Ledger(database)
+    try:
+        for question in questions:
+            async with ledger.snapshot() as snapshot:
+                found = await _walk(snapshot, question)
+            assert found == _expected(rows, question)
+    finally:
+        await ledger.close()
+
+
+async def _walk(snapshot: Snapshot, wanted: Filter) -> list[str | None]:
+    """Return all users, a page at a time; pages by their numbers are the same."""
+    found: list[str | None] = []
+    after: Key | None = None
+    while not found or after is not None:
+        page = await _page(snapshot, wanted, after)
+        numbered = await _page(snapshot, wanted, ("+", str(len(found))))
+        assert [row["user_id"] for row in numbered.rows] == [row["user_id"] for row in page.rows]
+        found += [row["user_id"] for row in page.rows]
+        after = page.after
+        if not page.rows:
+            break
+    return found
+
+
+async def _page(snapshot: Snapshot, wanted: Filter, after: Key | None) -> Found:
+    asked = wanted.with_(after=after)
+    return await snapshot.sums(asked, ("user_id",), search_in="user", limit=asked.size)
+
+
+def _expected(rows: list[LedgerRow], wanted: Filter) -> list[str | None]:
+    """Return the same from the rows themselves."""
+    begin = wanted.start or datetime.min.replace(tzinfo=UTC)
+    column = (wanted.sort or "").removeprefix("-")
+    falls = (wanted.sort or "").startswith("-")
+    of: dict[str | None, list[LedgerRow]] = {}
+    for row in rows:
+        searched = wanted.search is None or (
+            row.user_id is not None and wanted.search.lower() in row.user_id.lower()
+        )
+        named = not wanted.endpoints or row.endpoint in wanted.endpoints
+        if begin <= row.created_at < wanted.end and searched and named:
+            of.setdefault(row.user_id, []).append(row)
+
+    def place(user: str | None) -> tuple[bool, object]:
+        if column == "name":
+            return False, 0
+        values = [value for row in of[user] if (value := _value(row, column)) is not None]
+        if not values:
+            return True, 0
+        if column in {"first_call", "last_call"}:
+            moment = min(values) if column == "first_call" else max(values)
+            return False, (-1 if falls else 1) * moment.timestamp()
+        return False, (-1 if falls else 1) * sum(values)
+
+    names = sorted(of, key=lambda user: (user is None, (user or "").encode()))
+    if wanted.sort == "-name":
+        return names[::-1]
+    return sorted(names, key=place)
+
+
+def _value(row: LedgerRow, column: str) -> Any:
+    match column:
+        case "calls":
+            return 1
+        case "errors":
+            return int(row.outcome not in {"ok", "client_disconnected"})
+        case "unpriced_calls":
+            return int(row.cost_usd is None and row.usage_source != "unavailable")
+        case "first_call" | "last_call":
+            return row.created_at
+        case _:
+            return getattr(row, column)
