@@ -118,8 +118,3 @@ class Order:
         if self.after_name.startswith("0"):
             return True, self.after_name[1:]
         return self.comes("0"), None
-
-
-def scaled(amount: Decimal, digits: int) -> int:
-    """Return an amount in units of so many decimal digits, of which it has no more."""
-    return int(_EXACT.scaleb(amount, digits))

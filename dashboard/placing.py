@@ -38,6 +38,8 @@ JOIN packed_spans USING (start, hour)
 WHERE past = start + 1 AND NOT is_total AND block = ANY ($5) AND {_CELLS}
 """
 
+# What is not packed: open days, and rows of parts of days, of which nested loops find a few by the
+# hour (OFFSET 0), where one join over all of them would look at every row there is.
 _OPEN = f"""
 WITH portion AS (
     SELECT user_id, {{of_day}} AS value
@@ -47,28 +49,50 @@ WITH portion AS (
     UNION ALL
     SELECT user_id, {{of_row}}
     FROM unnest($5::date[], $6::timestamptz[], $7::timestamptz[]) AS part (day, since, until)
-    JOIN counted_usage
-        ON created_at >= since AND created_at < until AND accounted_at IS NULL
-            AND (created_at AT TIME ZONE $8::text)::date = day
-    WHERE {_CELLS}
-    UNION ALL
-    SELECT user_id, {{of_row}}
-    FROM unnest($5::date[], $6::timestamptz[], $7::timestamptz[]) AS part (day, since, until)
-    JOIN counted_usage
-        ON counted_usage.accounted_at >= since AND counted_usage.accounted_at < until
-            AND (counted_usage.accounted_at AT TIME ZONE $8)::date = day
-    WHERE {_CELLS}
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM counted_usage
+        WHERE created_at >= since AND created_at < until AND accounted_at IS NULL
+        UNION ALL
+        SELECT *
+        FROM counted_usage
+        WHERE accounted_at >= since AND accounted_at < until
+        OFFSET 0
+    ) AS counted
+    WHERE (counted_at AT TIME ZONE $8::text)::date = day AND {_CELLS}
 ),
-summed AS (
+summed AS MATERIALIZED (
     SELECT user_id, {{total}} AS value
     FROM portion
     WHERE $9::text IS NULL OR strpos(lower(user_id), lower($9)) > 0
     GROUP BY user_id
-)
-SELECT user_id, number, value, {{scale}} AS scale
+),
+{{unit}}
+SELECT
+    array_agg(number) AS numbers,
+    array_agg(CASE WHEN number IS NULL THEN user_id END) AS names,
+    array_agg({{value}}) AS sums,
+    coalesce(max(scale), 0) AS scale
 FROM summed
+CROSS JOIN unit
 LEFT JOIN user_numbers USING (user_id)
 """
+
+# Amounts become whole numbers of the last digit that any of them has. -1: these would be too large.
+_UNIT = """unit AS (
+    SELECT scale, ('1e' || scale)::numeric AS unit
+    FROM (
+        SELECT
+            CASE
+                WHEN max(abs(value)) * ('1e' || max(min_scale(value)))::numeric < 9e18
+                    THEN max(min_scale(value))
+                WHEN max(value) IS NULL THEN 0
+                ELSE -1
+            END AS scale
+        FROM summed
+    ) AS widest
+)"""
+_NO_UNIT = "unit AS (SELECT 0 AS scale)"
 
 SEARCHED = """
 SELECT number
@@ -102,15 +126,18 @@ def _packed(column: str) -> str:
 
 
 def _open(column: str) -> str:
+    if column in SCALES:
+        value = "CASE WHEN scale >= 0 THEN (value * unit)::bigint END"
+        return _OPEN.format(
+            of_day=column, of_row=column, total="sum(value)", unit=_UNIT, value=value
+        )
+    plain = {"unit": _NO_UNIT, "value": "value"}
     if column == "name":
-        return _OPEN.format(of_day="0", of_row="0", total="0", scale="0")
+        return _OPEN.format(of_day="0", of_row="0", total="0::bigint", **plain)
     if column in _MOMENTS:
         moment = f"(extract(epoch FROM {_MOMENTS[column]}(value)) * 1000000)::bigint - {EPOCH}"
-        return _OPEN.format(of_day=column, of_row="created_at", total=moment, scale="0")
-    if column in SCALES:
-        scale = "coalesce(max(min_scale(value)) OVER (), 0)"
-        return _OPEN.format(of_day=column, of_row=column, total="sum(value)", scale=scale)
-    return _OPEN.format(of_day=column, of_row=column, total="sum(value)::bigint", scale="0")
+        return _OPEN.format(of_day=column, of_row="created_at", total=moment, **plain)
+    return _OPEN.format(of_day=column, of_row=column, total="sum(value)::bigint", **plain)
 
 
 _COLUMNS = (*_COUNTS, *SCALES, *_MOMENTS, "name")

@@ -8,14 +8,13 @@ whole numbers, and among equals the names decide, as in every other order.
 import math
 from array import array
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from decimal import Decimal
 from operator import itemgetter
 
 from dashboard import placing
 from dashboard.asking import Row, order_of, sums_key
 from dashboard.filters import Filter
 from dashboard.packed import BLOCK, NOBODY, Block, Way
-from dashboard.places import SCALE, Order, Places, scaled
+from dashboard.places import SCALE, Order, Places
 from dashboard.together import together
 
 MOST_OPEN_DAYS = 8  # that are not packed; with more of them longer spans are read sooner
@@ -154,20 +153,20 @@ class _Ranked:
             self._wanted.report_zone.key,
             self._wanted.search,
         )
-        self._scale = max((row["scale"] for row in rows), default=0)
-        for row in rows:
-            number, value = self._number(row), row["value"]
-            if isinstance(value, Decimal):
-                value = scaled(value, self._scale)
-            self._open.setdefault(number // BLOCK, {})[number] = value
+        self._scale = rows[0]["scale"]
+        for number, name, value in zip(
+            *(rows[0][column] or () for column in ("numbers", "names", "sums")), strict=True
+        ):
+            user = self._number(number, name)
+            self._open.setdefault(user // BLOCK, {})[user] = value
         return rows
 
-    def _number(self, row: Row) -> int:
-        if row["number"] is not None:
-            return int(row["number"])
-        if row["user_id"] is None:
+    def _number(self, number: int | None, name: str | None) -> int:
+        if number is not None:
+            return number
+        if name is None:
             return NOBODY
-        self._nameless.append(row["user_id"])
+        self._nameless.append(name)
         return NAMELESS + len(self._nameless) - 1
 
     def _cells(self) -> tuple[object, ...]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.errors import ParameterError
-from dashboard.places import Order, Place, Places, scaled
+from dashboard.places import Order, Place, Places
 from dashboard.placing import EPOCH
 
 _places = st.one_of(st.integers(-3, 3), st.just(math.inf))
@@ -93,8 +93,3 @@ def test_names_go_on_after_the_last_one(
     assert order.bound() == bound
     assert order.comes("0ada") == comes
     assert order.comes("1") == nobody_comes
-
-
-def test_amounts_are_whole_numbers_of_their_last_digit() -> None:
-    """However many digits they have."""
-    assert scaled(Decimal("123456789.000000000000000001"), 18) == 123456789000000000000000001
