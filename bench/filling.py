@@ -13,6 +13,7 @@ The Postgres runs until the file `stop` appears in the directory, or as long as 
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -29,7 +30,9 @@ from proxy.resources import resource
 
 DAYS = 365
 WRITERS = 2
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 SETTINGS = {
+    "shared_buffers": f"{MEMORY // 4 // 2**20}MB",  # as PostgreSQL's manual advises
     "fsync": "off",
     "full_page_writes": "off",
     "max_wal_size": "2GB",

@@ -5,9 +5,12 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import asyncpg
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dashboard import ranking
 from dashboard.filters import Filter, Key
 from dashboard.queries import Ledger
 from dashboard.snapshot import Found, Snapshot
@@ -170,3 +173,71 @@ def _value(row: LedgerRow, column: str) -> Any:
             return row.created_at
         case _:
             return getattr(row, column)
+
+
+YEAR = Filter(
+    range="custom",
+    first=date(2026, 1, 1),
+    last=date(2026, 9, 30),
+    zone=ZoneInfo("UTC"),
+    report_zone=ZoneInfo("UTC"),
+    sort="-cost_usd",
+)
+ROWS = [
+    ledger_row(
+        number,
+        user_id=f"user-{number % 3}",
+        created_at=datetime(2026, 3, 1, tzinfo=UTC) + timedelta(days=number),
+        cost_usd=Decimal(number),
+    )
+    for number in range(20)
+]
+
+
+async def _ranks(database: str, wanted: Filter) -> list[str | None] | None:
+    ledger = Ledger(database)
+    async with ledger.snapshot() as snapshot:
+        found = await ranking.ranks(snapshot._fetch, wanted, limit=9)  # noqa: SLF001 - no page tells
+    await ledger.close()
+    return None if found is None else [row["user_id"] for row in found]
+
+
+async def test_what_is_packed_ranks(database: str) -> None:
+    """And what is not, over many days, is left to the database, as is what could not be packed."""
+    await record(database, ROWS)
+    assert await _ranks(database, YEAR) is None
+    await fold(database, 1000)
+    assert await _ranks(database, YEAR) == ["user-1", "user-0", "user-2"]
+    connection = await asyncpg.connect(database)
+    await connection.execute("UPDATE usage_packed_span SET cost_usd = NULL, cost_scale = -1")
+    await connection.close()
+    assert await _ranks(database, YEAR) is None
+    assert await _ranks(database, YEAR.with_(sort="-calls")) == ["user-0", "user-1", "user-2"]
+
+
+async def test_users_of_several_blocks_are_ranked_together(database: str) -> None:
+    """Also those who have no number yet."""
+    await record(database, ROWS)
+    connection = await asyncpg.connect(database)
+    await connection.execute("INSERT INTO usage_user VALUES (70000, 'user-1'), (140000, 'user-2')")
+    await connection.close()
+    await fold(database, 1000)
+    await record(
+        database,
+        [
+            ledger_row(
+                99, user_id="new", created_at=datetime(2026, 8, 1, tzinfo=UTC), cost_usd=Decimal(1)
+            )
+        ],
+    )
+    assert await _ranks(database, YEAR) == ["user-1", "user-0", "user-2", "new"]
+    assert await _ranks(database, YEAR.with_(sort="name")) == ["new", "user-0", "user-1", "user-2"]
+
+
+@pytest.mark.parametrize(
+    "unknown", [{"tiers": ("flex",)}, {"outcomes": ("ok",)}, {"users": ("a",)}]
+)
+def test_what_packed_rows_do_not_know_is_not_asked_of_them(unknown: dict[str, Any]) -> None:
+    """They know endpoints and models."""
+    assert ranking.is_packed(YEAR.with_(endpoints=("hint",), without=("model",)))
+    assert not ranking.is_packed(YEAR.with_(**unknown))
