@@ -1996,13 +1996,13 @@ $function$;
 
 -- What usage_packed_span should hold of the days [start, past): made of `days`, of the `features` of a span
 -- that is folded, or, hour by hour of a day, of `rows`. Users who have no number yet are left out.
--- Columns are put together in the order in which rows are read: nothing may sort them once more.
+-- They are read in the order in which they are put together, cell by cell: of many users only those of
+-- one cell are in memory then.
 CREATE OR REPLACE FUNCTION packed_sums(start date, past date, source text)
 RETURNS SETOF usage_packed_span
 LANGUAGE sql
 STABLE
 SET work_mem = '64MB'
-SET enable_sort = off
 SET max_parallel_workers_per_gather = 0
 SET jit = off
 AS $function$
@@ -2121,7 +2121,7 @@ AS $function$
         FROM summed
         LEFT JOIN usage_user USING (user_id)
         WHERE number IS NOT NULL OR user_id IS NULL
-        ORDER BY number_in_block
+        ORDER BY hour, is_total, endpoint, model, block, number_in_block
     )
     SELECT
         packed_sums.start,
