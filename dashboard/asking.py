@@ -11,6 +11,7 @@ from dashboard.cells import SUMS, Key, Source
 from dashboard.errors import ParameterError
 from dashboard.filters import OFFSET, Filter, midnight
 
+FEW_USERS = 3  # up to which the days of each are read sooner than spans by endpoint and model
 FEW_DAYS = 10  # up to which single days are read sooner than spans by endpoint and model
 MANY_DAYS, FEW_NARROW_DAYS = 92, 45  # of which another zone's users are counted day by day
 PIECED: frozenset[Source] = frozenset({"day_pieces", "pieces", "feature_pieces", "user_pieces"})
@@ -82,11 +83,11 @@ def _source_of_users(wanted: Filter, keys: tuple[Key, ...]) -> Source:
         return "calls"
     if "day" in keys:
         return "users" if wanted.in_report_zone else "calls"
-    if wanted.users:
-        return "users" if wanted.in_report_zone else "user_pieces"
     by_feature = {"endpoint", "model"} & {*keys, *wanted.without}
     if not by_feature and not wanted.endpoints and not wanted.models:
         return "spans" if wanted.in_report_zone else "pieces"
+    if wanted.users and (by_feature & {*keys} or len(wanted.users) <= FEW_USERS):
+        return "users" if wanted.in_report_zone else "user_pieces"
     if not wanted.in_report_zone:
         return "feature_pieces"
     few_days = wanted.first is not None and (wanted.last - wanted.first).days < FEW_DAYS

@@ -100,6 +100,19 @@ FROM user_numbers
 WHERE strpos(lower(user_id), lower($1::text)) > 0
 """
 
+# Whom a search finds: of those who have numbers, and of days whose users may have none yet.
+FOUND = """
+SELECT user_id
+FROM user_numbers
+WHERE strpos(lower(user_id), lower($1::text)) > 0
+UNION
+SELECT user_id
+FROM days_without_users(coalesce($2::date, '-infinity') - 2, $3::date + 3) AS open (day)
+JOIN user_days USING (day)
+WHERE strpos(lower(user_id), lower($1)) > 0
+LIMIT $4
+"""
+
 NAMES = """
 SELECT number, user_id
 FROM user_numbers

@@ -12,7 +12,7 @@ from dashboard.errors import NotFoundError, ParameterError
 from dashboard.filters import Filter
 from dashboard.report import Report, Table
 from dashboard.snapshot import Snapshot
-from dashboard.together import together
+from dashboard.together import both, together
 
 TOP_USERS = 10
 USERS_OF_ENDPOINT = 50
@@ -195,7 +195,12 @@ class Reporter:
         limit: int | None = None,
     ) -> Table:
         asked = self._snapshot
-        found = await asked.sums(wanted, keys, search_in=search_in, limit=limit)
+        sums = asked.sums(wanted, keys, search_in=search_in, limit=limit)
+        if wanted.search is None:
+            found = await sums
+            total = await asked.total_of(found, wanted, search_in=search_in)
+        else:  # nearly as much work as the rows
+            found, total = await both(sums, asked.totals(wanted, search_in=search_in))
         before, total_before = await self._before(wanted, keys, found.rows, search_in)
         counted: Mapping[tuple[Any, ...], int | None] | None = None
         if users and keys == ("day",) and not knows_users_of_days(wanted):
@@ -203,16 +208,16 @@ class Reporter:
         elif users:
             counted = await asked.active_users(wanted, keys, search_in=search_in)
         everybody = await asked.active_users(wanted, search_in=search_in) if users else {}
-        sums = tables.Sums(
+        summed = tables.Sums(
             rows=found.rows,
-            total=await asked.total_of(found, wanted, search_in=search_in),
+            total=total,
             users=counted,
             all_users=everybody.get(()),
             before=before,
             total_before=total_before,
             after=found.after,
         )
-        return tables.summed(name, title, keys, sums)
+        return tables.summed(name, title, keys, summed)
 
     async def _before(
         self, wanted: Filter, keys: tuple[Key, ...], rows: Sequence[Row], search_in: str

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from dashboard import adding, listing, ranking, selects
+from dashboard import adding, listing, placing, ranking, selects
 from dashboard.asking import (
     PIECED,
     Row,
@@ -40,6 +40,7 @@ from dashboard.together import together
 
 EXPORT_SECONDS = 600.0
 FAR = date(9000, 1, 1)
+MOST_FOUND = 1000  # users whom a search has found and whose sums are looked for one by one
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 Write = Callable[[bytes], Coroutine[Any, Any, None]]
@@ -167,9 +168,22 @@ class Snapshot:
 
     async def totals(self, wanted: Filter, *, search_in: str = "") -> Row:
         """Return the sums of the whole filter."""
+        if search_in == "user" and wanted.search is not None:
+            users = await self._found(wanted)
+            if users is not None and not users:
+                return added(())
+            wanted = wanted if users is None else wanted.with_(search=None, users=users)
         source = source_of(wanted, (), search_in)
         values = places(wanted, search_in, pieced=source in PIECED)
         return (await self._fetch(adding.totals(source), *values))[0]
+
+    async def _found(self, wanted: Filter) -> tuple[str, ...] | None:
+        """Return the users whom a search finds; None: they are too many to ask for by name."""
+        if wanted.users or not ranking.is_packed(wanted):
+            return None
+        first, last = wanted.report_days
+        found = await self._fetch(placing.FOUND, wanted.search, first, last, MOST_FOUND + 1)
+        return None if len(found) > MOST_FOUND else tuple(row["user_id"] for row in found)
 
     async def total_of(self, found: Found, wanted: Filter, *, search_in: str = "") -> Row:
         """Return the sums of the whole filter, out of its rows where these are all there are."""

@@ -1,8 +1,10 @@
+from datetime import timedelta
+
 from dashboard.filters import Filter
 from dashboard.queries import Ledger
 from dashboard.snapshot import Snapshot
 from dashboard.together import together
-from tests.dashboard.conftest import ROWS, record
+from tests.dashboard.conftest import ROWS, fold, record
 from tests.fakes.rows import MOMENT, ledger_row
 
 
@@ -30,6 +32,21 @@ async def test_one_page_at_a_time_has_a_second_connection(database: str) -> None
         assert await together(other.any_late(_all(other))) == [False]
         assert (one.hands, other.hands) == (2, 1)
     await ledger.close()
+
+
+async def test_a_search_has_the_sums_of_whom_it_finds(database: str) -> None:
+    """Whether they have numbers yet or not, and 0 where it finds nobody."""
+    new = [ledger_row(60 + number, user_id=f"new-{number}") for number in range(3)]
+    await record(database, [ledger_row(50, created_at=MOMENT - timedelta(days=40)), *new])
+    await fold(database, 1000)
+    ledger = Ledger(database)
+    async with ledger.snapshot() as snapshot:
+        counted = [
+            (await snapshot.totals(_all(snapshot).with_(search=words), search_in="user"))["calls"]
+            for words in ("new", "NEW-2", "a", "nobody", "")
+        ]
+    await ledger.close()
+    assert counted == [3, 1, 1, 0, 4]
 
 
 def _all(snapshot: Snapshot) -> Filter:

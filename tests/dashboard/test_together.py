@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from dashboard.errors import NotFoundError
-from dashboard.together import together
+from dashboard.together import both, together
 
 
 async def _answer(value: int) -> int:
@@ -35,3 +35,12 @@ async def test_the_first_that_fails_ends_all_of_them() -> None:
     with pytest.raises(NotFoundError):
         await together(wait(), _fail())
     assert waiting.is_set()
+
+
+async def test_two_questions_may_be_of_different_kinds() -> None:
+    """Each has its own answer."""
+
+    async def name() -> str:
+        return "ada"
+
+    assert await both(_answer(1), name()) == (1, "ada")
