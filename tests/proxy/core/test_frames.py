@@ -101,6 +101,14 @@ def test_a_close_frame_has_a_code(payload: bytes, code: int) -> None:
     assert reader.close_code == code
 
 
+def test_a_close_frame_may_come_byte_by_byte() -> None:
+    """It has its code when it is whole, and not before."""
+    reader = FrameReader(may_compress=False)
+    sent = frame(b"\x03\xe8bye", 8)
+    codes = [(list(reader.feed(sent[at : at + 1])), reader.close_code) for at in range(len(sent))]
+    assert codes == [([], None)] * (len(sent) - 1) + [([], 1000)]
+
+
 def test_compressed_messages_are_known_by_their_first_frame() -> None:
     """Where compression was agreed on."""
     reader = FrameReader(may_compress=True)
