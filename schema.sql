@@ -1503,6 +1503,7 @@ DECLARE
     first_month date;
     past_month date;
 BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('openai-meter packing', 0));  -- see pack_span()
     PERFORM pg_advisory_xact_lock(hashtextextended('openai-meter rollups', 0));
     IF isfinite(since) THEN
         quarter_since := date_bin('15 minutes', since, 'epoch');
@@ -1566,6 +1567,7 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM now() AT TIME ZONE zone;  -- an unknown zone fails here
+    PERFORM pg_advisory_xact_lock(hashtextextended('openai-meter packing', 0));
     PERFORM pg_advisory_xact_lock(hashtextextended('openai-meter rollups', 0));
     UPDATE meter_settings SET value = zone WHERE name = 'report_timezone' AND value <> zone;
     IF NOT FOUND THEN

@@ -33,11 +33,12 @@ NOT_HERE = "asks the rows"
 INSERT = f"""
 INSERT INTO user_api_usage (
     event_id, created_at, user_id, endpoint, model, {", ".join(TOKENS)}, cost_usd, tool_cost_usd,
-    corrects, usage_source, outcome, api_path, operation_name, upstream, price_id, catalog_version
+    corrects, accounted_at, usage_source, outcome, api_path, operation_name, upstream, price_id,
+    catalog_version
 )
 VALUES (
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, '/', 'chat',
-    'api.openai.com', 'p', 'c'
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, '/',
+    'chat', 'api.openai.com', 'p', 'c'
 )
 """  # noqa: S608
 COUNTED = f"""
@@ -73,6 +74,7 @@ async def insert(
                 row["created_at"],
                 *[row.get(name) for name in ("user_id", "endpoint", "model", *TOKENS, *COSTS)],
                 row.get("corrects"),
+                row.get("accounted_at"),
                 row.get("usage_source", "reported"),
                 row.get("outcome", "ok"),
             )
@@ -259,6 +261,7 @@ def ledgers(draw: st.DrawFn) -> list[dict[str, object]]:
             "model": draw(st.sampled_from([None, "m"])),
             "outcome": draw(st.sampled_from(["ok", "timeout"])),
             "usage_source": draw(st.sampled_from(["reported", "estimated"])),
+            "accounted_at": draw(st.sampled_from([None, None, datetime(2024, 11, 1, tzinfo=UTC)])),
         }
         names = [*TOKENS, *COSTS]
         values = [draw(TOKEN_COUNTS) for _ in TOKENS] + [draw(AMOUNTS) for _ in COSTS]
@@ -286,6 +289,57 @@ async def test_random_ledgers_add_up(
     assert len(await pack(connection)) >= 7
     assert await check_all(connection, zone) >= 13
     await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ([], None),
+        ([None, None], None),
+        ([0, 0, 0], ""),
+        ([0, None], "00 80"),
+        ([1, -1, 126, -126], "01 ff 7e 82"),
+        ([127], "007f"),
+        ([None, 5, -32_766], "8000 0005 8002"),
+        ([32_767], "00007fff"),
+        ([None, 2**31 - 2], "80000000 7ffffffe"),
+        ([-(2**31) + 1, None], "ffffffff80000001 8000000000000000"),
+        ([2**63 - 1, 0], "7fffffffffffffff 0000000000000000"),
+    ],
+)
+async def test_numbers_are_as_wide_as_the_widest_of_them(
+    connection: asyncpg.Connection, numbers: list[int | None], expected: str | None
+) -> None:
+    """And the least of that width is what is unknown."""
+    packed = await connection.fetchval("SELECT packed($1::bigint[])", numbers)
+    assert packed == (None if expected is None else bytes.fromhex(expected))
+
+
+@pytest.mark.parametrize(
+    ("amounts", "scale", "expected"),
+    [
+        ([None], 0, None),
+        (["0", "0.00"], 0, ""),
+        (["0.10", None, "-3"], 1, "01 80 e2"),
+        (["12.000000000001", "0"], 12, "00000ae9f7bcc001 0000000000000000"),
+        (["1200"], 0, "04b0"),
+        (["9223372.036854775806"], 12, "7ffffffffffffffe"),
+        (["9223372.036854775807"], -1, None),
+        (["-99999999.000000000001", "1"], -1, None),
+    ],
+)
+async def test_amounts_are_whole_numbers_of_the_scale_that_they_need(
+    connection: asyncpg.Connection,
+    amounts: list[str | None],
+    scale: int,
+    expected: str | None,
+) -> None:
+    """To the last digit, or not at all."""
+    values = [None if amount is None else Decimal(amount) for amount in amounts]
+    found = await connection.fetchval("SELECT packed_scale($1::numeric[])", values)
+    assert found == scale
+    packed = await connection.fetchval("SELECT packed($1::numeric[], $2)", values, found)
+    assert packed == (None if expected is None else bytes.fromhex(expected))
 
 
 ODD = {
