@@ -118,7 +118,8 @@ class Reader:
             self.cut(UpstreamTimeoutError.type)
 
     def cut(self, error_type: str) -> None:
-        """Cancel the call: its usage will not be known."""
+        """Cancel the call: of its usage no more will be known than has come."""
+        self._look_at_all(self._link.take_rest())
         self._link.abort()
         self._end(error_type)
 
@@ -141,9 +142,10 @@ class Reader:
         self._all.over(self, complete=error_type is None)
         self._account.close(Outcome.CLIENT_DISCONNECTED, error_type=error_type)
 
-    def switched(self, head: bytes, rest: bytes) -> None:  # noqa: ARG002 - as above
+    def switched(self, head: bytes, rest: bytes) -> bytes:  # noqa: ARG002 - as above
         """Cancel what would become a tunnel to nobody."""
         self.cut(NO_CLIENT)
+        return b""
 
     def connected(self, link: UpstreamLink) -> None:
         """Take no connection: there is one."""
@@ -151,17 +153,24 @@ class Reader:
     def connect_failed(self, error: RelayError) -> None:
         """Miss no connection: there is one."""
 
-    def tunnelled(self, data: bytes) -> None:
+    def tunnelled(self, data: bytes) -> bytes:
         """Look at more of a session, until what was being made in it is done."""
-        self._left -= len(data)
         session = self._account.session
-        if session is not None:
-            session.look(data)
+        rest = session.look(data) if session is not None else b""
+        self._left -= len(data) - len(rest)
+        if rest:
+            return rest  # something else may begin in it
         if session is None or not session.is_busy:
             self._link.close()
             self._end(None)
         elif self._left < 0:
             self.cut(TOO_LARGE)
+        return b""
+
+    def _look_at_all(self, data: bytes) -> None:
+        session = self._account.session
+        if session is not None:
+            session.look_at_all(data)
 
     def interim(self, head: headers.Head) -> None:
         """Pass nothing on."""

@@ -70,11 +70,14 @@ class Session(Protocol):
     def is_busy(self) -> bool:
         """Whether something is being made in it."""
 
-    def look(self, data: bytes) -> None:
-        """Note what is billed in these bytes of the upstream's."""
+    def look(self, data: bytes) -> bytes:
+        """Note what is billed in these bytes of the upstream's; return those for the next turn."""
 
-    def hear(self, data: bytes) -> None:
-        """Look at what the client says."""
+    def look_at_all(self, data: bytes) -> None:
+        """Note what is billed in these bytes, all of them at once: the session ends."""
+
+    def hear(self, data: bytes) -> bytes:
+        """Look at what the client says; return what is for the next turn."""
 
     def end(self, outcome: Outcome) -> Observation:
         """Note what is left to note, and tell what is known of the session itself."""

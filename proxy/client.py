@@ -20,6 +20,7 @@ from proxy import framing
 from proxy.core.plans import RequestPlans
 from proxy.errors import FramingError, MeterError
 from proxy.framing import Request
+from proxy.reading import Reading
 from proxy.replies import error_answer
 
 LINGER_SECONDS = 5.0  # how long the rest of a refused request may pause
@@ -57,8 +58,8 @@ class Exchange(Protocol):
     def request_broken(self, error: FramingError) -> None:
         """Learn that the rest of the body cannot be read."""
 
-    def tunnelled_up(self, data: bytes) -> None:
-        """Take bytes from the tunnel."""
+    def tunnelled_up(self, data: bytes) -> bytes:
+        """Take bytes from the tunnel; return those that are to be offered again."""
 
     def client_gone(self) -> None:
         """Learn that the client has left."""
@@ -73,7 +74,7 @@ class Exchange(Protocol):
         """Look whether something has taken too long."""
 
 
-class ClientLink(asyncio.Protocol):
+class ClientLink(Reading):
     """One connection from a client."""
 
     def __init__(
@@ -93,13 +94,11 @@ class ClientLink(asyncio.Protocol):
         self._links = links
         self._refused = refused
         self._report_fault = report_fault
-        self.transport: asyncio.Transport
         self.exchange: Exchange | None = None
         self.active = True
         self.closing = False  # the link ends with the exchange that is under way
         self.half_closed = False  # the client has said all that it will
         self.writing_paused = False
-        self.reading_paused = False
         self._retires = False
         self._lingering = False
         self._tunnel = False
@@ -129,21 +128,7 @@ class ClientLink(asyncio.Protocol):
         rest, self._buffer = self._buffer, b""
         self.resume()
         if rest and self.exchange is not None:
-            self.exchange.tunnelled_up(rest)
-
-    def pause(self) -> None:
-        """Stop reading."""
-        if not self.reading_paused and not self.transport.is_closing():
-            self.reading_paused = True
-            self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Go on reading."""
-        if self.reading_paused:
-            self.reading_paused = False
-            self.active = True
-            if not self.transport.is_closing():
-                self.transport.resume_reading()
+            self._offer(rest, self.exchange.tunnelled_up)
 
     def finished(self, *, close: bool) -> None:
         """End the exchange; the link goes on to the next request or ends."""
@@ -195,7 +180,7 @@ class ClientLink(asyncio.Protocol):
     def _end(self) -> None:
         """Close, but read on for a while: unread bytes would reset the connection."""
         self.closing = True
-        if self._length is None and not self._buffer:
+        if self._length is None and not self._buffer and not self.take_rest():
             self.transport.close()
             return
         self._lingering = True
@@ -224,7 +209,7 @@ class ClientLink(asyncio.Protocol):
             return
         if self._tunnel:
             if self.exchange is not None:
-                self.exchange.tunnelled_up(data)
+                self._offer(data, self.exchange.tunnelled_up)
             return
         self._buffer = self._buffer + data if self._buffer else data
         self._advance()
@@ -246,6 +231,8 @@ class ClientLink(asyncio.Protocol):
         self._links.discard(self)
         self.closing = True
         self._buffer = b""
+        while self._rest and self.exchange is not None:
+            self._offer(b"", self.exchange.tunnelled_up)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_gone()
@@ -317,7 +304,7 @@ class ClientLink(asyncio.Protocol):
             self.transport.abort()
         else:
             if data and self.exchange is not None:
-                self.exchange.tunnelled_up(data)
+                self._offer(data, self.exchange.tunnelled_up)
             elif self.half_closed and self.exchange is None:
                 self.transport.close()  # what there is of a head will never be one
 

@@ -127,6 +127,7 @@ class Exchange:
 
     def client_gone(self) -> None:
         """Learn that the client has left: the upstream call is read to its end, or cancelled."""
+        self._look_at_rest()
         if self._is_read_for_nobody():
             return
         if self._switched and self._up is not None:
@@ -140,6 +141,7 @@ class Exchange:
 
     def interrupt(self) -> None:
         """Give up because the worker must stop."""
+        self._look_at_rest()
         self._abort_upstream()
         self._account.close(Outcome.INTERRUPTED, error_type="proxy_stopped")
         self._link.drop()
@@ -154,13 +156,14 @@ class Exchange:
         if self._up is not None:
             self._up.resume()
 
-    def tunnelled_up(self, data: bytes) -> None:
-        """Take bytes from the client's end of the tunnel."""
+    def tunnelled_up(self, data: bytes) -> bytes:
+        """Take bytes from the client's end of the tunnel; return those for the next turn."""
         session = self._account.session
-        if session is not None:
-            session.hear(data)
+        rest = session.hear(data) if session is not None else b""
+        data = data.removesuffix(rest)
         self._account.request_part(data)
         self._send(data)
+        return rest
 
     def check(self, now: float) -> None:
         """Look whether something has taken too long; called about once a second."""
@@ -376,24 +379,38 @@ class Exchange:
         if self._request.plan.line.minor_version == 1:
             self._link.write(passage.answer_head(head))
 
-    def switched(self, head: bytes, rest: bytes) -> None:
+    def switched(self, head: bytes, rest: bytes) -> bytes:
         """Become a tunnel: a 101 leaves as it came."""
         self._switched = True
         self._close_after = self._ends_with_link = True
         self.answering = True
         session = Session(self._account, framing.judged_answer(head, head_only=True))
-        session.look(rest)
+        later = session.look(rest)
+        rest = rest.removesuffix(later)
         self._link.write(head + rest)
         self._account.answer_part(rest)
         self._link.tunnel()
+        return later
 
-    def tunnelled(self, data: bytes) -> None:
-        """Take bytes from the upstream's end of the tunnel; what they bill is noted first."""
+    def tunnelled(self, data: bytes) -> bytes:
+        """Take bytes from the upstream's end of the tunnel; what they bill is noted first.
+
+        Return those for the next turn.
+        """
         session = self._account.session
-        if session is not None:
-            session.look(data)
+        rest = session.look(data) if session is not None else b""
+        data = data.removesuffix(rest)
         self._link.write(data)
         self._account.answer_part(data)
+        return rest
+
+    def _look_at_rest(self) -> None:
+        """Note what is billed in bytes that have come and that nobody will get."""
+        session = self._account.session
+        if session is not None and self._up is not None:
+            rest = self._up.take_rest()
+            session.look_at_all(rest)
+            self._account.answer_part(rest)
 
     def answer(self, head: AnswerHead | None, raw: bytes, body: bytes, *, done: bool) -> None:
         """Pass the next part of the answer on, then look at it; the last part waits for us."""

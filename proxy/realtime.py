@@ -4,7 +4,8 @@ The relay passes bytes on as they come; here a copy of what the upstream says is
 itself is the account's row. Whatever is billed in it, a response or a transcription, is a row of
 its own: a record with an id of its own, written before the bytes that end it go out. A response
 that has begun is in the journal from then on, so that a worker that dies leaves no silence; one
-that the session did not live to see the end of is a row without usage.
+that the session did not live to see the end of is a row without usage. A read full of tiny frames
+is looked at, and passed on, in portions, so that other calls need not wait for all of it.
 """
 
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from proxy.core.sessions import Begun, Billed, SessionMeter
 from proxy.framing import AnswerHead
 
 ENDED_FIRST = "session_ended_first"
+AT_ONCE = 512  # frames of one read that are looked at before others have their turn
 MAX_OPEN = 256  # responses of one session that are being made at once
 
 
@@ -50,7 +52,10 @@ class Session:
         self._meter: SessionMeter | None = None
         if dialect is not None:
             self._meter = SessionMeter(
-                dialect, extensions_of(head.raw), max_event_bytes=self._books.event_bytes
+                dialect,
+                extensions_of(head.raw),
+                max_event_bytes=self._books.event_bytes,
+                at_once=AT_ONCE,
             )
         account.session_begins(head, self)
 
@@ -59,10 +64,13 @@ class Session:
         """Whether a response is being made."""
         return bool(self._open)
 
-    def look(self, data: bytes) -> None:
-        """Note what is billed in these bytes of the upstream's; never raises."""
+    def look(self, data: bytes) -> bytes:
+        """Note what is billed in these bytes of the upstream's; never raises.
+
+        Return those at their end for which there was no time: they are for the next turn.
+        """
         if self._meter is None or self._opening is None:
-            return
+            return b""
         for found in self._meter.feed(data):
             try:
                 if isinstance(found, Begun):
@@ -71,11 +79,19 @@ class Session:
                     self._bill(found, self._opening)
             except Exception:  # noqa: BLE001 (metering never fails a call)
                 self._fault = True
+        return _end_of(data, self._meter.unread)
 
-    def hear(self, data: bytes) -> None:
-        """Look at what the client says, which bills nothing; never raises."""
-        if self._meter is not None:
-            self._meter.feed_client(data)
+    def look_at_all(self, data: bytes) -> None:
+        """Note what is billed in these bytes, however long it takes: the session ends."""
+        while data:
+            data = self.look(data)
+
+    def hear(self, data: bytes) -> bytes:
+        """Look at what the client says, which bills nothing; never raises.
+
+        Return what is for the next turn.
+        """
+        return _end_of(data, self._meter.feed_client(data)) if self._meter is not None else b""
 
     def end(self, outcome: Outcome) -> Observation:
         """Note what did not come to its end, and tell what is known of the session itself."""
@@ -146,6 +162,10 @@ class Session:
         )
         books.journal.append(closing)
         tell(books, closing)
+
+
+def _end_of(data: bytes, size: int) -> bytes:
+    return data[-size:] if size else b""
 
 
 def _attributed(opening: Opening, billed: Billed) -> Opening:

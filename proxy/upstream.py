@@ -7,6 +7,7 @@ never taken for another one: it ends the link.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 from typing_extensions import override
@@ -20,6 +21,7 @@ from proxy.errors import (
     UpstreamProtocolError,
 )
 from proxy.framing import AnswerHead
+from proxy.reading import Reading
 
 MAX_INTERIM_ANSWERS = 100  # 1xx heads before one final one
 FAULT = "a fault in openai-meter ended this call; see its log"
@@ -37,11 +39,11 @@ class Caller(Protocol):
     def interim(self, head: headers.Head) -> None:
         """Take a 1xx head other than 101."""
 
-    def switched(self, head: bytes, rest: bytes) -> None:
-        """Take a 101 head; from here on the link is a tunnel."""
+    def switched(self, head: bytes, rest: bytes) -> bytes:
+        """Take a 101 head; from here on the link is a tunnel, and the rest comes from it."""
 
-    def tunnelled(self, data: bytes) -> None:
-        """Take bytes from the tunnel."""
+    def tunnelled(self, data: bytes) -> bytes:
+        """Take bytes from the tunnel; return those that are to be offered again."""
 
     def answer(self, head: AnswerHead | None, raw: bytes, body: bytes, *, done: bool) -> None:
         """Take the next part of the answer: its bytes as they came, and the body within them."""
@@ -69,15 +71,13 @@ class Keeper(Protocol):
         """Drop a connection that is no more, wherever it is."""
 
 
-class UpstreamLink(asyncio.Protocol):
+class UpstreamLink(Reading):
     """One connection to the upstream; at most one call at a time."""
 
     def __init__(self, pool: Keeper) -> None:
         self._pool = pool
         self.caller: Caller | None = None
-        self.transport: asyncio.Transport
         self.active = False
-        self.reading_paused = False
         self.request_sent = False
         self.idle_since = 0.0
         self.session_known = False
@@ -113,26 +113,14 @@ class UpstreamLink(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection at once; nothing more is heard of it."""
         self.caller = None
+        self._rest = b""
         self.transport.abort()
 
     def close(self) -> None:
         """Close the connection behind what was sent; nothing more is heard of it."""
         self.caller = None
+        self._rest = b""
         self.transport.close()
-
-    def pause(self) -> None:
-        """Stop reading: the client does not keep up."""
-        if not self.reading_paused and not self.transport.is_closing():
-            self.reading_paused = True
-            self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Go on reading."""
-        if self.reading_paused:
-            self.reading_paused = False
-            self.active = True
-            if not self.transport.is_closing():
-                self.transport.resume_reading()
 
     # What the transport does.
 
@@ -156,7 +144,7 @@ class UpstreamLink(asyncio.Protocol):
                 else:
                     self._take_body(None, data, caller)
             elif self._tunnel:
-                caller.tunnelled(data)
+                self._offer(data, caller.tunnelled)
             elif self._length is None:
                 self._take_heads(data, caller)
             else:
@@ -227,7 +215,7 @@ class UpstreamLink(asyncio.Protocol):
             raise FramingError("a switch of protocols that nobody asked for")
         self._tunnel = True
         self._buffer = b""
-        caller.switched(raw, rest)
+        self._offer(rest, partial(caller.switched, raw))
 
     def _take_body(self, head: AnswerHead | None, data: bytes, caller: Caller) -> None:
         length, chunks = self._length, self._chunks
@@ -260,6 +248,8 @@ class UpstreamLink(asyncio.Protocol):
 
     def _ended(self, exc: Exception | None) -> None:
         """Tell the caller that nothing more will come: a whole answer, or the loss of it."""
+        while self._rest and self.caller is not None:
+            self.data_received(b"")
         caller = self.caller
         if caller is None:
             return

@@ -3,9 +3,11 @@
 RFC 6455 section 5. Payload is handed on in the pieces in which it came, so that a frame of any size
 takes no memory; only a head (14 bytes at most) and a control frame (125) are put together. Bytes
 that break the rules end the reading, not the relay: a peer that meets them ends its connection.
-However many frames come at once, they are read one after another, and none is kept.
+However many frames come at once, they are read one after another, and none is kept. One feed takes
+a bounded effort: what is beyond it stays unread, and is to be fed again.
 """
 
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ _SHORT = 125  # what a control frame may hold, and a length may say in its first
 _TWO_BYTES, _EIGHT_BYTES = 126, 127
 _LARGEST = 1 << 63
 _CODE_BYTES = 2
+_STEP_BYTES = 4096  # of a compressed payload, which may unfold to a thousand times as much
 
 
 class Piece(NamedTuple):
@@ -46,6 +49,7 @@ class FrameReader:
     """Reads one direction of a WebSocket, behind the handshake."""
 
     __slots__ = (
+        "_at_once",
         "_carry",
         "_compressed",
         "_control",
@@ -57,11 +61,20 @@ class FrameReader:
         "_may_compress",
         "_opcode",
         "close_code",
+        "effort",
         "problem",
+        "unread",
     )
 
-    def __init__(self, *, may_compress: bool, is_masked: bool = False) -> None:
-        """Take whether messages may be compressed, and whether it is what a client says."""
+    def __init__(
+        self, *, may_compress: bool, is_masked: bool = False, at_once: int = sys.maxsize
+    ) -> None:
+        """Take whether messages may be compressed, and whether it is what a client says.
+
+        `at_once`: the effort of one feed, about a frame each; who has more with them takes it off.
+        """
+        self._at_once = self.effort = at_once
+        self.unread = 0  # of the bytes that were fed last: how many at their end are to come again
         self._masked = _MASKED if is_masked else 0
         self._may_compress = may_compress
         self._carry = b""  # of a head
@@ -77,8 +90,12 @@ class FrameReader:
 
     def feed(self, data: bytes) -> Iterator[Piece]:
         """Yield what these bytes hold of messages; nothing any more behind a close frame."""
-        position = 0
+        position, self.unread, self.effort = 0, 0, self._at_once
         while self.problem is None and self.close_code is None:
+            if self.effort <= 0:
+                self.unread = len(data) - position
+                break
+            self.effort -= 1
             if self._left < 0:
                 used = self._take_head(data[position : position + 14])
                 position += used
@@ -86,7 +103,8 @@ class FrameReader:
                     break
             elif self._left and position >= len(data):
                 break
-            payload = data[position : position + self._left]
+            size = min(self._left, _STEP_BYTES) if self._compressed else self._left
+            payload = data[position : position + size]
             position += len(payload)
             self._left -= len(payload)
             piece = self._take_payload(payload)

@@ -5,6 +5,7 @@ read, the rest of what the client says is passed over. Requests are answered in 
 they came, so whoever is told of a response takes the next one. Nothing here raises into the relay.
 """
 
+import sys
 from collections import deque
 
 import msgspec
@@ -32,12 +33,20 @@ class ClientReader:
 
     __slots__ = ("_asks", "_frames", "_messages", "_waiting")
 
-    def __init__(self, asks: bytes, extensions: Extensions, *, max_bytes: int) -> None:
+    def __init__(
+        self, asks: bytes, extensions: Extensions, *, max_bytes: int, at_once: int = sys.maxsize
+    ) -> None:
         self._asks = asks
         self._waiting: deque[str | None] = deque(maxlen=MAX_WAITING)
-        self._frames = FrameReader(may_compress=extensions.deflates, is_masked=True)
+        self._frames = FrameReader(
+            may_compress=extensions.deflates, is_masked=True, at_once=at_once
+        )
         self._messages = MessageReader(
-            extensions, max_bytes=max_bytes, matters=self._matters, is_masked=True
+            extensions,
+            max_bytes=max_bytes,
+            matters=self._matters,
+            is_masked=True,
+            at_once=at_once,
         )
 
     @property
@@ -45,6 +54,11 @@ class ClientReader:
         """Whether the client has closed the session."""
         reader = self._messages if self._asks else self._frames
         return reader.close_code is not None
+
+    @property
+    def unread(self) -> int:
+        """Return how many bytes at the end of the last ones are to be fed again."""
+        return (self._messages if self._asks else self._frames).unread
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes."""

@@ -2,9 +2,10 @@
 
 What the others are for is mostly seen from their first bytes (`matters` says so): audio passes
 without being kept. A message that grows beyond the bound is lost, as is what cannot be inflated;
-`problem` says so, because something may have been billed in it.
+`problem` says so, because something may have been billed in it. One feed takes a bounded effort.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 
 from proxy.core.frames import FrameReader, Piece
@@ -14,6 +15,8 @@ TOO_LARGE = "event_too_large"
 CUT = "session_cut_in_mid_event"
 PEEK_BYTES = 256  # of a message, from which its kind can mostly be seen
 INFLATED_FACTOR = 4  # how much more than it keeps of a message a reader inflates
+READ_FRAMES = 8  # to read and note what matters costs as much as so many frames that do not
+INFLATED_BYTES = 1024  # and to inflate so much as one
 
 
 class MessageReader:
@@ -36,9 +39,12 @@ class MessageReader:
         max_bytes: int,
         matters: Callable[[bytes], bool],
         is_masked: bool = False,
+        at_once: int = sys.maxsize,
     ) -> None:
-        """Take what the handshake agreed on, and whether it is what a client says."""
-        self._frames = FrameReader(may_compress=extensions.deflates, is_masked=is_masked)
+        """Take what the handshake agreed on, whether it is what a client says, and the effort."""
+        self._frames = FrameReader(
+            may_compress=extensions.deflates, is_masked=is_masked, at_once=at_once
+        )
         takes_over = extensions.client_takes_over if is_masked else extensions.takes_over
         self._inflater = Inflater(takes_over=takes_over, max_bytes=INFLATED_FACTOR * max_bytes)
         self._max_bytes = max_bytes
@@ -53,6 +59,11 @@ class MessageReader:
         return self._frames.close_code
 
     @property
+    def unread(self) -> int:
+        """Return how many bytes at the end of the last ones are to be fed again."""
+        return self._frames.unread
+
+    @property
     def problem(self) -> str | None:
         """Say why something may have been missed."""
         return self._lost or self._frames.problem
@@ -64,6 +75,7 @@ class MessageReader:
         for piece in self._frames.feed(chunk):
             self._take(piece)
             if piece.ends and (message := self._ended()) is not None:
+                self._frames.effort -= READ_FRAMES
                 yield message
 
     def finish(self) -> None:
@@ -89,7 +101,9 @@ class MessageReader:
         return self._inflated(piece)
 
     def _inflated(self, piece: Piece) -> Iterable[bytes]:
-        yield from self._inflater.feed(piece.plain, ends=piece.ends)
+        for data in self._inflater.feed(piece.plain, ends=piece.ends):
+            self._frames.effort -= len(data) // INFLATED_BYTES
+            yield data
         if self._inflater.problem is not None:
             self._lost = self._inflater.problem
             self._skip()

@@ -7,6 +7,7 @@ Nothing here raises into the relay: what cannot be read becomes the session's pr
 something may have been missed.
 """
 
+import sys
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -105,12 +106,22 @@ class SessionMeter:
         "_usage",
     )
 
-    def __init__(self, dialect: Dialect, extensions: Extensions, *, max_event_bytes: int) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        extensions: Extensions,
+        *,
+        max_event_bytes: int,
+        at_once: int = sys.maxsize,
+    ) -> None:
+        """Take what the session speaks, and the effort of one look: about so many frames."""
         self._dialect = dialect
         self._messages = MessageReader(
-            extensions, max_bytes=max_event_bytes, matters=dialect.matters
+            extensions, max_bytes=max_event_bytes, matters=dialect.matters, at_once=at_once
         )
-        self._client = ClientReader(dialect.asks, extensions, max_bytes=max_event_bytes)
+        self._client = ClientReader(
+            dialect.asks, extensions, max_bytes=max_event_bytes, at_once=at_once
+        )
         self._begun: str | None = None  # the last response
         self._client_closed = False  # before the upstream did
         self._id: str | None = None
@@ -132,11 +143,21 @@ class SessionMeter:
         except Exception:  # noqa: BLE001 (metering never fails a call)
             self._problem = FAULT
 
-    def feed_client(self, chunk: bytes) -> None:
-        """Look for requests in what the client says, and for a close frame."""
-        if self._messages.close_code is None:
-            self._client.feed(chunk)
-            self._client_closed = self._client.has_closed
+    @property
+    def unread(self) -> int:
+        """Return how many bytes at the end of the last ones are to be fed again."""
+        return self._messages.unread
+
+    def feed_client(self, chunk: bytes) -> int:
+        """Look for requests in what the client says, and for a close frame.
+
+        Return how many bytes at its end are to be fed again.
+        """
+        if self._messages.close_code is not None:
+            return 0
+        self._client.feed(chunk)
+        self._client_closed = self._client.has_closed
+        return self._client.unread
 
     def finish(self) -> Observation:
         """Return what is known of the session itself."""

@@ -15,7 +15,17 @@ from proxy.journal import JournalWriter
 from proxy.pricefile import PriceFile
 from proxy.resources import resource
 
-_RELAY = ("app", "client", "forwarding", "health", "realtime", "transparency", "upstream")
+_RELAY = (
+    "app",
+    "assembly",
+    "client",
+    "forwarding",
+    "health",
+    "reading",
+    "realtime",
+    "transparency",
+    "upstream",
+)
 
 
 def pytest_asyncio_loop_factories(

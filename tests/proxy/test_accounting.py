@@ -170,11 +170,18 @@ class Silence:
 
     is_busy = False
 
-    def look(self, data: bytes) -> None:
+    def look(self, data: bytes) -> bytes:
+        """Find nothing."""
+        del data
+        return b""
+
+    def look_at_all(self, data: bytes) -> None:
         """Find nothing."""
 
-    def hear(self, data: bytes) -> None:
+    def hear(self, data: bytes) -> bytes:
         """Listen to nobody."""
+        del data
+        return b""
 
     def end(self, outcome: Outcome) -> Observation:
         """Tell the outcome that it has heard of."""

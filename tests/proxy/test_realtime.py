@@ -1,17 +1,21 @@
 """What is billed in a WebSocket is noted before the client can know of it, and bytes stay bytes."""
 
 import asyncio
+import ssl
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy import framing
 from proxy.accounting import Account
 from proxy.books import Books, Counts
+from proxy.client import ClientLink
 from proxy.core.attribution import AttributionFields, Attributions
 from proxy.core.headers import request_pattern
 from proxy.core.metering import FAULT
@@ -19,6 +23,7 @@ from proxy.core.model import Closing, Opening, Outcome, Record
 from proxy.core.passage import Destination
 from proxy.core.plans import RequestPlans
 from proxy.realtime import ENDED_FIRST, MAX_OPEN, Session
+from proxy.upstream import UpstreamLink
 from tests.fakes.relay import Running, Wire, running_worker
 from tests.fakes.upstream import Call, Script, Upstream
 from tests.fakes.websocket import (
@@ -500,3 +505,261 @@ def test_a_response_says_itself_whom_it_is_for() -> None:
     assert isinstance(closing, Closing)
     assert closing.opening.user_id == "ada"
     assert closing.opening.metadata == {"course": "x12", "turn": "1"}
+
+
+TINY = frame(b"", PING) + frame(b"{}")
+MANY = 20_000  # of them in one read, or in a few
+AROUND = (HELLO + BEGUN, TINY * MANY + DONE + HEARD)
+MASKED = frame(b"", PING, mask=b"mask")
+
+
+async def begun(worker: Running, target: bytes = b"/v1/realtime?model=m") -> Wire:
+    """Begin a session, as far as its client has heard of the first response."""
+    wire = await Wire.to(worker.port)
+    await wire.send(upgrade(target))
+    await wire.head()
+    await wire.exactly(len(AROUND[0]))
+    return wire
+
+
+async def waiting(worker: Running) -> tuple[ClientLink, UpstreamLink]:
+    """Wait until a part of what was read waits for its turn; return both links."""
+    async with asyncio.timeout(20):
+        while True:
+            for link in worker.worker.parts.links:
+                up = getattr(link.exchange, "_up", None)
+                if up is not None and (link._rest or up._rest):  # noqa: SLF001
+                    return link, up
+            await asyncio.sleep(0)
+
+
+async def test_others_have_their_turn_while_a_burst_is_looked_at(tmp_path: Path) -> None:
+    """A call that comes behind it is answered first; all its bytes come, and are metered."""
+    order: list[str] = []
+    told = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        if not call.first_line.startswith(b"GET /v1/realtime"):
+            await call.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            return
+        await call.send(switched() + AROUND[0])
+        await told.wait()
+        call.writer.write(AROUND[1] + close())
+        await call.gone()
+
+    async with (
+        asyncio.timeout(60),
+        Upstream(script) as upstream,
+        running_worker(tmp_path, upstream.url) as worker,
+    ):
+        wire, other = await begun(worker), await Wire.to(worker.port)
+
+        async def listen() -> bytes:
+            burst = await wire.exactly(len(AROUND[1]))
+            order.append("burst")
+            return burst
+
+        async def call() -> None:
+            _, up = await waiting(worker)
+            other.writer.write(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+            await other.answer()
+            order.append("call")
+            assert up._rest  # noqa: SLF001 (this read is not over yet)
+
+        told.set()
+        burst, _ = await asyncio.gather(listen(), call())
+        assert burst == AROUND[1]
+        await wire.close()
+        await other.close()
+        found = by_name(await worker.wait_for_closings(4))
+    assert order == ["call", "burst"]
+    assert found["realtime.response"].usage == RAW
+    assert found["realtime.transcription"].usage == b'{"type": "duration", "seconds": 3}'
+    session = found["realtime.connect"]
+    assert (session.outcome, session.usage_problem) == ("ok", None)
+    assert session.response_body_bytes == sum(map(len, (*AROUND, close())))
+
+
+@pytest.mark.parametrize("way", ["client", "client's reset", "upstream", "its reset", "stop"])
+async def test_a_session_that_ends_amid_a_burst_is_metered_whole(tmp_path: Path, way: str) -> None:
+    """What had come is noted however it ends; who still listens gets all of it first."""
+    gone = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        await call.send(switched() + AROUND[0])
+        call.writer.write(AROUND[1])
+        if way == "upstream":
+            call.close()
+        elif way == "its reset":
+            await call.reader.readexactly(len(MASKED))
+            call.reset()
+            gone.set()
+        else:
+            await call.gone()
+
+    async with (
+        asyncio.timeout(60),
+        Upstream(script) as upstream,
+        running_worker(tmp_path, upstream.url, drain_seconds=0) as worker,
+    ):
+        wire = await begun(worker)
+        link, up = await waiting(worker)
+        if way == "client":
+            wire.writer.close()
+        elif way == "client's reset":
+            wire.reset()
+        elif way == "upstream":
+            assert await wire.rest() == AROUND[1]
+        elif way == "its reset":
+            await wire.send(MASKED)
+            await gone.wait()
+            wire.writer.write(MASKED)
+        else:
+            worker.worker.stop()
+        while link.exchange is not None:
+            assert up.caller is not None
+            await asyncio.sleep(0)
+        found = by_name(await worker.wait_for_closings(3))
+        await wire.close()
+    response, session = found["realtime.response"], found["realtime.connect"]
+    assert (response.outcome, response.usage) == ("ok", RAW)
+    assert "realtime.transcription" in found
+    assert session.response_body_bytes == sum(map(len, AROUND))
+    ends = {"its reset": "upstream_error", "stop": "interrupted"}
+    assert session.outcome == ends.get(way, "ok")
+
+
+@pytest.mark.parametrize("way", ["read", "stop", "leave"])
+async def test_a_burst_for_nobody_is_metered_whole(tmp_path: Path, way: str) -> None:
+    """A client leaves, before it or amid it, and its response is read to its end; or to a stop."""
+    left = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        await call.send(switched() + AROUND[0])
+        if way == "leave":
+            await call.send(TINY * MANY)
+        await left.wait()
+        call.writer.write(AROUND[1])
+        await call.gone()
+
+    async with (
+        asyncio.timeout(60),
+        Upstream(script) as upstream,
+        running_worker(tmp_path, upstream.url, drain_seconds=0) as worker,
+    ):
+        wire = await begun(worker)
+        (link,) = worker.worker.parts.links
+        up = getattr(link.exchange, "_up")  # noqa: B009 (an exchange over HTTP has one)
+        if way == "leave":
+            await waiting(worker)
+        wire.reset()
+        while not len(worker.worker.parts.abandoned):
+            await asyncio.sleep(0.01)
+        left.set()
+        while not up._rest:  # noqa: SLF001
+            await asyncio.sleep(0)
+        if way == "stop":
+            worker.worker.stop()
+        found = by_name(await worker.wait_for_closings(3))
+    assert found["realtime.response"].usage == RAW
+    assert "realtime.transcription" in found
+    session = found["realtime.connect"]
+    stopped = "proxy_stopped" if way == "stop" else None
+    assert (session.outcome, session.error_type) == ("client_disconnected", stopped)
+
+
+def listening(way: str, got: list[bytes], go: asyncio.Event, done: asyncio.Event) -> Script:
+    """Return a script that keeps what it hears; what it does itself waits for an event."""
+
+    async def script(call: Call) -> None:
+        await call.send(switched() + AROUND[0])
+        if way != "close":
+            await go.wait()
+        if way == "upstream":
+            call.writer.write_eof()
+        elif way == "reset":  # of which the worker learns only when it writes
+            call.writer.write(TINY)
+        with suppress(ConnectionError):
+            while data := await call.reader.read(65536):
+                got.append(data)
+        done.set()
+
+    return script
+
+
+async def lost(link: ClientLink) -> int:
+    """Wait until a client is known to have gone; return how much waited just before."""
+    left = 0
+    async with asyncio.timeout(20):
+        while link.exchange is not None:
+            left = len(link._rest)  # noqa: SLF001
+            await asyncio.sleep(0)
+    return left
+
+
+@pytest.mark.parametrize("way", ["close", "reset", "upstream"])
+async def test_what_a_client_says_in_a_burst_goes_up_whole(tmp_path: Path, way: str) -> None:
+    """Also where it hangs up amid it; an upstream that has gone is sent nothing more."""
+    burst = MASKED * 2 * MANY + frame(b"\x03\xe8", 8, mask=b"mask")
+    got: list[bytes] = []
+    done, go = asyncio.Event(), asyncio.Event()
+    async with (
+        asyncio.timeout(60),
+        Upstream(listening(way, got, go, done)) as upstream,
+        running_worker(tmp_path, upstream.url, on_disconnect="cancel") as worker,
+    ):
+        wire = await begun(worker)
+        wire.writer.write(burst)
+        link, _ = await waiting(worker)
+        come = len(link._rest)  # noqa: SLF001
+        go.set()
+        if way == "close":
+            await wire.close()
+        elif way == "reset":
+            wire.reset()
+            assert await lost(link)
+        else:
+            assert await wire.rest() == b""
+        await done.wait()
+        found = by_name(await worker.wait_for_closings(2))
+        await wire.close()
+    up, session = b"".join(got), found["realtime.connect"]
+    assert burst.startswith(up)
+    assert session.outcome == ("ok" if way == "upstream" else "client_disconnected")
+    if way != "upstream":
+        assert len(up) >= (len(burst) if way == "close" else come)
+        assert session.request_body_bytes == len(up)
+
+
+async def test_a_burst_over_tls_goes_up_whole(tmp_path: Path) -> None:
+    """The end of what a client says comes behind it there as well."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    for part in issued.cert_chain_pems:
+        part.write_to_path(str(certificate), append=True)
+    issued.private_key_pem.write_to_path(str(key))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    burst, got, done, go = MASKED * 2 * MANY, list[bytes](), asyncio.Event(), asyncio.Event()
+    async with (
+        asyncio.timeout(60),
+        Upstream(listening("close", got, go, done)) as upstream,
+        running_worker(
+            tmp_path,
+            upstream.url,
+            on_disconnect="cancel",
+            listen_tls_certificate=certificate,
+            listen_tls_key=key,
+        ) as worker,
+    ):
+        wire = await Wire.to(worker.port, tls=context)
+        await wire.send(upgrade())
+        await wire.head()
+        await wire.exactly(len(AROUND[0]))
+        wire.writer.write(burst)
+        await waiting(worker)
+        await wire.close()
+        await done.wait()
+        await worker.wait_for_closings(2)
+    assert b"".join(got) == burst

@@ -49,11 +49,13 @@ class Reader:
     def interim(self, head: headers.Head) -> None:
         """Pass over a 1xx head."""
 
-    def switched(self, head: bytes, rest: bytes) -> None:
+    def switched(self, head: bytes, rest: bytes) -> bytes:
         """Never asked for a tunnel."""
+        raise NotImplementedError
 
-    def tunnelled(self, data: bytes) -> None:
+    def tunnelled(self, data: bytes) -> bytes:
         """Never asked for a tunnel."""
+        raise NotImplementedError
 
     def answer(self, head: AnswerHead | None, raw: bytes, body: bytes, *, done: bool) -> None:
         """Keep the body."""

@@ -179,3 +179,45 @@ def test_any_number_of_frames_at_once_is_read_one_after_another(tiny: bytes) -> 
     assert read == (60_000 if tiny[0] & 0x0F != PING else 1)
     assert grown < 50_000
     assert reader.problem is None
+
+
+def read_again(reader: FrameReader, data: bytes) -> Iterable[Piece]:
+    """Feed what was left unread, until nothing is."""
+    while data:
+        yield from reader.feed(data)
+        assert reader.unread < len(data)  # something was read
+        data = data[len(data) - reader.unread :]
+
+
+@given(st.integers(1, 5), st.lists(st.integers(0, len(STREAM)), max_size=10))
+def test_what_one_feed_leaves_is_read_by_the_next(at_once: int, cuts: list[int]) -> None:
+    """Whatever a feed may take, and however the bytes are cut."""
+    edges = [0, *sorted(cuts), len(STREAM)]
+    reader = FrameReader(may_compress=False, at_once=at_once)
+    pieces = [p for start, end in pairwise(edges) for p in read_again(reader, STREAM[start:end])]
+    assert messages(pieces) == MESSAGES
+    assert reader.close_code == 1001
+
+
+def test_one_feed_takes_so_many_frames() -> None:
+    """Control frames too; who has more to do with a piece makes it fewer."""
+    reader = FrameReader(may_compress=False, at_once=3)
+    stream = frame(b"a") + frame(b"", PING) * 2 + frame(b"b") + frame(b"c")
+    assert [piece.data for piece in reader.feed(stream)] == [b"a"]
+    assert reader.unread == len(frame(b"b") + frame(b"c"))
+    for piece in reader.feed(stream[-reader.unread :]):
+        assert piece.data == b"b"
+        reader.effort -= 2
+    assert reader.unread == len(frame(b"c"))
+    assert messages(reader.feed(frame(b"c"))) == [b"c"]
+    assert reader.unread == 0
+
+
+def test_a_compressed_frame_is_read_in_steps() -> None:
+    """It may unfold to very much; of what is not compressed a frame is one piece."""
+    reader = FrameReader(may_compress=True, at_once=2)
+    stream = frame(LONGER, reserved=0x40)
+    assert [len(piece.data) for piece in reader.feed(stream)] == [4096, 4096]
+    assert reader.unread == len(stream) - 10 - 8192
+    assert messages(read_again(reader, stream[-reader.unread :])) == [LONGER[8192:]]
+    assert [len(piece.data) for piece in reader.feed(frame(LONGER))] == [len(LONGER)]

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -15,9 +16,13 @@ def said(**members: object) -> bytes:
     return json.dumps(members).encode()
 
 
-def reader(asks: bytes = ASKS, extensions: Extensions = Extensions()) -> ClientReader:  # noqa: B008
+def reader(
+    asks: bytes = ASKS,
+    extensions: Extensions = Extensions(),  # noqa: B008
+    at_once: int = sys.maxsize,
+) -> ClientReader:
     """Return a reader of requests of a kilobyte."""
-    return ClientReader(asks, extensions, max_bytes=1000)
+    return ClientReader(asks, extensions, max_bytes=1000, at_once=at_once)
 
 
 def masked(data: bytes, opcode: int = 1, reserved: int = 0) -> bytes:
@@ -84,3 +89,15 @@ def test_what_waits_is_bounded() -> None:
     for number in range(MAX_WAITING + 10):
         client.feed(masked(said(type="response.create", model=str(number))))
     assert client.next_model() == "10"
+
+
+@pytest.mark.parametrize("asks", [ASKS, b""], ids=["requests", "none"])
+def test_one_feed_takes_so_many_frames(asks: bytes) -> None:
+    """The rest is to come again; nothing is unread otherwise."""
+    client = reader(asks, at_once=4)
+    ping = masked(b"", 9)
+    client.feed(ping * 3)
+    assert client.unread == 0
+    client.feed(ping * 10 + masked(b"\x03\xe8", 8))
+    assert client.unread == 6 * len(ping) + len(masked(b"\x03\xe8", 8))
+    assert not client.has_closed

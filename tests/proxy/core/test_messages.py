@@ -1,3 +1,4 @@
+import sys
 import tracemalloc
 
 import pytest
@@ -12,10 +13,15 @@ PLAIN = Extensions()
 PACKED = Extensions(deflates=True)
 
 
-def reader(extensions: Extensions = PLAIN, max_bytes: int = 1000) -> MessageReader:
+def reader(
+    extensions: Extensions = PLAIN, max_bytes: int = 1000, at_once: int = sys.maxsize
+) -> MessageReader:
     """Return a reader to whom audio does not matter."""
     return MessageReader(
-        extensions, max_bytes=max_bytes, matters=lambda start: not start.startswith(b"audio")
+        extensions,
+        max_bytes=max_bytes,
+        matters=lambda start: not start.startswith(b"audio"),
+        at_once=at_once,
     )
 
 
@@ -106,3 +112,21 @@ def test_a_burst_of_tiny_messages_is_read_whole_and_one_at_a_time() -> None:
         tracemalloc.stop()
     assert (read, messages.problem) == (6000, None)
     assert grown < 500_000
+
+
+def test_what_matters_takes_more_of_one_feed() -> None:
+    """It is read, and noted; the rest is for the next one."""
+    messages = reader(at_once=20)
+    others, one = frame(b"audio"), frame(b"a")
+    assert list(messages.feed(others * 21)) == []
+    assert messages.unread == len(others)
+    assert list(messages.feed(one * 10)) == [b"a"] * 3
+    assert messages.unread == 7 * len(one)
+
+
+def test_so_does_what_unfolds_to_much() -> None:
+    """A message of a kilobyte that was compressed counts as two frames."""
+    messages, packed = reader(PACKED, at_once=20), Deflater(takes_over=False)
+    one = packed.frame(b"audio" + b"x" * 1019)
+    assert list(messages.feed(one * 30)) == []
+    assert messages.unread == 20 * len(one)

@@ -1,4 +1,5 @@
 import json
+import sys
 from itertools import pairwise
 from typing import Any, cast
 
@@ -57,10 +58,15 @@ STREAM = b"".join(
 
 
 def meter(
-    name: str = REALTIME, extensions: Extensions = PLAIN, max_event_bytes: int = 10_000
+    name: str = REALTIME,
+    extensions: Extensions = PLAIN,
+    max_event_bytes: int = 10_000,
+    at_once: int = sys.maxsize,
 ) -> SessionMeter:
     """Return the meter of a session."""
-    return SessionMeter(DIALECTS[name], extensions, max_event_bytes=max_event_bytes)
+    return SessionMeter(
+        DIALECTS[name], extensions, max_event_bytes=max_event_bytes, at_once=at_once
+    )
 
 
 def read(*frames: bytes, name: str = REALTIME) -> tuple[list[Begun | Billed], Observation]:
@@ -449,3 +455,24 @@ def test_no_bytes_make_it_raise(chunks: list[bytes], name: str, compressed: bool
     for chunk in chunks:
         list(session.feed(chunk))
     assert session.finish().usage_problem != FAULT
+
+
+@given(st.integers(1, 40))
+def test_a_look_at_a_time_finds_the_same(at_once: int) -> None:
+    """Whatever one look may take."""
+    whole, parts = meter(), meter(at_once=at_once)
+    found, left = [], STREAM
+    while left:
+        found += list(parts.feed(left))
+        assert parts.unread < len(left)
+        left = left[len(left) - parts.unread :]
+    assert found == list(whole.feed(STREAM))
+    assert parts.finish() == whole.finish()
+
+
+def test_a_client_is_looked_at_so_far_as_well() -> None:
+    """But not behind the upstream's close frame: there nothing is read."""
+    session, ping = meter(at_once=2), frame(b"", 9, mask=b"mask")
+    assert session.feed_client(ping * 5) == 3 * len(ping)
+    list(session.feed(close()))
+    assert session.feed_client(ping * 5) == 0
