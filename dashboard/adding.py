@@ -248,3 +248,27 @@ _SETS: tuple[tuple[tuple[Key, ...], bool], ...] = (
 )
 _NAMED = {(keys, edges): _named(keys, edges=edges) for keys, edges in _SETS}
 NAMED_UNTIL = _named((), edges=False, early=True)
+
+# The cells of some days, and of other stretches of time; each says in which of them it is. They are
+# read one by one: joined, two days would be looked for in the sums of all time.
+_CELLS_OF = """
+SELECT place, endpoint, model, service_tier, {names}
+FROM unnest({wanted}, place)
+CROSS JOIN LATERAL (
+    SELECT endpoint, model, service_tier, {sums}
+    FROM {cells}
+    GROUP BY endpoint, model, service_tier
+) AS cell
+"""
+CELLS_OF_DAYS = _CELLS_OF.format(
+    names=", ".join(SUMS),
+    sums=_GROUPED_SUMS,
+    wanted="$1::date[]) WITH ORDINALITY AS wanted (part",
+    cells="days WHERE day = part",
+)
+CELLS_OF_STRETCHES = _CELLS_OF.format(
+    names=", ".join(SUMS),
+    sums=_GROUPED_SUMS,
+    wanted="$1::timestamptz[], $2::timestamptz[]) WITH ORDINALITY AS wanted (since, past",
+    cells="quarter_hours WHERE bucket >= since AND bucket < past",
+)

@@ -14,7 +14,9 @@ from dashboard.filters import OFFSET, Filter, midnight
 FEW_USERS = 3  # up to which the days of each are read sooner than spans by endpoint and model
 FEW_DAYS = 10  # up to which single days are read sooner than spans by endpoint and model
 MANY_DAYS, FEW_NARROW_DAYS = 92, 45  # of which another zone's users are counted day by day
+KEPT: frozenset[Source] = frozenset({"hours", "days", "day_pieces"})  # and added up here
 PIECED: frozenset[Source] = frozenset({"day_pieces", "pieces", "feature_pieces", "user_pieces"})
+SORTABLE = frozenset(SUMS) - {"audio_prompt_tokens", "audio_completion_tokens"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 QUARTER = timedelta(minutes=15)
@@ -47,6 +49,13 @@ def source_of(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> Source:
     if wanted.whole_report_days:
         return "days"
     return "hours" if "day" in keys else "day_pieces"
+
+
+def in_daybook(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> bool:
+    """Whether sums are made of days that are kept, which know no user and no search."""
+    if wanted.search is not None or wanted.after is not None:
+        return False
+    return source_of(wanted, keys, search_in) in KEPT
 
 
 def in_sets(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> bool:
@@ -125,6 +134,25 @@ def summing(
     place, name = sums_key(wanted)
     values = places(wanted, search_in, pieced=source in PIECED)
     return (*values, column, direction, place, name, limit, wanted.offset)
+
+
+def in_order(wanted: Filter, keys: tuple[Key, ...], rows: Iterable[Row]) -> list[Row]:
+    """Return rows of sums as the statement of sums orders them."""
+    column, direction = order_of(wanted, "name" if "day" in keys else "-cost_usd")
+
+    def name(row: Row) -> str:
+        return "\x01".join("1" if row[key] is None else f"0{row[key]}" for key in keys)
+
+    def place(row: Row) -> tuple[bool, Any]:
+        value = row[column]
+        return (True, 0) if value is None else (False, direction * _number(value))
+
+    ordered = sorted(rows, key=name, reverse=column == "name" and direction == -1)
+    return sorted(ordered, key=place) if column in SORTABLE else ordered
+
+
+def _number(value: Any) -> Any:  # noqa: ANN401 - a sum or a moment, to be compared with its like
+    return value - EPOCH if isinstance(value, datetime) else value
 
 
 def is_narrow(wanted: Filter) -> bool:

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 
 from dashboard import selects
+from dashboard.daybook import Daybook
 from dashboard.errors import DatabaseUnavailableError, TooBusyError, TooSlowError
 from dashboard.report import Health, Stats
 from dashboard.rosters import Rosters
@@ -42,6 +43,7 @@ class Ledger:
         self._opening = asyncio.Lock()
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._rosters = Rosters()
+        self._daybook = Daybook()
 
     async def health(self) -> Health:
         """Return how fresh the ledger is."""
@@ -92,6 +94,7 @@ class Ledger:
                 newest_call=status["last_call"],
                 report_zone=zone,
                 rosters=self._rosters,
+                daybook=self._daybook,
             )
 
             async def another() -> "Connection | None":
@@ -122,11 +125,14 @@ class Ledger:
                 newest_call=snapshot.newest_call,
                 report_zone=snapshot.report_zone,
                 rosters=self._rosters,
+                daybook=self._daybook,
             )
 
     async def _another(
         self, snapshot: "Snapshot", stack: contextlib.AsyncExitStack, seconds: float
     ) -> "Connection | None":
+        if self._room.locked() or self._second_hands.locked():
+            return None
         name = await snapshot.exported()
         if self._room.locked() or self._second_hands.locked():  # so neither is waited for below
             return None

@@ -31,11 +31,11 @@ class Reporter:
         """Return everything at a glance: periods, days, endpoints, users, the month's end."""
         await self._snapshot.take_another()
         top = wanted.with_(sort=None, size=TOP_USERS)
-        users, days, endpoints, at_a_glance, projection, calls, gaps, objects = await together(
+        at_a_glance, users, days, endpoints, projection, calls, gaps, objects = await together(
+            self._periods(wanted),
             self._sums("users", "Top users", top, ("user_id",), limit=TOP_USERS),
             self._sums("days", "Cost by day", wanted, ("day", "endpoint")),
             self._sums("endpoints", "Endpoints", wanted, ("endpoint",)),
-            self._periods(wanted),
             self._projection(wanted),
             self._calls("calls", "Newest calls", top, limit=NEWEST_CALLS),
             self._gaps(wanted),
@@ -154,9 +154,15 @@ class Reporter:
 
     async def _periods(self, wanted: Filter) -> Table:
         """Return the sums of all time, of today and of this month, and of as long before."""
+        named = [
+            (name, part, part.previous(self._now)) for name, part in periods(wanted, self._now)
+        ]
+        parts = [one for _, *some in named for one in some if one is not None]
+        days = (wanted, wanted.previous(self._now), projecting.days_before(wanted, self._now))
+        days_too = [*parts, *(one for one in days if one is not None)]
+        await self._snapshot.foresee(days_too, parts)
         rows = []
-        for name, part in periods(wanted, self._now):
-            before = part.previous(self._now)
+        for name, part, before in named:
             row = dict(await self._snapshot.totals(part))
             row |= {"period": name, "active_users": await self._snapshot.active(part)}
             found = None if before is None else await self._snapshot.totals(before)

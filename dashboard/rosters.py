@@ -7,7 +7,6 @@ range (another zone's days begin in the middle of ours) each user's first and la
 one of them lies there; where they do not, nothing is said, and whoever asks counts rows.
 """
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -17,10 +16,13 @@ from dashboard import selects
 from dashboard.asking import DAY, Row, around
 from dashboard.cells import Key
 from dashboard.filters import Filter
+from dashboard.keeping import Keeping
+from dashboard.together import together
 
 MOST_BYTES = 24_000_000  # of kept sets
 AT_ONCE = 64  # days that are read with one statement
 BLOCK = 8192
+ONE = ord("1")
 
 Fetch = Callable[..., Awaitable[Sequence[Row]]]
 
@@ -66,9 +68,16 @@ class Rosters:
     """Keeps the sets of folded days, the last used ones first."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self._most = most_bytes
-        self._kept: OrderedDict[Part, tuple[datetime, Roster]] = OrderedDict()
-        self._size = 0
+        self._kept: Keeping[Part, Roster] = Keeping(most_bytes)
+
+    async def read(self, fetch: Fetch, moment: Moment, wanted: Iterable[Filter]) -> None:
+        """Read together what several questions are going to ask for."""
+        parts: dict[Part, None] = {}
+        for one in wanted:
+            for few in (_groups(one, (), moment.versions) or {}).values():
+                parts |= dict.fromkeys(few)
+        for begin in range(0, len(parts), AT_ONCE):
+            await self._rosters(fetch, moment, [*parts][begin : begin + AT_ONCE])
 
     async def count(
         self, fetch: Fetch, moment: Moment, wanted: Filter, keys: tuple[Key, ...]
@@ -77,6 +86,7 @@ class Rosters:
         groups = _groups(wanted, keys, moment.versions)
         if groups is None:
             return None
+        self._kept.begin()
         counted: dict[tuple[Any, ...], int] = {}
         for place, (day, parts) in enumerate(groups.items()):
             if len(groups) > 1 and place % AT_ONCE == 0:  # read together what is asked one by one
@@ -113,40 +123,28 @@ class Rosters:
         """Return the sets of some days, those that are not kept by one statement of each kind."""
         found: dict[Part, Roster] = {}
         for part in parts:
-            kept = self._kept.get(part)
-            if kept is not None and kept[0] == moment.versions[part.day]:
-                self._kept.move_to_end(part)
-                found[part] = kept[1]
+            version = moment.versions[part.day]
+            kept = None if version is None else self._kept.get(part, version)
+            if kept is not None:
+                found[part] = kept
             elif part in moment.opened:
                 found[part] = moment.opened[part]
         missing = [part for part in parts if part not in found]
         folded = [part for part in missing if moment.versions[part.day] is not None]
-        for some, read in (
+        opened = [part for part in missing if moment.versions[part.day] is None]
+        kinds = (
             ([part for part in folded if part.whole], _whole),
             ([part for part in folded if not part.whole and not part.by_endpoint], _of_spans),
             ([part for part in folded if not part.whole and part.by_endpoint], _of_days),
-        ):
-            for part, roster in (await read(fetch, some) if some else {}).items():
-                found[part] = roster
-                self._keep(part, moment.versions[part.day], roster)
-        opened = [part for part in missing if moment.versions[part.day] is None]
-        for some, read in (
             ([part for part in opened if part.whole], _open),
             ([part for part in opened if not part.whole], _of_days),
-        ):
-            moment.opened.update(await read(fetch, some) if some else {})
-        found |= {part: moment.opened[part] for part in opened}
+        )
+        for read in await together(*(read(fetch, some) for some, read in kinds if some)):
+            found |= read
+        for part in folded:
+            self._kept.keep(part, moment.versions[part.day], found[part], found[part].size)
+        moment.opened.update({part: found[part] for part in opened})
         return [found[part] for part in parts]
-
-    def _keep(self, part: Part, version: datetime | None, roster: Roster) -> None:
-        if version is None:
-            return
-        old = self._kept.pop(part, None)
-        self._size += roster.size - (0 if old is None else old[1].size)
-        self._kept[part] = version, roster
-        while self._size > self._most:
-            _, (_, gone) = self._kept.popitem(last=False)
-            self._size -= gone.size
 
 
 def parts_of(wanted: Filter, days: Iterable[date], *, by_endpoint: bool) -> list[Part]:
@@ -271,9 +269,9 @@ async def _read(fetch: Fetch, statement: str, parts: Sequence[Part]) -> dict[Par
 
 def _bits(numbers: Sequence[int]) -> int:
     """Return a set of numbers, in the order in which the sets of the ledger have their bits."""
-    size = (max(numbers, default=0) // BLOCK + 1) * BLOCK // 8
-    found = bytearray(size)
+    blocks = max(numbers, default=0) // BLOCK + 1
+    digits = bytearray(b"0") * (blocks * BLOCK)
     for number in numbers:
-        block, place = divmod(number, BLOCK)
-        found[size - (block + 1) * BLOCK // 8 + place // 8] |= 0x80 >> place % 8
-    return int.from_bytes(found, "big")
+        digits[number] = ONE
+    lowest_last = (digits[block * BLOCK : (block + 1) * BLOCK] for block in reversed(range(blocks)))
+    return int(b"".join(lowest_last), 2)

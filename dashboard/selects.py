@@ -130,9 +130,9 @@ FROM generate_series(0, 100) AS part (place)
 JOIN user_numbers ON number = place * (SELECT max(number) FROM user_numbers) / 100
 """
 
-# The days that have calls, and since when the sets of their users are known; NULL: not yet.
+# One row: the days that have calls, and since when the sets of their users are known (NULL: not).
 VERSIONS = """
-SELECT counted.day, folded_at
+SELECT array_agg(counted.day) AS days, array_agg(folded_at) AS folded
 FROM (SELECT DISTINCT day FROM days) AS counted
 LEFT JOIN spans ON start = counted.day AND past = counted.day + 1 AND span = 'users'
 """

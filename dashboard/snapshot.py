@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, TypeAlias
@@ -19,6 +19,7 @@ from dashboard.asking import (
     added,
     around,
     call_key,
+    in_daybook,
     in_rosters,
     in_sets,
     is_narrow,
@@ -32,6 +33,7 @@ from dashboard.asking import (
     to_quarter,
 )
 from dashboard.cells import Key, Source
+from dashboard.daybook import Daybook, Question, Seen
 from dashboard.errors import DatabaseUnavailableError, TooSlowError
 from dashboard.filters import Filter
 from dashboard.report import Freshness, Period
@@ -64,6 +66,7 @@ class Snapshot:
         newest_call: datetime | None,
         report_zone: ZoneInfo,
         rosters: Rosters,
+        daybook: Daybook,
     ) -> None:
         self._connection = connection
         self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
@@ -71,8 +74,12 @@ class Snapshot:
         self.hands = 1
         self._rosters = rosters
         self._looking = asyncio.Lock()  # for who is active: once, not by each who asks
+        self._daybook = daybook
+        self._days: Seen | None = None
+        self._reading = asyncio.Lock()  # sums of days, likewise
+        self._counting = asyncio.Lock()  # and which days there are
         self.another: Callable[[], Awaitable[Connection | None]] | None = None
-        self._seen: Moment | None = None
+        self._moment: Moment | None = None
         self._late: bool | None = None
         self.newest_call = newest_call
         self.report_zone = report_zone
@@ -118,6 +125,11 @@ class Snapshot:
         limit: int | None = None,
     ) -> Found:
         """Return sums by keys, in the order of the filter; all of them unless there is a limit."""
+        if limit is None and in_daybook(wanted, keys, search_in):
+            async with self._reading:
+                kept = await self._daybook.sums(self._all, await self._seen(), wanted, keys)
+            if kept is not None:
+                return Found(rows=kept)
         source = source_of(wanted, keys, search_in)
         most = None if limit is None else limit + 1
         values = summing(wanted, keys, search_in, source=source, limit=most)
@@ -173,6 +185,11 @@ class Snapshot:
             if users is not None and not users:
                 return added(())
             wanted = wanted if users is None else wanted.with_(search=None, users=users)
+        if in_daybook(wanted, (), search_in):
+            async with self._reading:
+                kept = await self._daybook.total(self._all, await self._seen(), wanted)
+            if kept is not None:
+                return kept
         source = source_of(wanted, (), search_in)
         values = places(wanted, search_in, pieced=source in PIECED)
         return (await self._fetch(adding.totals(source), *values))[0]
@@ -245,12 +262,42 @@ class Snapshot:
         self, wanted: Filter, keys: tuple[Key, ...]
     ) -> dict[tuple[Any, ...], int] | None:
         """Return how many users are named, from sets that are kept; None: they do not tell."""
-        if self._seen is None:
-            rows = await self._fetch(selects.VERSIONS)
-            self._seen = Moment({row["day"]: row["folded_at"] for row in rows})
         if not wanted.whole_report_days and await self._any_late():
             return None  # what came late has a day, but no hour in it
-        return await self._rosters.count(self._fetch, self._seen, wanted, keys)
+        return await self._rosters.count(self._fetch, await self._known(), wanted, keys)
+
+    async def foresee(self, wanted: Iterable[Filter], active: Iterable[Filter]) -> None:
+        """Read together what is going to be asked for one by one: sums, and who was there."""
+        await together(self._foresee_sums(wanted), self._foresee_active(active))
+
+    async def _foresee_sums(self, wanted: Iterable[Filter]) -> None:
+        known = [one for one in wanted if in_daybook(one, (), "")]
+        async with self._reading:
+            await self._daybook.read(self._all, await self._seen(), known)
+
+    async def _foresee_active(self, wanted: Iterable[Filter]) -> None:
+        known = [to_quarter(one) for one in wanted if in_rosters(one, ())]
+        if not await self._any_late():
+            async with self._looking:
+                moment = await self._known()
+                await self._rosters.read(self._fetch, moment, known)
+
+    async def _known(self) -> Moment:
+        if self._moment is None:
+            self._moment = Moment((await self._seen()).versions)
+        return self._moment
+
+    async def _seen(self) -> Seen:
+        """Return which days there are, and which of them are over and folded."""
+        async with self._counting:
+            if self._days is None:
+                (row,) = await self._fetch(selects.VERSIONS)
+                days, folded = row["days"] or (), row["folded"] or ()
+                self._days = Seen(dict(zip(days, folded, strict=True)))
+        return self._days
+
+    async def _all(self, questions: Sequence[Question]) -> Sequence[Sequence[Row]]:
+        return await together(*(self._fetch(*question) for question in questions))
 
     async def calls(self, wanted: Filter, *, limit: int) -> Found:
         """Return calls, newest first unless the filter says otherwise."""
