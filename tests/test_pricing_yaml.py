@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from proxy.core.model import Cost, Usage
-from proxy.core.operations import FAMILIES, REGISTRY
 from proxy.core.pricelist import read_catalog
+from proxy.core.registry import FAMILIES, REGISTRY
 from proxy.core.usage import read_usage
 from proxy.errors import (
     NoPricePeriodError,

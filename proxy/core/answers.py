@@ -13,8 +13,8 @@ from proxy.core.gathering import Pieces
 from proxy.core.mending import UNREADABLE
 from proxy.core.model import AnswerUnits
 from proxy.core.objects import sightings
-from proxy.core.operations import Operation
 from proxy.core.outputs import OUTPUT, OutputReader
+from proxy.core.registry import Operation
 from proxy.core.scanning import BodyKeeper
 from proxy.core.sse import BOM
 from proxy.core.streams import DIALECTS, Chunks, StreamReader, Watching

@@ -13,7 +13,7 @@ from proxy.core.findings import name_of, text_of
 from proxy.core.mending import UNREADABLE, read
 from proxy.core.model import BACKGROUND_TIER, RequestUnits
 from proxy.core.multipart import FormReader, boundary_of
-from proxy.core.operations import Operation
+from proxy.core.registry import Operation
 from proxy.core.sse import BOM
 
 TOO_LARGE = "body_too_large"

@@ -27,8 +27,9 @@ from proxy.core.model import (
     UsageSource,
     created_at,
 )
-from proxy.core.operations import MEDIA_ELSEWHERE, SESSIONS, TIMED_SESSIONS, operation_of
+from proxy.core.operations import operation_of
 from proxy.core.pricing import NOTHING, PriceBook
+from proxy.core.registry import MEDIA_ELSEWHERE, SESSIONS, TIMED_SESSIONS
 from proxy.core.rows import Reading, joined, row_of
 from proxy.core.units import IMAGE_MAKERS, estimated_units, tokens_by_size
 from proxy.core.usage import itemised, read_usage

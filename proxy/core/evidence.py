@@ -8,7 +8,7 @@ came. A worker's calls share an allowance, so that many calls keep less each, an
 from proxy.core.estimates import ESTIMABLE, Question
 from proxy.core.metering import CHARGED_STATUS, DEFERRED, Observation
 from proxy.core.model import Closing, Outcome
-from proxy.core.operations import Operation
+from proxy.core.registry import Operation
 from proxy.core.units import IMAGE_MAKERS, IMAGE_MODELS
 
 REQUEST_BYTES = 1 << 20  # of one call

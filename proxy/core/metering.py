@@ -28,7 +28,7 @@ from proxy.core.counting import COUNTERS
 from proxy.core.findings import NOTHING, Findings, Kept, name_of, read_members
 from proxy.core.mending import UNREADABLE
 from proxy.core.model import AnswerUnits, Sighting
-from proxy.core.operations import Operation
+from proxy.core.registry import Operation
 from proxy.core.scanning import BodyKeeper
 from proxy.core.streams import SEVERAL
 from proxy.core.thinning import Thinner

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from typing_extensions import override
 
-from proxy.core.operations import FAMILIES, REGISTRY
+from proxy.core.registry import FAMILIES, REGISTRY
 
 EXAMPLE = '{"azure": {"url": "https://my-resource.openai.azure.com"}}'
 MAX_FIELDS = 32

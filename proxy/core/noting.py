@@ -11,7 +11,8 @@ from proxy.core.findings import name_of
 from proxy.core.metering import RequestFacts
 from proxy.core.model import Attribution, Closing, Lines, Opening, Sighting
 from proxy.core.objects import file_of
-from proxy.core.operations import UNKNOWN, Operation, operation_of
+from proxy.core.operations import operation_of
+from proxy.core.registry import UNKNOWN, Operation
 
 MAX_PATH_CHARACTERS = 512
 MAX_ID_CHARACTERS = 256

@@ -12,8 +12,8 @@ from proxy.core import headers, noting, passage
 from proxy.core.asking import BILLED_BY_UNITS
 from proxy.core.headers import ANSWER_PATTERN, FieldPattern, Fields, RequestLine, StatusLine
 from proxy.core.mounts import place_of
-from proxy.core.operations import Operation
 from proxy.core.passage import Destination
+from proxy.core.registry import Operation
 from proxy.core.shapes import Lines, Shapes
 from proxy.errors import FramingError
 

@@ -13,7 +13,8 @@ from proxy.core.asking import BILLED_BY_UNITS
 from proxy.core.counting import COUNTERS, tools_used
 from proxy.core.estimates import ESTIMABLE, HEARERS, WITHOUT_OUTPUT
 from proxy.core.fees import CONTAINER_MAKER
-from proxy.core.operations import (
+from proxy.core.pricing import PriceBook
+from proxy.core.registry import (
     FAMILIES,
     MEDIA_ELSEWHERE,
     REGISTRY,
@@ -21,7 +22,6 @@ from proxy.core.operations import (
     UNKNOWN,
     Operation,
 )
-from proxy.core.pricing import PriceBook
 from proxy.core.settling import EXTENSION
 from proxy.core.units import IMAGE_MAKERS, SPEAKER
 from proxy.core.verdicts import UNPRICED

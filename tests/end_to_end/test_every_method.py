@@ -13,7 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from proxy.core.operations import Operation, operation_of
+from proxy.core.operations import operation_of
+from proxy.core.registry import Operation
 from proxy.core.surfaces import Verdict, verdict_of
 from proxy.core.verdicts import UNPRICED
 from proxy.pricefile import load_price_book

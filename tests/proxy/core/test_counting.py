@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proxy.core.counting import COUNTERS, container_made, media, tools_used
 from proxy.core.findings import read_members
 from proxy.core.model import AnswerUnits, Container
-from proxy.core.operations import REGISTRY
+from proxy.core.registry import REGISTRY
 
 
 def used(*, is_condensed: bool = False, **members: Any) -> AnswerUnits:

@@ -1,7 +1,7 @@
 import pytest
 
 from proxy.core.dialects import DIALECTS
-from proxy.core.operations import SESSIONS
+from proxy.core.registry import SESSIONS
 
 REALTIME, RESPONSES, LIVE = (
     DIALECTS[f"{name}.connect"] for name in ("realtime", "responses", "live")

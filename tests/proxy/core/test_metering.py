@@ -27,7 +27,8 @@ from proxy.core.metering import (
     observed_whole,
 )
 from proxy.core.model import AnswerUnits, RequestUnits
-from proxy.core.operations import Operation, operation_of
+from proxy.core.operations import operation_of
+from proxy.core.registry import Operation
 from proxy.core.usage import read_usage
 from tests.fakes.counting import counted
 

@@ -2,16 +2,8 @@
 
 import pytest
 
-from proxy.core.operations import (
-    CHARGED,
-    MAKERS,
-    MEDIA_ELSEWHERE,
-    REGISTRY,
-    SHOWN,
-    TIMED_SESSIONS,
-    UNKNOWN,
-    operation_of,
-)
+from proxy.core.operations import operation_of
+from proxy.core.registry import REGISTRY, UNKNOWN
 
 CALLS: tuple[tuple[str, str, str, str], ...] = (
     ("POST", "/v1/chat/completions", "chat", "chat_completions"),
@@ -131,23 +123,10 @@ def test_a_session_is_known(path: str, name: str) -> None:
     assert not operation_of("POST", path).is_session
 
 
-def test_what_sets_up_media_is_no_session() -> None:
-    """Each of those calls is in the registry, and so are sessions that are billed by time."""
-    names = {o.name: o for entries in REGISTRY.values() for o in entries.values()}
-    assert not any(names[name].is_session for name in MEDIA_ELSEWHERE)
-    assert all(names[name].is_session for name in TIMED_SESSIONS)
-
-
 @pytest.mark.parametrize(("method", "path"), STRANGE)
 def test_an_unknown_call_is_called_unknown(method: str, path: str) -> None:
     """Paths are compared as they came, and nothing is taken for something similar."""
     assert operation_of(method, path) is UNKNOWN
-
-
-def test_only_chunked_completions_are_spliced() -> None:
-    """A Responses stream tells its usage unasked, an embedding has no stream."""
-    spliced = {operation.name for _, _, operation in CHARGED if operation.splices}
-    assert spliced == {"chat", "text_completion"}
 
 
 def test_an_azure_path_tells_the_deployment() -> None:
@@ -170,13 +149,3 @@ def test_a_long_path_is_found_without_being_remembered() -> None:
     path = "/openai/deployments/" + "d" * 300 + "/chat/completions"
     assert operation_of("POST", path).name == "chat"
     assert operation_of("POST", path).deployment == "d" * 300
-
-
-def test_what_is_shown_and_made_are_operations_that_there_are() -> None:
-    """A name that nothing has would watch nothing."""
-    names = {operation.name for group in REGISTRY.values() for operation in group.values()}
-    assert SHOWN.keys() <= names
-    assert SHOWN.keys() >= MAKERS
-    assert operation_of("POST", "/v1/batches").makes
-    assert operation_of("GET", "/v1/batches/b").shows == "batch"
-    assert operation_of("POST", "/v1/responses").shows == "response"

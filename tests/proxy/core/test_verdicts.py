@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.core.operations import REGISTRY
+from proxy.core.registry import REGISTRY
 from proxy.core.verdicts import UNPRICED
 from proxy.pricefile import load_price_book
 from proxy.resources import resource
