@@ -41,6 +41,7 @@ ALL = ("direct", "nginx", "haproxy", "envoy", "tensorzero", "tensorzero-pg", "li
 TARGETS = (*ALL, "openai-meter")
 VERIFYING = ("direct", "nginx", "haproxy", "envoy", "openai-meter")  # can be given an authority
 LEAVING = 20
+OWN_FILES = 100  # that a proxy has open besides its connections
 CALLS = [
     Column("ratio to nginx", "calls_per_second", 2, ratio=True),
     Column("calls per second", "calls_per_second"),
@@ -359,18 +360,28 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _allow_files(count: int) -> None:
-    """Let what is started here open so many files, where we may decide that."""
+def _allowed_streams(count: int) -> int:
+    """Let what is started here open files for so many streams; return how many that allows.
+
+    A proxy has two for each, and some for itself.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(soft, count)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+    wanted = max(soft, 2 * count + OWN_FILES)
+    for most in (max(hard, wanted), hard):
+        with suppress(OSError, ValueError):  # only some may raise the hard limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, most), most))
+            break
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = min(count, (soft - OWN_FILES) // 2)
+    if allowed < count:
+        print(f"{soft} files may be open here: {allowed} streams are held instead of {count}")
+    return allowed
 
 
 def main() -> None:
     """Run what was asked for."""
     options = _options()
-    _allow_files(2 * options.open + 1000)
+    options.open = _allowed_streams(options.open)
     options.cache = options.cache.resolve()
     options.cache.mkdir(parents=True, exist_ok=True)
     run, begun = Run(options), time.monotonic()

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -324,8 +324,9 @@ def _worker_of(supervisor: int, port: int) -> int:
     for _ in range(1200):
         children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
         for child in children:
-            line = Path(f"/proc/{child}/cmdline").read_bytes()
-            if b"\0-m\0proxy\0proxy\0" in line:
-                return int(child)
+            with suppress(FileNotFoundError):  # one that has ended meanwhile
+                line = Path(f"/proc/{child}/cmdline").read_bytes()
+                if b"\0-m\0proxy\0proxy\0" in line:
+                    return int(child)
         time.sleep(0.05)
     raise SystemExit(f"no worker listens on {port}")
