@@ -7,13 +7,12 @@ of HTTP/1.0, which knows no chunks, gets a body that ends with the connection.
 from proxy import framing
 from proxy.core import passage
 from proxy.core.encoding import Decoder, decoder_for
+from proxy.core.plans import OF_A_STRIPPED_BODY, OF_THE_FRAMING
 from proxy.core.splicing import UsageStripper
 from proxy.errors import UpstreamProtocolError
 from proxy.framing import AnswerHead
 
 _STREAMED_STATUS = 200
-_OF_THE_FRAMING = (b"content-length", b"transfer-encoding")
-_OF_A_STRIPPED_BODY = (*_OF_THE_FRAMING, b"content-encoding")
 
 
 class Reframed:
@@ -34,7 +33,7 @@ class Reframed:
         self._decoder = decoder
         self._chunked = chunked
         self._trailers = head.trailers
-        self.without = _OF_THE_FRAMING if stripper is None else _OF_A_STRIPPED_BODY
+        self.without = OF_THE_FRAMING if stripper is None else OF_A_STRIPPED_BODY
         self.added = b"Transfer-Encoding: chunked\r\n" if chunked else b""
 
     @property
@@ -74,12 +73,10 @@ def reframed(
     chunked = minor_version == 1
     if spliced and _is_stream(head):
         encoding = head.plan.content_encoding  # identity was asked for
-        decoder = decoder_for(encoding)
-        if decoder is not None:
+        decoder = decoder_for(encoding) if encoding else None
+        if decoder is not None or not encoding:
             stripper = UsageStripper(max_event_bytes)
-            return Reframed(
-                head, stripper=stripper, decoder=decoder if encoding else None, chunked=chunked
-            )
+            return Reframed(head, stripper=stripper, decoder=decoder, chunked=chunked)
     if head.length == framing.CHUNKED and not chunked:
         return Reframed(head, stripper=None, decoder=None, chunked=False)
     return None
@@ -98,11 +95,15 @@ def with_head(
     The head gets what the client's own connection and the new framing need.
     """
     plan = head.plan
-    if body is None and not close and minor_version and plan.line.minor_version:
-        passed = plan.passed(head.raw, head.lines, part)
+    added = b"" if body is None else body.added
+    if not close and minor_version and plan.line.minor_version:
+        passed = (
+            plan.passed(head.raw, head.lines, part)
+            if body is None
+            else plan.passed_stripped(head.lines, added, part)
+        )
         if passed is not None:
             return passed
-    added = b"" if body is None else body.added
     if close:
         added += b"Connection: close\r\n"
     elif minor_version == 0 or plan.line.minor_version == 0:

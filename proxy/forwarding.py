@@ -269,8 +269,8 @@ class Exchange:
     def _sent(self, spliced_length: int | None, body: bytes) -> bytes:
         """Return the head for the upstream, and what is here of the body behind it."""
         request, plan = self._request, self._request.plan
-        if spliced_length is None and not self._invited:
-            sent = plan.sent(request.lines, body)
+        if not self._invited:
+            sent = plan.sent(request.lines, body, spliced_length=spliced_length)
             if sent is not None:
                 return sent
         head = passage.request_head(

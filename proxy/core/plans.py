@@ -20,6 +20,9 @@ from proxy.errors import FramingError
 CHUNKED = -1  # stands for a length
 UNTIL_CLOSE = -2
 DECLARED = -3  # the line at `length_at` says it
+SEVERAL = -1  # stands for a place
+OF_THE_FRAMING = (b"content-length", b"transfer-encoding")
+OF_A_STRIPPED_BODY = (*OF_THE_FRAMING, b"content-encoding")
 _MAX_RETRY_DIGITS = 4
 _SUCCESS = 200
 _BODILESS = (204, 304)
@@ -65,17 +68,28 @@ class RequestPlan:
     first_line: bytes
     host_at: int
     host_line: bytes
+    encoding_at: int  # the line that says which encodings are accepted; 0: none, SEVERAL
 
-    def sent(self, lines: Lines, body: bytes) -> bytes | None:
+    def sent(self, lines: Lines, body: bytes, *, spliced_length: int | None = None) -> bytes | None:
         """Return what goes up of a request, None where a closer look is needed.
 
-        The body, or what is here of it, is framed already. The lines are used up.
+        The body, or what is here of it, is framed already; where it was spliced, that takes its
+        length, and an answer that can be read at once. The lines are used up.
         """
         if self.pick is None:
             return None
         lines[0] = self.first_line
         lines[self.host_at] = self.host_line
-        return b"\r\n".join((*self.pick(lines), b"", body))
+        if spliced_length is None:
+            return b"\r\n".join((*self.pick(lines), b"", body))
+        if self.encoding_at == SEVERAL:
+            return None
+        added = b"" if self.encoding_at else b"Accept-Encoding: identity\r\n"
+        if self.encoding_at:
+            _set(lines, self.encoding_at, b"identity")
+        if self.length == DECLARED:
+            _set(lines, self.length_at, b"%d" % spliced_length)
+        return b"\r\n".join((*self.pick(lines), added, body))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +107,23 @@ class AnswerPlan:
     request_id_at: int  # 0: it has none
     passes_whole: bool
     pick: Picker | None  # the lines that go down, where nothing but lines is left out: else None
+    pick_stripped: Picker | None  # those, less what tells of a body that is taken apart
 
     def passed(self, raw: bytes, lines: Lines, body: bytes) -> bytes | None:
         """Return what goes down of an answer, None where a closer look is needed."""
         if self.passes_whole:
             return raw + body
         return None if self.pick is None else b"\r\n".join((*self.pick(lines), b"", body))
+
+    def passed_stripped(self, lines: Lines, added: bytes, body: bytes) -> bytes | None:
+        """Return the same of an answer whose body is made anew; `added` are whole lines."""
+        pick = self.pick_stripped
+        return None if pick is None else b"\r\n".join((*pick(lines), added, body))
+
+
+def _set(lines: Lines, place: int, value: bytes) -> None:
+    """Give a field another value; its name stays as it was spelled."""
+    lines[place] = lines[place].partition(b":")[0] + b": " + value
 
 
 class RequestPlans(Shapes[RequestPlan]):
@@ -136,6 +161,7 @@ class RequestPlans(Shapes[RequestPlan]):
         content_encoding = headers.text(fields, b"content-encoding")
         lines = raw[:-4].split(b"\r\n")
         hosts, lengths = _places(lines, b"host"), _places(lines, b"content-length")
+        encodings = _places(lines, b"accept-encoding")
         host_at = hosts[0] if hosts else 0
         edited = headers.nominated(fields) or destination.left_out or destination.added
         simple = bool(hosts) and not edited and b"upgrade" not in fields
@@ -166,6 +192,7 @@ class RequestPlans(Shapes[RequestPlan]):
             first_line=passage.first_line(line, destination),
             host_at=host_at,
             host_line=lines[host_at][:5] + b" " + destination.authority,
+            encoding_at=SEVERAL if len(encodings) > 1 else sum(encodings),
         )
 
     def _destined(self, line: RequestLine) -> tuple[bytes, RequestLine, Destination]:
@@ -208,6 +235,7 @@ def _answer_plan(raw: bytes) -> AnswerPlan:
     ids = _places(lines, b"x-request-id") or _places(lines, b"apim-request-id")
     content_type = headers.text(fields, b"content-type").lower()
     content_encoding = headers.text(fields, b"content-encoding")
+    nominates = bool(headers.nominated(fields))
     return AnswerPlan(
         line=line,
         keeps_alive=headers.keeps_alive(fields, line.minor_version),
@@ -218,8 +246,9 @@ def _answer_plan(raw: bytes) -> AnswerPlan:
         is_bodiless=line.status in _BODILESS or line.status < _SUCCESS,
         is_json=line.status == _SUCCESS and "json" in content_type and not content_encoding,
         request_id_at=ids[0] if ids else 0,
-        passes_whole=head.passes_whole and not headers.nominated(fields),
-        pick=None if headers.nominated(fields) else _picker(ANSWER_PATTERN, lines),
+        passes_whole=head.passes_whole and not nominates,
+        pick=None if nominates else _picker(ANSWER_PATTERN, lines),
+        pick_stripped=None if nominates else _picker(ANSWER_PATTERN, lines, OF_A_STRIPPED_BODY),
     )
 
 
@@ -227,9 +256,13 @@ def _operation(line: RequestLine, destination: Destination, *, is_named: bool) -
     return noting.operation_asked(line, destination.base_path.decode("latin-1"), is_named=is_named)
 
 
-def _picker(pattern: FieldPattern, lines: Lines) -> Picker:
-    """Return what takes the first line and the lines that pass."""
-    passing = [index for index, line in enumerate(lines) if index and pattern.passes(line)]
+def _picker(pattern: FieldPattern, lines: Lines, without: Sequence[bytes] = ()) -> Picker:
+    """Return what takes the first line and the lines that pass, less some more fields."""
+    passing = [
+        index
+        for index, line in enumerate(lines)
+        if index and pattern.passes(line) and headers.name_of(line) not in without
+    ]
     return _tuple_of([0, *passing])
 
 

@@ -107,17 +107,18 @@ class UsageStripper:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the bytes for the client: all events that are whole, less the traces."""
-        spill, whole = self._framer.feed(chunk)
-        at = whole.rfind(NULL_MEMBER)
+        at = chunk.rfind(NULL_MEMBER)
         if (
             at >= 0
-            and whole.find(b"\n") == len(whole) - 2 <= self._max_event_bytes
-            and whole.startswith(b"data:")
-            and not spill
-            and whole.find(b"\r") < 0
-            and TAIL.match(whole, at)
+            and self._framer.between
+            and chunk.endswith(b"\n\n")
+            and chunk.find(b"\n") == len(chunk) - 2 <= self._max_event_bytes
+            and chunk.startswith(b"data:")
+            and chunk.find(b"\r") < 0
+            and TAIL.match(chunk, at)
         ):  # one event of one line, as nearly all are: what `_strip_plainly` would find
-            return whole[:at] + whole[at + len(NULL_MEMBER) :]
+            return chunk[:at] + chunk[at + len(NULL_MEMBER) :]
+        spill, whole = self._framer.feed(chunk)
         if b'"usage"' not in whole:
             return spill + whole if spill else whole
         return spill + b"".join(map(self._strip, split(whole)))

@@ -30,30 +30,34 @@ class SseEvent(NamedTuple):
 class SseFramer:
     """Collect chunks until they make whole events."""
 
-    __slots__ = ("_held", "_max_event_bytes", "_spilling", "_tail", "lost")
+    __slots__ = ("_held", "_max_event_bytes", "_spilling", "_tail", "between", "lost")
 
     def __init__(self, *, max_event_bytes: int) -> None:
         self._held = bytearray()
         self._tail = b""
         self._spilling = False
         self._max_event_bytes = max_event_bytes
+        self.between = True  # two events: nothing is held of one
         self.lost = 0  # events that were too large to be held
 
     def feed(self, chunk: bytes) -> tuple[bytes, bytes]:
         """Return the bytes of a too large event, and behind them the events that are now whole."""
-        if not self._held and not self._spilling and chunk.endswith(b"\n\n"):
+        if self.between and chunk.endswith(b"\n\n"):
             return b"", chunk
         spill = b""
         if self._spilling:
             spill, chunk = self._spill(chunk)
         elif len(self._held) > self._max_event_bytes:
             spill, chunk = self._start_spilling(chunk)
-        return spill, self._collect(chunk)
+        whole = self._collect(chunk)
+        self.between = not self._held and not self._spilling
+        return spill, whole
 
     def finish(self) -> bytes:
         """Return what is held of an event that has no end."""
         rest = bytes(self._held)
         self._held.clear()
+        self.between = not self._spilling
         return rest
 
     def _collect(self, chunk: bytes) -> bytes:

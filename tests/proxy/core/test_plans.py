@@ -32,6 +32,8 @@ FIELDS = st.lists(
             b"Upgrade: websocket",
             b"Content-Type: application/json",
             b"Accept-Encoding: gzip",
+            b"Content-Encoding: br",
+            b"accept-encoding:br",
             b"X-Meter-User: ada",
             b"X-Meter-Metadata-A: b",
             b"Keep-Alive: 5",
@@ -51,21 +53,30 @@ def plan(lines: bytes = b"", *, first_line: bytes = b"POST /v1/chat/completions"
     return PLANS.of(first_line + b" HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n")[0]
 
 
-@given(FIELDS, st.integers(0, 6), st.sampled_from([b"Host: x", b"HOST:x"]))
+@given(
+    FIELDS,
+    st.integers(0, 6),
+    st.sampled_from([b"Host: x", b"HOST:x"]),
+    st.sampled_from([[], [b"content-Length:  4"], [b"Transfer-Encoding: chunked"]]),
+    st.sampled_from([None, 31]),
+)
 def test_a_request_goes_up_as_if_it_had_been_read_alone(
-    fields: list[bytes], place: int, host: bytes
+    fields: list[bytes], place: int, host: bytes, framed: list[bytes], spliced_length: int | None
 ) -> None:
-    """Cut by places, it is the same as cut by names."""
-    raw = raw_head(b"POST /v1/x HTTP/1.1", [*fields[:place], host, *fields[place:]])
+    """Cut by places, it is the same as cut by names; also with a body that was spliced."""
+    raw = raw_head(b"POST /v1/x HTTP/1.1", [*fields[:place], host, *framed, *fields[place:]])
     found, lines = PLANS.of(raw)
     head = PATTERN.read(raw)
     expected = passage.request_head(
-        head, found.line, DESTINATION, invited=False, spliced_length=None
+        head, found.line, DESTINATION, invited=False, spliced_length=spliced_length
     )
     assert found.keeps_alive == headers.keeps_alive(head.fields, 1)
     assert found.wants_websocket == passage.wants_websocket(found.line, head.fields)
     odd = bool(headers.nominated(head.fields)) or b"upgrade" in head.fields
-    assert found.sent(lines, b"body") == (None if odd else expected + b"body")
+    if spliced_length is not None:
+        odd = odd or len(head.fields.get(b"accept-encoding", ())) > 1
+    sent = found.sent(lines, b"body", spliced_length=spliced_length)
+    assert sent == (None if odd else expected + b"body")
 
 
 @given(FIELDS, st.sampled_from([b"HTTP/1.1 200 OK", b"HTTP/1.0 404 No"]))
@@ -78,6 +89,13 @@ def test_an_answer_goes_down_as_if_it_had_been_read_alone(
     expected = passage.answer_head(ANSWER_PATTERN.read(raw))
     nominates = bool(headers.nominated(ANSWER_PATTERN.read(raw).fields))
     assert found.passed(raw, lines, b"body") == (None if nominates else expected + b"body")
+    stripped = passage.answer_head(
+        ANSWER_PATTERN.read(raw),
+        without=(b"content-length", b"transfer-encoding", b"content-encoding"),
+        added=b"X-Added: 1\r\n",
+    )
+    passed = found.passed_stripped(lines, b"X-Added: 1\r\n", b"body")
+    assert passed == (None if nominates else stripped + b"body")
 
 
 def test_a_request_without_a_host_is_left_to_a_closer_look() -> None:

@@ -181,6 +181,23 @@ def test_the_client_sees_the_stream_it_asked_for(
     assert stripped(with_traces, cuts) == without
 
 
+@given(st.lists(marked_events(), max_size=6))
+def test_events_that_come_one_by_one_are_cut_as_they_come(
+    events: list[tuple[bytes, bytes]],
+) -> None:
+    """Whole events are held back by nothing, and cut as they are in a stream."""
+    stripper = UsageStripper(LIMIT)
+    assert [stripper.feed(marked) for marked, _ in events] == [plain for _, plain in events]
+
+
+def test_an_event_behind_half_of_another_is_none_by_itself() -> None:
+    """What looks like a whole event may be the end of one."""
+    stripper = UsageStripper(LIMIT)
+    pieces = [b": so", b'data: {"a":1,"usage":null}\n\n', b'data: {"a":1,"usage":null}\n\n']
+    passed = [stripper.feed(piece) for piece in pieces]
+    assert passed == [b"", b"".join(pieces[:2]), b'data: {"a":1}\n\n']
+
+
 @given(
     st.lists(st.binary(max_size=9) | st.sampled_from([b"data: ", b"\n", b"\r", b'"usage']))
     .map(b"".join)
