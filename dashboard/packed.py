@@ -101,6 +101,12 @@ class Block:
                 yield self._first + place, 0
 
 
+def numbers(users: bytes, block: int) -> "array[int]":
+    """Return the numbers of the users of a packed row."""
+    found = _unpacked(users, "H")
+    return array("i", (place + block * BLOCK for place in found)) if block else found
+
+
 def _unpacked(column: bytes, code: str) -> "array[int]":
     found = array(code, column)
     if sys.byteorder == "little":

@@ -3,16 +3,16 @@
 A day that is over and folded never changes; should a row come late for it, it is folded again and
 has another version. So its sets are read once, and every question asks only which versions count.
 A day that is still open is read once for each snapshot. Of a day of which only a part lies in a
-range (another zone's days begin in the middle of ours) each user's first and last call tell whether
-one of them lies there; where they do not, nothing is said, and whoever asks counts rows.
+range (another zone's days begin in the middle of ours) packed hours tell who was there. Where there
+are none each user's first and last call do, or tell nothing, and whoever asks counts rows.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from dashboard import selects
+from dashboard import packed, selects
 from dashboard.asking import DAY, Row, around
 from dashboard.cells import Key
 from dashboard.filters import Filter
@@ -134,8 +134,7 @@ class Rosters:
         opened = [part for part in missing if moment.versions[part.day] is None]
         kinds = (
             ([part for part in folded if part.whole], _whole),
-            ([part for part in folded if not part.whole and not part.by_endpoint], _of_spans),
-            ([part for part in folded if not part.whole and part.by_endpoint], _of_days),
+            ([part for part in folded if not part.whole], _of_parts),
             ([part for part in opened if part.whole], _open),
             ([part for part in opened if not part.whole], _of_days),
         )
@@ -236,6 +235,47 @@ async def _open(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
     return {part: Roster(numbered[part.day], nameless[part.day]) for part in parts}
 
 
+async def _of_parts(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
+    """Read who was there in parts of folded days: from their hours, or from sums by user."""
+    found = await _of_hours(fetch, parts)
+    others = [part for part in parts if part not in found]
+    for some, read in (
+        ([part for part in others if not part.by_endpoint], _of_spans),
+        ([part for part in others if part.by_endpoint], _of_days),
+    ):
+        found |= await read(fetch, some) if some else {}
+    return found
+
+
+async def _of_hours(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
+    """Read the same from packed hours, where there are some: they tell it exactly."""
+    rows = await fetch(
+        selects.ROSTERS_OF_HOURS,
+        [part.day for part in parts],
+        [part.since for part in parts],
+        [part.past for part in parts],
+    )
+    numbered: dict[int, dict[str | None, set[int]]] = {}
+    nameless: dict[int, dict[str | None, frozenset[str]]] = {}
+    for row in rows:
+        place = row["place"] - 1
+        of_place = numbered.setdefault(place, {})
+        names = nameless.setdefault(place, {})
+        endpoint = row["endpoint"] if parts[place].by_endpoint else None
+        if row["users"] is not None:
+            users = packed.numbers(row["users"], row["block"])
+            of_place.setdefault(endpoint, set()).update(users)
+        elif row["numbers"] or row["names"]:
+            of_place.setdefault(endpoint, set()).update(row["numbers"] or ())
+            names[endpoint] = names.get(endpoint, frozenset()).union(row["names"] or ())
+    return {
+        parts[place]: Roster(
+            {name: _bits(found) for name, found in of_place.items()}, nameless[place]
+        )
+        for place, of_place in numbered.items()
+    }
+
+
 async def _of_days(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
     """Read who was there in parts of days from the sums by user and day."""
     return await _read(fetch, selects.ROSTERS_OF_DAYS, parts)
@@ -267,7 +307,7 @@ async def _read(fetch: Fetch, statement: str, parts: Sequence[Part]) -> dict[Par
     }
 
 
-def _bits(numbers: Sequence[int]) -> int:
+def _bits(numbers: Collection[int]) -> int:
     """Return a set of numbers, in the order in which the sets of the ledger have their bits."""
     blocks = max(numbers, default=0) // BLOCK + 1
     digits = bytearray(b"0") * (blocks * BLOCK)

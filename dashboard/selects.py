@@ -195,6 +195,78 @@ ROSTERS_OF_SPANS = _ROSTERS.format(
     endpoint="NULL::text", sums="user_spans ON span = 'day' AND start = part_of"
 )
 
+# The same from packed hours, for parts of days that have them, and from the rows of what is left of
+# an hour at both ends. A part that is told here has one row with nothing in it.
+ROSTERS_OF_HOURS = """
+WITH wanted AS MATERIALIZED (
+    SELECT
+        place,
+        day,
+        since,
+        part.past,
+        begins,
+        coalesce(ceil(extract(epoch FROM since - begins) / 3600), 0)::integer AS first_hour,
+        coalesce(floor(extract(epoch FROM part.past - begins) / 3600), 24)::integer AS past_hour
+    FROM unnest($1::date[], $2::timestamptz[], $3::timestamptz[])
+        WITH ORDINALITY AS part (day, since, past, place)
+    JOIN spans ON spans.start = day AND spans.past = day + 1 AND spans.span = 'hours'
+    CROSS JOIN ledger_status
+    CROSS JOIN LATERAL (
+        SELECT timezone(report_timezone, day::timestamp) AS begins
+    ) AS midnight
+),
+rest AS (
+    SELECT place, since, least(begins + first_hour * interval '1 hour', past) AS until
+    FROM wanted
+    WHERE since < begins + first_hour * interval '1 hour'
+    UNION ALL
+    SELECT place, begins + past_hour * interval '1 hour', past
+    FROM wanted
+    WHERE begins + past_hour * interval '1 hour' < past AND past_hour >= first_hour
+),
+named AS (
+    SELECT DISTINCT place, endpoint, user_id
+    FROM rest
+    CROSS JOIN LATERAL (
+        SELECT endpoint, user_id
+        FROM counted_usage
+        WHERE created_at >= since AND created_at < until AND accounted_at IS NULL
+        UNION ALL
+        SELECT endpoint, user_id
+        FROM counted_usage
+        WHERE accounted_at >= since AND accounted_at < until
+        OFFSET 0
+    ) AS counted
+    WHERE user_id IS NOT NULL
+)
+SELECT
+    place,
+    NULL AS endpoint,
+    NULL AS block,
+    NULL AS users,
+    NULL::integer[] AS numbers,
+    NULL::text[] AS names
+FROM wanted
+UNION ALL
+SELECT place, endpoint, block, users, NULL, NULL
+FROM wanted
+JOIN packed_spans AS packed
+    ON packed.start = day AND packed.past = day + 1
+        AND packed.hour >= first_hour AND packed.hour < past_hour
+WHERE block >= 0
+UNION ALL
+SELECT
+    place,
+    endpoint,
+    NULL,
+    NULL,
+    array_agg(number) FILTER (WHERE number IS NOT NULL),
+    array_agg(user_id) FILTER (WHERE number IS NULL)
+FROM named
+LEFT JOIN user_numbers USING (user_id)
+GROUP BY place, endpoint
+"""
+
 # Whether anything counts in the range that came when its own month was closed.
 ANY_LATE = """
 SELECT EXISTS (

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.packed import BLOCK, NOBODY, Block, Way
+from dashboard.packed import BLOCK, NOBODY, Block, Way, numbers
 
 Row = dict[int, int | None]  # one value of each user; None: unknown
 WIDTHS = (1, 2, 4, 8)
@@ -94,3 +94,10 @@ def test_numbers_are_those_of_the_block() -> None:
     nobody.add_packed(*packed({0: 4}))
     assert added(second) == {BLOCK + 3: 6, BLOCK + 4: None}
     assert added(nobody) == {NOBODY: 4}
+
+
+def test_users_of_a_packed_row_have_numbers() -> None:
+    """Those of their block."""
+    users, _ = packed({3: 1, 300: 1})
+    assert [*numbers(users, 0)] == [3, 300]
+    assert [*numbers(users, 2)] == [2 * BLOCK + 3, 2 * BLOCK + 300]

@@ -26,9 +26,10 @@ IN_KOLKATA = DAYS.with_(zone=ZoneInfo("Asia/Kolkata"))
 class Told:
     """A database that has two days of users 0 and 1, and 1 and 8193; and notes what it is asked."""
 
-    def __init__(self, *, known: bool = True) -> None:
+    def __init__(self, *, known: bool = True, by_hour: bool = False) -> None:
         self.asked: list[str] = []
         self._known = known
+        self._by_hour = by_hour
 
     async def fetch(self, statement: str, *values: Any) -> Sequence[Row]:
         """Answer as the statements of rosters are answered."""
@@ -42,8 +43,20 @@ class Told:
             ]
         if statement == selects.OPEN_ROSTERS:
             return [{"day": SECOND, "endpoint": "hint", "numbers": [1, 8193], "names": ["new"]}]
+        if statement == selects.ROSTERS_OF_HOURS:
+            return self._hours(len(values[0])) if self._by_hour else []
         found = [{"endpoint": "hint", "numbers": [1], "names": None, "known": self._known}]
         return [row | {"place": place + 1} for place, _ in enumerate(values[0]) for row in found]
+
+    def _hours(self, parts: int) -> list[Row]:
+        """Of the first part users 2 and 65,539, and in its rest user 4 and one without a number."""
+        nothing: Row = dict.fromkeys(("endpoint", "block", "users", "numbers", "names"))
+        users = {"endpoint": "hint", "block": 0, "users": b"\0\2"}
+        far = {"endpoint": "chat", "block": 1, "users": b"\0\3"}
+        rest = {"endpoint": "hint", "numbers": [4], "names": ["new"]}
+        told: list[dict[str, Any]] = [{"place": place + 1} for place in range(parts)]
+        told += [{"place": 1} | row for row in (users, far, rest)]
+        return [{**nothing, **row} for row in told]
 
 
 def _set(places: set[int]) -> BitString:
@@ -85,6 +98,17 @@ async def test_of_somebody_before_and_after_nothing_is_said() -> None:
     """Whether one of the calls between lies in the range, only the rows know."""
     moment = Moment({FIRST: FOLDED, SECOND: FOLDED, THIRD: FOLDED})
     assert await Rosters().count(Told(known=False).fetch, moment, IN_KOLKATA, ()) is None
+
+
+async def test_packed_hours_tell_who_was_there_in_a_part_of_a_day() -> None:
+    """Exactly, also of somebody who came before and after; and they are read once."""
+    moment = Moment({FIRST: FOLDED, SECOND: FOLDED, THIRD: FOLDED})
+    told, rosters = Told(known=False, by_hour=True), Rosters()
+    later = IN_KOLKATA.with_(first=SECOND)
+    counted = await rosters.count(told.fetch, moment, later, ("endpoint",))
+    assert counted == {("hint",): 3, ("chat",): 1}
+    assert await rosters.count(told.fetch, moment, later, ()) == {(): 4}
+    assert told.asked == [selects.ROSTERS_OF_HOURS] * 2
 
 
 async def test_what_is_kept_is_bounded() -> None:
