@@ -373,7 +373,7 @@ async def test_a_range_has_each_row_once(connection: asyncpg.Connection, zone: s
         + timedelta(minutes=minutes)
         for day in {row["day"] for row in rows}
         for fold in (0, 1)
-        for minutes in (0, 0, 1, 61, 300)
+        for minutes in (0, 1, 40, 61, 300)
     }
     edges = [day.astimezone(UTC) for day in days] + [
         begin + timedelta(hours=n) for n in (5, 25, 70)
@@ -518,6 +518,32 @@ async def test_days_on_which_clocks_change_have_no_hours(connection: asyncpg.Con
     await check_all(connection, "Europe/Berlin")
 
 
+@pytest.mark.parametrize("day", [date(2024, 11, 2), date(2024, 11, 3)])
+async def test_a_day_is_whole_however_often_its_midnight_comes(
+    connection: asyncpg.Connection, day: date
+) -> None:
+    """From the first one to the next day's first one: its rows may be gone."""
+    zone = ZoneInfo("America/Havana")
+    await connection.fetchval("SELECT set_report_timezone('America/Havana')")
+    await insert(connection, plain_calls(date(2024, 11, 1), 4))
+    await pack(connection)
+    begin = datetime(day.year, day.month, day.day, tzinfo=zone)
+    tiles = await connection.fetch(TILES, begin, begin + timedelta(days=1))
+    assert [tuple(tile)[:3] for tile in tiles] == [("packed", day, day + timedelta(days=1))]
+
+
+async def test_who_has_no_number_yet_is_left_out(connection: asyncpg.Connection) -> None:
+    """And not taken for somebody else, or for nobody."""
+    await insert(connection, plain_calls(date(2025, 1, 1), 2))
+    packed = "SELECT * FROM packed_sums('2025-01-01', '2025-01-02', 'days')"
+    assert decoded(await connection.fetch(packed), {}) == {}
+    await pack(connection)
+    before = await connection.fetch(packed)
+    late = {"created_at": datetime(2025, 1, 1, 12, tzinfo=UTC), "user_id": "new"}
+    await insert(connection, [late], first=999)
+    assert await connection.fetch(packed) == before
+
+
 async def test_users_of_another_block(connection: asyncpg.Connection) -> None:
     """From the 65,537th on they are in rows of their own."""
     rows = plain_calls(date(2025, 1, 1), 3)
@@ -616,6 +642,38 @@ async def test_a_call_that_comes_while_its_day_is_packed_is_not_lost(database: s
     await pack(packer)
     assert await check_all(packer, "UTC")
     for each in (packer, writer):
+        await each.close()
+
+
+@pytest.mark.parametrize("change", ["folded again", "let go of"])
+async def test_what_changes_while_it_is_packed_is_not_listed(database: str, change: str) -> None:
+    """A span that was folded again is another one; and rows may go while they are read."""
+    packer, holder = await asyncpg.connect(database), await asyncpg.connect(database)
+    writer = await asyncpg.connect(database)
+    await insert(writer, plain_calls(date(2025, 1, 1), 1))
+    await pack(writer)
+    unlisted = "packed" if change == "folded again" else "hours"
+    await writer.execute("DELETE FROM usage_span WHERE span = $1 AND past - start = 1", unlisted)
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE usage_packed_span IN SHARE MODE")
+        packing = asyncio.ensure_future(packer.fetchval("SELECT pack_span()"))
+        async with asyncio.timeout(30):
+            waits = "SELECT NOT granted FROM pg_locks WHERE pid = $1 AND NOT granted"
+            while not await writer.fetchval(waits, packer.get_server_pid()):
+                await asyncio.sleep(0.01)
+        if change == "folded again":
+            late = {"created_at": datetime(2025, 1, 1, 12, tzinfo=UTC), "user_id": "a"}
+            await insert(writer, [late], first=999)
+            while await writer.fetchval("SELECT fold_span()"):
+                pass
+        else:
+            await writer.execute("SELECT note_retired_month('user_api_usage', '2025-01-01')")
+    assert (await packing).endswith("not packed: it has changed meanwhile")
+    made = await pack(packer)
+    assert len(made) == (7 if change == "folded again" else 0)
+    if made:
+        await check_all(packer, "UTC")
+    for each in (packer, holder, writer):
         await each.close()
 
 
