@@ -11,9 +11,8 @@ Like `database`, nothing here needs a session, so that pgbouncer may stand in be
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import asyncpg
 
@@ -26,13 +25,12 @@ from proxy.core.settling import Noted
 from proxy.core.storing import columns, correction_columns
 from proxy.database import connect, translated
 from proxy.deferring import Price
-from proxy.errors import DatabaseUnreachableError, ReportTimezoneError, RowsRefusedError
+from proxy.errors import ReportTimezoneError, RowsRefusedError
+from proxy.transacting import FAULTS, Transactions
 
-_ATTEMPTS = 6
 _ROWS_AT_ONCE = 2000  # of a batch with very many lines
 _REBUILD_SECONDS = 3600.0
 _PACK_SECONDS = 3600.0
-_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 # A writer whose network is gone must not keep its locks. The advisory lock is shared among writers;
 # rebuild_rollups() takes it alone.
@@ -178,7 +176,6 @@ FROM metering_gap
 WHERE ended_at > now() - interval '400 days'
 """
 
-_T = TypeVar("_T")
 Columns = Sequence[Sequence[object] | None]
 
 
@@ -191,13 +188,12 @@ class InsertResult:
 
 
 class Ledger:
-    """One writer's way to the ledger; it connects when needed and again after a loss."""
+    """One writer's way to the ledger."""
 
     def __init__(self, dsn: str, *, report_timezone: str) -> None:
         self._dsn = dsn
         self._report_timezone = report_timezone
-        self._connection: asyncpg.Connection | None = None
-        self._turn = asyncio.Lock()
+        self._transactions = Transactions(dsn)
 
     async def insert(
         self, rows: Sequence[LedgerRow], values: Columns | None = None
@@ -234,7 +230,7 @@ class Ledger:
         async def work(connection: asyncpg.Connection) -> list[tuple[Use, ...] | None]:
             return await claiming.claim(connection, claims)
 
-        return await self._run(work)
+        return await self._transactions.do(work)
 
     async def settle(self, notes: Sequence[Noted], lines: Sequence[Lines], price: Price) -> int:
         """Keep what was seen of objects that are billed when they are done; return the new rows.
@@ -255,16 +251,16 @@ class Ledger:
                     inserted += int(await connection.fetchval(_CORRECT, *back))
             return inserted
 
-        return await self._run(work)
+        return await self._transactions.do(work)
 
     async def forget(self) -> None:
         """Drop what is known of objects that were charged long ago, or were never made here."""
-        await self._run(deferring.forget)
-        await self._run(claiming.forget)
+        await self._transactions.do(deferring.forget)
+        await self._transactions.do(claiming.forget)
 
     async def open_objects(self) -> int:
         """Return how many objects were made here whose cost is not in the ledger yet."""
-        return await self._run(deferring.open_objects)
+        return await self._transactions.do(deferring.open_objects)
 
     async def store_prices(self, catalog_version: str, rates: Iterable[PriceRate]) -> None:
         """Keep the rates of a price catalogue, so that a cost can be made again by hand."""
@@ -276,7 +272,7 @@ class Ledger:
         async def store(connection: asyncpg.Connection) -> None:
             await connection.execute(_STORE_PRICES, catalog_version, price_ids, components, prices)
 
-        await self._run(store)
+        await self._transactions.do(store)
 
     async def note_gaps(self, gaps: Sequence[Unmetered]) -> None:
         """Keep what could not be metered; what is known of a gap already does not count again."""
@@ -287,7 +283,7 @@ class Ledger:
                 for (note_id,) in await connection.fetch(_NOTE_GAPS, *values):
                     await connection.execute(_SEAL_NOTE, note_id)
 
-        await self._run(note)
+        await self._transactions.do(note)
 
     async def unmetered_calls(self) -> int:
         """Return how many calls of the last 400 days were not metered."""
@@ -295,7 +291,7 @@ class Ledger:
         async def count(connection: asyncpg.Connection) -> int:
             return int(await connection.fetchval(_UNMETERED))
 
-        return await self._run(count)
+        return await self._transactions.do(count)
 
     async def ensure_partitions(self) -> int:
         """Make the partitions of the months to come; return how many were new."""
@@ -303,7 +299,7 @@ class Ledger:
         async def ensure(connection: asyncpg.Connection) -> int:
             return int(await connection.fetchval("SELECT ensure_partitions()"))
 
-        return await self._run(ensure)
+        return await self._transactions.do(ensure)
 
     async def fold_span(self) -> str | None:
         """Fold the sums of a span of days that is over into fewer rows; None: there is none."""
@@ -312,7 +308,7 @@ class Ledger:
             folded: str | None = await connection.fetchval("SELECT fold_span()")
             return folded
 
-        return await self._run(fold)
+        return await self._transactions.do(fold)
 
     async def pack_spans(self) -> AsyncIterator[str]:
         """Pack the sums of what was folded; yield what it was, one by one.
@@ -327,7 +323,7 @@ class Ledger:
                 yield packed
                 await asyncio.sleep(time.monotonic() - begun)
                 begun = time.monotonic()
-        except _FAULTS as exc:
+        except FAULTS as exc:
             raise translated(exc, self._dsn) from exc
         finally:
             connection.terminate()
@@ -346,12 +342,11 @@ class Ledger:
             except asyncpg.ObjectNotInPrerequisiteStateError as exc:
                 raise ReportTimezoneError(f"METER_REPORT_TIMEZONE is '{zone}': {exc}") from exc
 
-        return await self._run(choose)
+        return await self._transactions.do(choose)
 
     async def close(self) -> None:
         """Give the connection back; a later call connects again."""
-        async with self._turn:
-            self._drop()
+        await self._transactions.close()
 
     async def _write(self, statement: str, values: Columns) -> int:
         async def insert(connection: asyncpg.Connection) -> int:
@@ -359,39 +354,4 @@ class Ledger:
                 await connection.execute(_BEGIN)
                 return int(await connection.fetchval(statement, *values))
 
-        return await self._run(insert)
-
-    async def _run(self, work: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
-        """Do one transaction's work, and again if it lost against another one's."""
-        async with self._turn:
-            for attempt in range(_ATTEMPTS):
-                try:
-                    return await work(await self._connected())
-                except _FAULTS as exc:
-                    if not _is_lost_race(exc):
-                        self._drop()
-                        raise translated(exc, self._dsn) from exc
-                    await asyncio.sleep(0.01 * 2**attempt)
-                except BaseException:
-                    self._drop()
-                    raise
-        raise DatabaseUnreachableError(f"{_ATTEMPTS} transactions lost against others: try again")
-
-    async def _connected(self) -> asyncpg.Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._dsn)
-        return self._connection
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
-
-
-def _is_lost_race(exc: Exception) -> bool:
-    """Return whether another transaction was in the way: the same again will do."""
-    if isinstance(exc, asyncpg.CheckViolationError):
-        # A month got its partition between the planning of a row and its writing; not one of the
-        # checks of schema.sql, which have names.
-        return not exc.constraint_name
-    return isinstance(exc, (asyncpg.DeadlockDetectedError, asyncpg.SerializationError))
+        return await self._transactions.do(insert)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields, replace
 from datetime import date, timedelta
@@ -281,16 +280,6 @@ async def test_refused_rows_do_not_hold_up_the_others(
     assert "a_cost_names_its_price" in result.refused[1][1]
 
 
-async def test_a_connection_lost_in_between_is_made_again(
-    ledger: Ledger, reader: asyncpg.Connection
-) -> None:
-    """Postgres was restarted between two batches: nobody needs to know."""
-    await ledger.insert([ledger_row(1)])
-    await reader.execute(OTHERS_OUT)
-    await asyncio.sleep(0.05)
-    assert (await ledger.insert([ledger_row(2)])).inserted == 1
-
-
 async def test_a_connection_lost_within_a_batch_is_for_the_caller_to_try_again(
     ledger: Ledger, reader: asyncpg.Connection
 ) -> None:
@@ -317,19 +306,6 @@ async def test_an_insert_waits_for_sums_that_are_made_anew(
         await asyncio.sleep(0.1)
         assert not attempt.done()
     assert (await attempt).inserted == 1
-
-
-async def test_a_server_that_hangs_is_unreachable() -> None:
-    """A batch is not held for ever by a server that accepts and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        host, port = server.getsockname()
-        writer = Ledger(f"postgresql://u:hunter2@{host}:{port}/d", report_timezone="UTC")
-        task = asyncio.ensure_future(writer.insert([ledger_row()]))
-        await asyncio.sleep(0.2)
-        server.close()
-        with pytest.raises(DatabaseUnreachableError) as caught:
-            await asyncio.wait_for(task, 15)
-    assert "hunter2" not in str(caught.value)
 
 
 async def test_a_ledger_without_a_schema_is_an_error(empty_database: str) -> None:
