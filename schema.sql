@@ -1441,6 +1441,8 @@ BEGIN
 END
 $function$;
 
+-- Packed hours go with the rows: what is asked of parts of days is made of both, and some rows of an hour
+-- alone would not be the same as none. After the detaching nobody packs from these rows any more.
 CREATE OR REPLACE FUNCTION drop_partition(partition_name text)
 RETURNS void
 LANGUAGE plpgsql
@@ -1448,6 +1450,16 @@ AS $function$
 BEGIN
     EXECUTE format('ALTER TABLE user_api_usage DETACH PARTITION %I', partition_name);
     EXECUTE format('DROP TABLE %I', partition_name);
+    WITH known AS (
+        SELECT DISTINCT day FROM usage_by_day
+    ),
+    incomplete AS MATERIALIZED (
+        SELECT day FROM known WHERE is_retired(day_begins(day), day_begins(day + 1))
+    ),
+    unlisted AS (
+        DELETE FROM usage_span WHERE span = 'hours' AND start IN (SELECT day FROM incomplete)
+    )
+    DELETE FROM usage_packed_span WHERE hour IS NOT NULL AND start IN (SELECT day FROM incomplete);
 END
 $function$;
 
@@ -1967,14 +1979,15 @@ AS $function$
 $function$;
 
 -- The scale in which all of some amounts are whole numbers. 0: all are unknown. -1: as whole numbers
--- they would not fit into 8 bytes.
+-- they would not fit into 8 bytes, or one is NaN, which has no scale.
 CREATE OR REPLACE FUNCTION packed_scale(amounts numeric[])
 RETURNS smallint
 LANGUAGE sql
 IMMUTABLE PARALLEL SAFE
 AS $function$
     SELECT CASE
-        WHEN max(abs(amount)) * ('1e' || max(min_scale(amount)))::numeric >= 9223372036854775807
+        WHEN max(abs(amount)) * ('1e' || coalesce(max(min_scale(amount)), 0))::numeric
+            >= 9223372036854775807
             THEN -1
         ELSE coalesce(max(min_scale(amount)), 0)
     END

@@ -17,6 +17,7 @@ MANY_DAYS, FEW_NARROW_DAYS = 92, 45  # of which another zone's users are counted
 KEPT: frozenset[Source] = frozenset({"hours", "days", "day_pieces"})  # and added up here
 PIECED: frozenset[Source] = frozenset({"day_pieces", "pieces", "feature_pieces", "user_pieces"})
 SORTABLE = frozenset(SUMS) - {"audio_prompt_tokens", "audio_completion_tokens"}
+MOST_DIGITS = 60  # of the place of a row
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 QUARTER = timedelta(minutes=15)
@@ -222,9 +223,15 @@ def sums_key(wanted: Filter) -> tuple[Decimal | None, str | None]:
         number = Decimal(str(place))
     except (ArithmeticError, ValueError):
         raise ParameterError("after", "expected what an earlier page has given") from None
-    if number.is_nan() or name is None:
+    if number.is_nan() or name is None or not _is_short(number):
         raise ParameterError("after", "expected what an earlier page has given")
     return number, name
+
+
+def _is_short(number: Decimal) -> bool:
+    """Whether a place can be written out, as the next page's is: 0E-999999999 has a gigabyte."""
+    _, digits, exponent = number.as_tuple()
+    return not isinstance(exponent, int) or max(len(digits), abs(exponent)) <= MOST_DIGITS
 
 
 def call_key(wanted: Filter) -> tuple[datetime | None, UUID | None]:

@@ -24,6 +24,7 @@ PRESETS: tuple[Preset, ...] = get_args(Preset)
 OUTCOMES = ("ok", "upstream_error", "client_disconnected", "timeout", "interrupted", "refused")
 SIZES = (50, 200, 1000)
 OFFSET = "+"  # a paging key that is a number of rows, for those who must not see names
+MOST_PASSED = 10**15  # rows; a bigint holds them, and a page more
 
 LISTS = {
     "user": "users",
@@ -99,9 +100,10 @@ class Filter:
     @property
     def offset(self) -> int:
         """Return how many rows are passed over; 0 where a page begins after a certain row."""
-        if self.after is None or self.after[0] != OFFSET or not (self.after[1] or "").isdigit():
+        if self.after is None or self.after[0] != OFFSET:
             return 0
-        return int(self.after[1] or 0)
+        rows = self.after[1] or ""
+        return min(int(rows), MOST_PASSED) if rows.isdecimal() else 0
 
     def with_(self, **changes: Any) -> "Filter":  # noqa: ANN401 - the names of its own fields
         """Return the filter with some fields changed; a change of any begins at the first page."""

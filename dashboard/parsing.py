@@ -84,11 +84,16 @@ def _gathered(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
         most = MOST_METADATA if name == "metadata" else MOST_CHARACTERS
         if len(value) > most:
             raise ParameterError(name, f"expected at most {most} characters")
-        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        if not _is_text(value):
             raise ParameterError(name, "expected text without NUL, in UTF-8")
         if value:
             given.setdefault(name, []).append(value)
     return given
+
+
+def _is_text(value: str) -> bool:
+    """Whether Postgres takes it as a text."""
+    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _one(given: Mapping[str, Sequence[str]], name: str) -> str | None:
@@ -216,7 +221,7 @@ def _key(value: str | None) -> Key | None:
     if (
         not isinstance(found, list)
         or len(found) != KEY_LENGTH
-        or not all(isinstance(part, str | None) for part in found)
+        or not all(part is None or (isinstance(part, str) and _is_text(part)) for part in found)
     ):
         raise wrong
     return tuple(found)

@@ -95,7 +95,7 @@ _UNIT = """unit AS (
 _NO_UNIT = "unit AS (SELECT 0 AS scale)"
 
 SEARCHED = """
-SELECT number
+SELECT coalesce(array_agg(number), '{}') AS numbers
 FROM user_numbers
 WHERE strpos(lower(user_id), lower($1::text)) > 0
 """

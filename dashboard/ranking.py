@@ -77,7 +77,8 @@ class _Ranked:
                 mine = [row for row in rows if row["block"] == number]
                 if not self._take_places(number, mine, places):
                     return False
-        return self._take_places(NAMELESS // BLOCK, [], places)
+        rest = sorted(number for number in self._open if number >= NAMELESS // BLOCK)
+        return all(self._take_places(number, [], places) for number in rest)
 
     async def named(self, places: Places) -> list[Row]:
         """Return who is at these places, in their order."""
@@ -117,7 +118,7 @@ class _Ranked:
         if self._wanted.search is None:
             return ()
         found = await self._fetch(placing.SEARCHED, self._wanted.search)
-        self._matched = {row["number"] for row in found}
+        self._matched = set(found[0]["numbers"])
         return found
 
     async def _packed(self, blocks: list[int]) -> Sequence[Row]:

@@ -238,14 +238,19 @@ class Recorder:
 
     async def _pack(self) -> None:
         """Pack what was folded, while recording goes on; where that fails, the folded sums do."""
+        told = None  # of a problem that stays
         while True:
             await self._is_folded.wait()
             self._is_folded.clear()
+            problem = None
             try:
                 async for _ in self._ledger.pack_spans():
                     pass
             except DatabaseError as exc:
-                _log.warning("sums not packed", problem=str(exc))
+                problem = str(exc)
+            if problem not in {None, told}:
+                _log.warning("sums not packed", problem=problem)
+            told = problem
 
     async def _check_sums(self) -> None:
         """Hold the sums of the last days against their rows, once a day."""

@@ -27,6 +27,7 @@ TOKENS = (
 )  # fmt: skip
 COSTS = {"cost_usd": "cost_scale", "tool_cost_usd": "tool_cost_scale"}
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
 WIDTHS = {1: "b", 2: "h", 4: "i", 8: "q"}
 NOT_HERE = "asks the rows"
 
@@ -504,6 +505,15 @@ async def test_a_late_call_unpacks_its_spans_and_no_others(
     await check_all(connection, "UTC")
 
 
+async def test_a_cost_that_is_no_number_stops_no_packing(connection: asyncpg.Connection) -> None:
+    """Postgres takes NaN for one that is not negative; its users are ranked by the rows."""
+    row = {"created_at": datetime(2025, 1, 1, 12, tzinfo=UTC), "user_id": "a"}
+    await insert(connection, [row | {"cost_usd": Decimal("NaN")}])
+    assert len(await pack(connection)) == 7
+    scales = await connection.fetch("SELECT DISTINCT cost_scale, cost_usd FROM packed_spans")
+    assert [tuple(row) for row in scales] == [(-1, None)]
+
+
 async def test_days_on_which_clocks_change_have_no_hours(connection: asyncpg.Connection) -> None:
     """Nor those beside them: a date may begin twice then. Their sums are packed all the same."""
     await connection.fetchval("SELECT set_report_timezone('Europe/Berlin')")
@@ -577,7 +587,7 @@ async def test_a_day_is_packed_when_its_users_have_numbers(
 async def test_sums_outlive_rows_and_hours_are_not_made_without_them(
     connection: asyncpg.Connection,
 ) -> None:
-    """What was packed of a month that was let go of stays; nothing of it is made of half a day."""
+    """What was packed of a month that was let go of stays, but for the hours of its days."""
     await connection.execute(
         "CREATE TABLE user_api_usage_2025_01 PARTITION OF user_api_usage"
         " FOR VALUES FROM ('2025-01-01Z') TO ('2025-02-01Z')"
@@ -590,9 +600,12 @@ async def test_sums_outlive_rows_and_hours_are_not_made_without_them(
     await connection.execute("SELECT note_retired_month('user_api_usage_2025_01', '2025-01-01')")
     await connection.execute("SELECT drop_partition('user_api_usage_2025_01')")
     assert await pack(connection) == []
-    assert await listed(connection) == before - {("hours", date(2025, 1, 31), date(2025, 2, 1))}
+    of_january = {("hours", date(2025, 1, day), date(2025, 1, day) + DAY) for day in (29, 30, 31)}
+    assert await listed(connection) == before - of_january
     query = "SELECT packed_spans::text FROM packed_spans ORDER BY 1"
     assert set(await connection.fetch(query)) < set(packed)
+    hours = "SELECT DISTINCT start FROM usage_packed_span WHERE hour IS NOT NULL ORDER BY 1"
+    assert [row["start"].day for row in await connection.fetch(hours)] == [1, 2, 3]
 
 
 async def test_another_zone_leaves_nothing_behind(connection: asyncpg.Connection) -> None:

@@ -14,9 +14,11 @@ from dashboard.asking import (
     on_days,
     places,
     source_of,
+    sums_key,
     to_quarter,
 )
 from dashboard.cells import PLACES, SUMS, Key, Source
+from dashboard.errors import ParameterError
 from dashboard.filters import Filter
 
 THEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -140,6 +142,19 @@ def test_ranks_of_groups_become_one_page() -> None:
 
 def _rank(name: str, place: str) -> dict[str, str]:
     return {"after_place": place, "after_name": name}
+
+
+@pytest.mark.parametrize("place", ["0E-50000000", "9E+99", "1" * 61, "NaN", "²"])
+def test_a_place_that_no_page_has_is_refused(place: str) -> None:
+    """Written out again it could fill the memory."""
+    with pytest.raises(ParameterError):
+        sums_key(MONTH.with_(after=(place, "0ada")))
+
+
+@pytest.mark.parametrize(("rows", "passed"), [("7", 7), ("²", 0), ("", 0), ("9" * 99, 10**15)])
+def test_rows_to_pass_over_are_a_number(rows: str, passed: int) -> None:
+    """Whatever somebody has written there, and one that Postgres can take."""
+    assert MONTH.with_(after=("+", rows)).offset == passed
 
 
 def test_days_know_what_may_be_rare() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.errors import ParameterError
-from dashboard.filters import Filter
+from dashboard.filters import Filter, written_key
 from dashboard.parsing import PARAMETERS, parse
 
 NOW = datetime(2026, 11, 22, 23, 30, tzinfo=UTC)
@@ -78,6 +78,8 @@ def test_what_forms_send_empty_was_not_given() -> None:
         [("size", "51")],
         [("after", "%%%")],
         [("after", "eyJhIjoxfQ")],
+        [("after", written_key(("0", "0\0")))],
+        [("after", written_key(("\ud800", "0")))],
         [("compare", "apples")],
         [("tier", "flex")],
     ],

@@ -234,6 +234,46 @@ async def test_users_of_several_blocks_are_ranked_together(database: str) -> Non
     assert await _ranks(database, YEAR.with_(sort="name")) == ["new", "user-0", "user-1", "user-2"]
 
 
+async def test_more_users_than_a_block_has_may_have_no_number(database: str) -> None:
+    """As on the first day of a large product, before anything is folded."""
+    await record(database, ROWS[:1])
+    connection = await asyncpg.connect(database)
+    await connection.execute(
+        """
+        INSERT INTO usage_by_user_day (
+            day, user_id, calls, errors, unpriced_calls, estimated_calls, unavailable_calls,
+            cost_usd, first_call, last_call
+        )
+        SELECT '2026-03-01', 'new ' || number, 1, 0, 0, 0, 0, number, now(), now()
+        FROM generate_series(1, 65540) AS number
+        """
+    )
+    await connection.close()
+    found = await _ranks(database, YEAR)
+    assert found == [f"new {number}" for number in range(65_540, 65_531, -1)]
+
+
+async def test_who_is_ranked_has_sums_also_where_rows_were_let_go_of(database: str) -> None:
+    """In another zone the ends of a range are parts of days, of which nothing is left then."""
+    connection = await asyncpg.connect(database)
+    await connection.execute(
+        "CREATE TABLE user_api_usage_2026_03 PARTITION OF user_api_usage"
+        " FOR VALUES FROM ('2026-03-01Z') TO ('2026-04-01Z')"
+    )
+    evening = datetime(2026, 3, 9, 20, tzinfo=UTC)  # the 10th has begun in Kathmandu
+    await record(database, [*ROWS, ledger_row(99, user_id="only", created_at=evening)])
+    await fold(database, 1000)
+    await connection.execute("SELECT note_retired_month('user_api_usage_2026_03', '2026-03-01')")
+    await connection.execute("SELECT drop_partition('user_api_usage_2026_03')")
+    await connection.close()
+    kathmandu = YEAR.with_(first=date(2026, 3, 10), zone=ZoneInfo("Asia/Kathmandu"), sort="-calls")
+    ledger = Ledger(database)
+    async with ledger.snapshot() as snapshot:
+        page = await snapshot.sums(kathmandu, ("user_id",), search_in="user", limit=9)
+    await ledger.close()
+    assert [row["user_id"] for row in page.rows] == ["user-0", "user-1", "user-2"]
+
+
 @pytest.mark.parametrize(
     "unknown", [{"tiers": ("flex",)}, {"outcomes": ("ok",)}, {"users": ("a",)}]
 )

@@ -227,16 +227,20 @@ async def test_what_is_folded_is_packed_while_calls_are_recorded(
 async def test_sums_that_cannot_be_packed_stop_nothing(
     tmp_path: Path, database: str, prices: PriceFile, journal: JournalWriter
 ) -> None:
-    """Somebody is told, and calls are recorded all the same."""
+    """Somebody is told, once, and calls are recorded all the same."""
     connection = await asyncpg.connect(database)
     await connection.execute("ALTER TABLE usage_packed_span RENAME TO elsewhere")
     await connection.close()
     journal.append(closing(1))
     with capture_logs() as logs:
-        async with recorder_at_work(tmp_path, database, prices):
+        async with recorder_at_work(tmp_path, database, prices) as recorder:
             await until(lambda: "sums not packed" in {entry["event"] for entry in logs})
+            for _ in range(2):  # as every minute
+                recorder._is_folded.set()  # noqa: SLF001
+                await until(lambda: not recorder._is_folded.is_set())  # noqa: SLF001
             journal.append(closing(2))
             await rows_when(database, 2)
+    assert [entry["event"] for entry in logs].count("sums not packed") == 1
 
 
 async def test_wrong_sums_of_the_last_days_are_told(
