@@ -36,7 +36,8 @@ def added(rows: Sequence[Row]) -> Row:
         elif name == "last_call":
             total[name] = max(known, default=None)
         else:
-            total[name] = sum(known) if known or not rows else None
+            nothing = Decimal(0) if name.endswith("_usd") else 0
+            total[name] = sum(known, start=nothing) if known or not rows else None
     return total
 
 

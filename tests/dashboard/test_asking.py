@@ -118,6 +118,7 @@ def test_rows_are_added_as_the_database_adds_them() -> None:
     unknown = dict.fromkeys(SUMS) | {"calls": 1}
     known = unknown | {"calls": 2, "cost_usd": Decimal("0.5"), "last_call": THEN}
     assert added([]) == dict.fromkeys(SUMS, 0) | {"first_call": None, "last_call": None}
+    assert isinstance(added([])["cost_usd"], Decimal)  # which JSON has as a text, of any amount
     assert added([unknown]) == unknown
     assert added([known, unknown]) == known | {"calls": 3}
 
