@@ -17,7 +17,7 @@ from dashboard.cells import Key
 from dashboard.compact import CellKey, Cells, Item
 from dashboard.filters import Filter
 from dashboard.keeping import Keeping
-from dashboard.stretches import Stretch, Versions, stretches_of
+from dashboard.stretches import Stretch, Versions, pieces_of, stretches_of
 
 MOST_BYTES = 8_000_000  # of kept cells
 MOST_NAMES = 10_000  # of endpoint, model and tier, to have each once
@@ -45,34 +45,44 @@ class Daybook:
         self._added: OrderedDict[tuple[Cells, ...], list[Item]] = OrderedDict()
         self._names: dict[CellKey, CellKey] = {}
 
-    async def read(self, ask: Ask, seen: Seen, wanted: Iterable[Filter]) -> None:
-        """Read together what several questions are going to ask for."""
+    async def read(
+        self, ask: Ask, seen: Seen, wanted: Iterable[Filter], by_day: Iterable[Filter]
+    ) -> None:
+        """Read together what several questions are going to ask for, some of them day by day."""
         parts: dict[Stretch, None] = {}
         for one in wanted:
-            found = stretches_of(one, seen.versions) or ()
-            parts |= dict.fromkeys(part for _, part in found)
+            parts |= dict.fromkeys(pieces_of(one, seen.versions) or ())
+        for one in by_day:
+            days = stretches_of(one, seen.versions) or ()
+            parts |= dict.fromkeys(part for _, part in days)
         await self._read(ask, seen, list(parts))
 
     async def sums(
         self, ask: Ask, seen: Seen, wanted: Filter, keys: tuple[Key, ...]
     ) -> Sequence[Row] | None:
         """Return sums by keys, in the order of the filter; None: the database has to tell."""
+        if "day" not in keys:
+            items = await self._all(ask, seen, wanted)
+            if items is None:
+                return None
+            return in_order(wanted, keys, compact.by_keys(keys, [(None, items)]))
         days = stretches_of(wanted, seen.versions)
         if days is None or not await self._read(ask, seen, [part for _, part in days]):
             return None
-        if "day" in keys:
-            items = ((day, compact.chosen(wanted, seen.cells[part].items())) for day, part in days)
-            return in_order(wanted, keys, compact.by_keys(keys, items))
-        together = compact.chosen(wanted, self._together(seen, [part for _, part in days]))
-        return in_order(wanted, keys, compact.by_keys(keys, [(None, together)]))
+        by_day = ((day, compact.chosen(wanted, seen.cells[part].items())) for day, part in days)
+        return in_order(wanted, keys, compact.by_keys(keys, by_day))
 
     async def total(self, ask: Ask, seen: Seen, wanted: Filter) -> Row | None:
         """Return the sums of all that is wanted; None: the database has to tell."""
-        days = stretches_of(wanted, seen.versions)
-        if days is None or not await self._read(ask, seen, [part for _, part in days]):
+        items = await self._all(ask, seen, wanted)
+        return None if items is None else compact.total(items)
+
+    async def _all(self, ask: Ask, seen: Seen, wanted: Filter) -> Iterable[Item] | None:
+        """Return all cells that are wanted, whatever the day; None: the database has to tell."""
+        parts = pieces_of(wanted, seen.versions)
+        if parts is None or not await self._read(ask, seen, parts):
             return None
-        together = self._together(seen, [part for _, part in days])
-        return compact.total(compact.chosen(wanted, together))
+        return compact.chosen(wanted, self._together(seen, parts))
 
     def _together(self, seen: Seen, parts: Sequence[Stretch]) -> Iterable[Item]:
         """Return the cells of many days; of those that are over, added up once."""

@@ -112,3 +112,8 @@ def _unpacked(column: bytes, code: str) -> "array[int]":
     if sys.byteorder == "little":
         found.byteswap()
     return found
+
+
+def values(column: bytes, many: int) -> "array[int]":
+    """Return so many values of which none is unknown and not all are 0."""
+    return _unpacked(column, _CODES[len(column) // many])

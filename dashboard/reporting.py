@@ -158,9 +158,10 @@ class Reporter:
             (name, part, part.previous(self._now)) for name, part in periods(wanted, self._now)
         ]
         parts = [one for _, *some in named for one in some if one is not None]
-        days = (wanted, wanted.previous(self._now), projecting.days_before(wanted, self._now))
-        days_too = [*parts, *(one for one in days if one is not None)]
-        await self._snapshot.foresee(days_too, parts)
+        by_day = [wanted, projecting.days_before(wanted, self._now)]
+        compared = wanted.previous(self._now)
+        asked = [*parts, wanted, *([] if compared is None else [compared])]
+        await self._snapshot.foresee(asked, by_day, parts)
         rows = []
         for name, part, before in named:
             row = dict(await self._snapshot.totals(part))

@@ -3,57 +3,27 @@
 A day that is over and folded never changes; should a row come late for it, it is folded again and
 has another version. So its sets are read once, and every question asks only which versions count.
 A day that is still open is read once for each snapshot. Of a day of which only a part lies in a
-range (another zone's days begin in the middle of ours) packed hours tell who was there. Where there
-are none each user's first and last call do, or tell nothing, and whoever asks counts rows.
+range (another zone's days begin in the middle of ours) each user's first and last call tell whether
+one of them lies there; where they do not, nothing is said, and whoever asks counts rows.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from dashboard import packed, selects
-from dashboard.asking import DAY, Row, around
+from dashboard import presence
+from dashboard.asking import DAY, around
 from dashboard.cells import Key
-from dashboard.filters import Filter
+from dashboard.filters import Filter, midnight
 from dashboard.keeping import Keeping
+from dashboard.presence import Fetch, Part, Roster
+from dashboard.stretches import is_torn
 from dashboard.together import together
 
 MOST_BYTES = 24_000_000  # of kept sets
 AT_ONCE = 64  # days that are read with one statement
-BLOCK = 8192
-ONE = ord("1")
-
-Fetch = Callable[..., Awaitable[Sequence[Row]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A day of the report's zone, as far as it lies in a range; None: to its own end."""
-
-    day: date
-    since: datetime | None = None
-    past: datetime | None = None
-    by_endpoint: bool = True
-
-    @property
-    def whole(self) -> bool:
-        """Whether all of the day is meant."""
-        return self.since is None and self.past is None
-
-
-@dataclass(frozen=True, slots=True)
-class Roster:
-    """Users of a day: bits by endpoint, and the names of those who have no number yet."""
-
-    numbered: Mapping[str | None, int] = field(default_factory=dict)
-    nameless: Mapping[str | None, frozenset[str]] = field(default_factory=dict)
-    known: bool = True  # False: the first and last calls do not tell
-
-    @property
-    def size(self) -> int:
-        """Return about how many bytes it takes."""
-        return 200 + sum(100 + bits.bit_length() // 8 for bits in self.numbered.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +57,8 @@ class Rosters:
         if groups is None:
             return None
         self._kept.begin()
+        everything = _groups(wanted, (), moment.versions) or {}
+        await self._open(fetch, moment, [*groups.values(), *everything.values()])
         counted: dict[tuple[Any, ...], int] = {}
         for place, (day, parts) in enumerate(groups.items()):
             if len(groups) > 1 and place % AT_ONCE == 0:  # read together what is asked one by one
@@ -100,6 +72,11 @@ class Rosters:
             numbered, nameless = _together(union)
             counted[() if not keys else (day,)] = numbered.bit_count() + len(nameless)
         return counted
+
+    async def _open(self, fetch: Fetch, moment: Moment, groups: Iterable[Sequence[Part]]) -> None:
+        """Read all that is asked of open days at once, also for the total that is asked next."""
+        opened = {part for parts in groups for part in parts if not moment.versions[part.day]}
+        await self._rosters(fetch, moment, list(opened))
 
     async def _union(
         self, fetch: Fetch, moment: Moment, wanted: Filter, parts: Sequence[Part]
@@ -133,10 +110,9 @@ class Rosters:
         folded = [part for part in missing if moment.versions[part.day] is not None]
         opened = [part for part in missing if moment.versions[part.day] is None]
         kinds = (
-            ([part for part in folded if part.whole], _whole),
-            ([part for part in folded if not part.whole], _of_parts),
-            ([part for part in opened if part.whole], _open),
-            ([part for part in opened if not part.whole], _of_days),
+            ([part for part in folded if part.whole], presence.of_folded_days),
+            ([part for part in folded if not part.whole], presence.of_folded_parts),
+            (opened, presence.of_open_days),
         )
         for read in await together(*(read(fetch, some) for some, read in kinds if some)):
             found |= read
@@ -149,6 +125,7 @@ class Rosters:
 def parts_of(wanted: Filter, days: Iterable[date], *, by_endpoint: bool) -> list[Part]:
     """Return the days that have calls in the range of a filter, whole or in part."""
     start, end, zone = wanted.start, wanted.end, wanted.report_zone
+    only = wanted.endpoints if by_endpoint else ()
     first, last = wanted.report_days
     if wanted.whole_report_days:
         first, last = wanted.first or date.min, wanted.last
@@ -157,12 +134,19 @@ def parts_of(wanted: Filter, days: Iterable[date], *, by_endpoint: bool) -> list
         if first <= day <= last:
             parts.append(Part(day))
             continue
-        begin, past = around(day, day, zone)
+        begin, past = _bounds(day, zone)
         if wanted.whole_report_days or past <= (start or begin) or begin >= end:
             continue
         since = None if start is None or begin >= start else start
-        parts.append(Part(day, since, None if past <= end else end, by_endpoint))
+        parts.append(Part(day, since, None if past <= end else end, by_endpoint, only))
     return parts
+
+
+def _bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Return the time in which a day lies; where it begins or ends twice, some more."""
+    if is_torn(day, zone) or is_torn(day + DAY, zone):
+        return around(day, day, zone)
+    return midnight(day, zone), midnight(day + DAY, zone)
 
 
 def _groups(
@@ -170,11 +154,20 @@ def _groups(
 ) -> dict[date | None, list[Part]] | None:
     """Return the parts of days to put together: of all, or of each day; None: days overlap."""
     by_endpoint = keys == ("endpoint",) or bool(wanted.endpoints or wanted.without)
+
+    def parts(wanted: Filter, days: Iterable[date]) -> list[Part]:
+        """Return its parts; open days are read without endpoints where nobody asks for them."""
+        found = parts_of(wanted, days, by_endpoint=by_endpoint)
+        return [
+            part if by_endpoint or versions[part.day] else replace(part, by_endpoint=False)
+            for part in found
+        ]
+
     days = sorted(versions)
     if keys != ("day",):
-        return {None: parts_of(wanted, days, by_endpoint=by_endpoint)}
+        return {None: parts(wanted, days)}
     if wanted.whole_report_days:
-        return {part.day: [part] for part in parts_of(wanted, days, by_endpoint=by_endpoint)}
+        return {part.day: [part] for part in parts(wanted, days)}
     groups: dict[date | None, list[Part]] = {}
     for day in _local_days(wanted, days):
         part = wanted.with_(first=day, last=day)
@@ -183,7 +176,7 @@ def _groups(
             return None  # clocks are put back over midnight
         near = [day + distance * DAY for distance in (-2, -1, 0, 1, 2)]
         known = [close for close in near if close in versions]
-        groups[day] = parts_of(part, known, by_endpoint=by_endpoint)
+        groups[day] = parts(part, known)
     return groups
 
 
@@ -213,105 +206,3 @@ def _together(union: Roster) -> tuple[int, frozenset[str]]:
     for more in union.numbered.values():
         bits |= more
     return bits, frozenset().union(*union.nameless.values())
-
-
-async def _whole(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
-    """Read the sets of folded days."""
-    found: dict[date, dict[str | None, int]] = {part.day: {} for part in parts}
-    for row in await fetch(selects.ROSTERS, list(found)):
-        bits = int.from_bytes(row["users"].bytes, "big") << (BLOCK * row["block"])
-        names = found[row["day"]]
-        names[row["endpoint"]] = names.get(row["endpoint"], 0) | bits
-    return {part: Roster(found[part.day]) for part in parts}
-
-
-async def _open(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
-    """Read who was there on days that are not folded yet."""
-    numbered: dict[date, dict[str | None, int]] = {part.day: {} for part in parts}
-    nameless: dict[date, dict[str | None, frozenset[str]]] = {part.day: {} for part in parts}
-    for row in await fetch(selects.OPEN_ROSTERS, list(numbered)):
-        numbered[row["day"]][row["endpoint"]] = _bits(row["numbers"] or ())
-        nameless[row["day"]][row["endpoint"]] = frozenset(row["names"] or ())
-    return {part: Roster(numbered[part.day], nameless[part.day]) for part in parts}
-
-
-async def _of_parts(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
-    """Read who was there in parts of folded days: from their hours, or from sums by user."""
-    found = await _of_hours(fetch, parts)
-    others = [part for part in parts if part not in found]
-    for some, read in (
-        ([part for part in others if not part.by_endpoint], _of_spans),
-        ([part for part in others if part.by_endpoint], _of_days),
-    ):
-        found |= await read(fetch, some) if some else {}
-    return found
-
-
-async def _of_hours(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
-    """Read the same from packed hours, where there are some: they tell it exactly."""
-    rows = await fetch(
-        selects.ROSTERS_OF_HOURS,
-        [part.day for part in parts],
-        [part.since for part in parts],
-        [part.past for part in parts],
-    )
-    numbered: dict[int, dict[str | None, set[int]]] = {}
-    nameless: dict[int, dict[str | None, frozenset[str]]] = {}
-    for row in rows:
-        place = row["place"] - 1
-        of_place = numbered.setdefault(place, {})
-        names = nameless.setdefault(place, {})
-        endpoint = row["endpoint"] if parts[place].by_endpoint else None
-        if row["users"] is not None:
-            users = packed.numbers(row["users"], row["block"])
-            of_place.setdefault(endpoint, set()).update(users)
-        elif row["numbers"] or row["names"]:
-            of_place.setdefault(endpoint, set()).update(row["numbers"] or ())
-            names[endpoint] = names.get(endpoint, frozenset()).union(row["names"] or ())
-    return {
-        parts[place]: Roster(
-            {name: _bits(found) for name, found in of_place.items()}, nameless[place]
-        )
-        for place, of_place in numbered.items()
-    }
-
-
-async def _of_days(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
-    """Read who was there in parts of days from the sums by user and day."""
-    return await _read(fetch, selects.ROSTERS_OF_DAYS, parts)
-
-
-async def _of_spans(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
-    """Read the same from the sums by user, which know no endpoint and are fewer."""
-    return await _read(fetch, selects.ROSTERS_OF_SPANS, parts)
-
-
-async def _read(fetch: Fetch, statement: str, parts: Sequence[Part]) -> dict[Part, Roster]:
-    values = (
-        [part.day for part in parts],
-        [part.since for part in parts],
-        [part.past for part in parts],
-        [part.by_endpoint for part in parts],
-    )
-    numbered: list[dict[str | None, int]] = [{} for _ in parts]
-    nameless: list[dict[str | None, frozenset[str]]] = [{} for _ in parts]
-    known = [True] * len(parts)
-    for row in await fetch(statement, *values):
-        place = row["place"] - 1
-        numbered[place][row["endpoint"]] = _bits(row["numbers"] or ())
-        nameless[place][row["endpoint"]] = frozenset(row["names"] or ())
-        known[place] = known[place] and row["known"]
-    return {
-        part: Roster(numbered[place], nameless[place], known[place])
-        for place, part in enumerate(parts)
-    }
-
-
-def _bits(numbers: Collection[int]) -> int:
-    """Return a set of numbers, in the order in which the sets of the ledger have their bits."""
-    blocks = max(numbers, default=0) // BLOCK + 1
-    digits = bytearray(b"0") * (blocks * BLOCK)
-    for number in numbers:
-        digits[number] = ONE
-    lowest_last = (digits[block * BLOCK : (block + 1) * BLOCK] for block in reversed(range(blocks)))
-    return int(b"".join(lowest_last), 2)

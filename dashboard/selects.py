@@ -144,18 +144,27 @@ FROM day_users
 WHERE day = ANY ($1::date[])
 """
 
-# Who was there on days that have no sets yet.
+# Who was there on days that have no sets yet; by endpoint ($2), and with the first and last call of
+# each ($3), in microseconds.
 OPEN_ROSTERS = """
 SELECT
     day,
     endpoint,
-    array_agg(number) FILTER (WHERE number IS NOT NULL) AS numbers,
-    array_agg(user_id) FILTER (WHERE number IS NULL) AS names
+    array_agg(number) AS numbers,
+    array_agg(user_id) FILTER (WHERE number IS NULL) AS names,
+    CASE WHEN $3::boolean THEN array_agg((date_part('epoch', first_call) * 1000000)::bigint) END
+        AS first_calls,
+    CASE WHEN $3 THEN array_agg((date_part('epoch', last_call) * 1000000)::bigint) END AS last_calls
 FROM (
-    SELECT day, endpoint, user_id
+    SELECT
+        day,
+        CASE WHEN $2::boolean THEN endpoint END AS endpoint,
+        user_id,
+        min(first_call) AS first_call,
+        max(last_call) AS last_call
     FROM user_days
     WHERE day = ANY ($1::date[]) AND user_id IS NOT NULL
-    GROUP BY day, endpoint, user_id
+    GROUP BY 1, 2, 3
 ) AS named
 LEFT JOIN user_numbers USING (user_id)
 GROUP BY day, endpoint
@@ -195,76 +204,43 @@ ROSTERS_OF_SPANS = _ROSTERS.format(
     endpoint="NULL::text", sums="user_spans ON span = 'day' AND start = part_of"
 )
 
-# The same from packed hours, for parts of days that have them, and from the rows of what is left of
-# an hour at both ends. A part that is told here has one row with nothing in it.
-ROSTERS_OF_HOURS = """
-WITH wanted AS MATERIALIZED (
-    SELECT
-        place,
-        day,
-        since,
-        part.past,
-        begins,
-        coalesce(ceil(extract(epoch FROM since - begins) / 3600), 0)::integer AS first_hour,
-        coalesce(floor(extract(epoch FROM part.past - begins) / 3600), 24)::integer AS past_hour
-    FROM unnest($1::date[], $2::timestamptz[], $3::timestamptz[])
-        WITH ORDINALITY AS part (day, since, past, place)
-    JOIN spans ON spans.start = day AND spans.past = day + 1 AND spans.span = 'hours'
-    CROSS JOIN ledger_status
-    CROSS JOIN LATERAL (
-        SELECT timezone(report_timezone, day::timestamp) AS begins
-    ) AS midnight
-),
-rest AS (
-    SELECT place, since, least(begins + first_hour * interval '1 hour', past) AS until
-    FROM wanted
-    WHERE since < begins + first_hour * interval '1 hour'
-    UNION ALL
-    SELECT place, begins + past_hour * interval '1 hour', past
-    FROM wanted
-    WHERE begins + past_hour * interval '1 hour' < past AND past_hour >= first_hour
-),
-named AS (
-    SELECT DISTINCT place, endpoint, user_id
-    FROM rest
-    CROSS JOIN LATERAL (
-        SELECT endpoint, user_id
-        FROM counted_usage
-        WHERE created_at >= since AND created_at < until AND accounted_at IS NULL
-        UNION ALL
-        SELECT endpoint, user_id
-        FROM counted_usage
-        WHERE accounted_at >= since AND accounted_at < until
-        OFFSET 0
-    ) AS counted
-    WHERE user_id IS NOT NULL
-)
-SELECT
-    place,
-    NULL AS endpoint,
-    NULL AS block,
-    NULL AS users,
-    NULL::integer[] AS numbers,
-    NULL::text[] AS names
-FROM wanted
-UNION ALL
-SELECT place, endpoint, block, users, NULL, NULL
-FROM wanted
-JOIN packed_spans AS packed
-    ON packed.start = day AND packed.past = day + 1
-        AND packed.hour >= first_hour AND packed.hour < past_hour
-WHERE block >= 0
-UNION ALL
+# The same of days that are packed: whoever has a number, and the first or last call of each where
+# the part needs them.
+ROSTERS_PACKED = """
 SELECT
     place,
     endpoint,
-    NULL,
-    NULL,
-    array_agg(number) FILTER (WHERE number IS NOT NULL),
-    array_agg(user_id) FILTER (WHERE number IS NULL)
-FROM named
-LEFT JOIN user_numbers USING (user_id)
-GROUP BY place, endpoint
+    block,
+    users,
+    CASE WHEN wanted.past IS NOT NULL THEN first_call END AS first_calls,
+    CASE WHEN since IS NOT NULL THEN last_call END AS last_calls
+FROM unnest($1::date[], $2::timestamptz[], $3::timestamptz[])
+    WITH ORDINALITY AS wanted (day, since, past, place)
+JOIN packed_spans ON start = day AND packed_spans.past = day + 1
+WHERE hour IS NULL
+    AND block >= 0
+    AND is_total <> $4::boolean
+    AND ($5::text[] IS NULL OR endpoint = ANY ($5))
+"""
+
+# Of a part that begins after its day does and ends before it, the hours that it touches tell more.
+# A row without users: nobody was there.
+ROSTERS_OF_HOURS = """
+SELECT place, endpoint, block, packed.users, first_call AS first_calls, last_call AS last_calls
+FROM unnest($1::date[], $2::timestamptz[], $3::timestamptz[])
+    WITH ORDINALITY AS wanted (day, since, past, place)
+CROSS JOIN (SELECT report_timezone AS zone FROM ledger_status) AS report
+CROSS JOIN LATERAL (SELECT date_begins(day, zone) AS begins) AS day_of
+JOIN spans AS listed ON listed.start = day AND listed.past = day + 1 AND listed.span = 'hours'
+LEFT JOIN packed_spans AS packed
+    ON packed.start = day
+    AND packed.past = day + 1
+    AND hour BETWEEN
+        floor(date_part('epoch', since - begins) / 3600)
+        AND floor(date_part('epoch', wanted.past - begins) / 3600)
+    AND block >= 0
+    AND $4::boolean IS NOT NULL
+    AND ($5::text[] IS NULL OR endpoint = ANY ($5))
 """
 
 # Whether anything counts in the range that came when its own month was closed.

@@ -266,17 +266,23 @@ class Snapshot:
             return None  # what came late has a day, but no hour in it
         return await self._rosters.count(self._fetch, await self._known(), wanted, keys)
 
-    async def foresee(self, wanted: Iterable[Filter], active: Iterable[Filter]) -> None:
+    async def foresee(
+        self, wanted: Iterable[Filter], by_day: Iterable[Filter], active: Iterable[Filter]
+    ) -> None:
         """Read together what is going to be asked for one by one: sums, and who was there."""
-        await together(self._foresee_sums(wanted), self._foresee_active(active))
+        await together(self._foresee_sums(wanted, by_day), self._foresee_active(active))
 
-    async def _foresee_sums(self, wanted: Iterable[Filter]) -> None:
-        known = [one for one in wanted if in_daybook(one, (), "")]
+    async def _foresee_sums(self, wanted: Iterable[Filter], by_day: Iterable[Filter]) -> None:
+        known, days = (
+            [one for one in some if in_daybook(one, (), "")] for some in (wanted, by_day)
+        )
         async with self._reading:
-            await self._daybook.read(self._all, await self._seen(), known)
+            await self._daybook.read(self._all, await self._seen(), known, days)
 
     async def _foresee_active(self, wanted: Iterable[Filter]) -> None:
-        known = [to_quarter(one) for one in wanted if in_rosters(one, ())]
+        known = [
+            to_quarter(one) if one.in_report_zone else one for one in wanted if in_rosters(one, ())
+        ]
         if not await self._any_late():
             async with self._looking:
                 moment = await self._known()

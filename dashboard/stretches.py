@@ -37,6 +37,25 @@ class Stretch:
         return found
 
 
+def pieces_of(wanted: Filter, versions: Versions) -> list[Stretch] | None:
+    """Return the same as few stretches: days of the ledger, and less than one at either end."""
+    if wanted.whole_report_days:
+        return [stretch for _, stretch in stretches_of(wanted, versions) or ()]
+    zone = wanted.report_zone
+    first, last = wanted.report_days
+    found = [_report_day(day, zone) for day in sorted(versions) if first <= day <= last]
+    end = _quarter(wanted.end)
+    ends = [] if last < first else [(_quarter(midnight(last + DAY, zone)), end)]
+    if wanted.start is not None:
+        until = end if last < first else _quarter(midnight(first, zone))
+        ends.append((_quarter(wanted.start), until))
+    edges = [_between(since, past, zone) for since, past in ends if since < past]
+    torn = (
+        is_torn(day, zone) for edge in edges for near in edge.touched for day in (near, near + DAY)
+    )
+    return None if any(torn) else [*found, *edges]
+
+
 def stretches_of(wanted: Filter, versions: Versions) -> list[tuple[date, Stretch]] | None:
     """Return the days of a filter that may have calls; None: one of them is no stretch."""
     found = []

@@ -112,7 +112,7 @@ async def test_kept_days_tell_what_sql_tells(
     try:
         for wanted in questions:
             seen = await asking.seen()
-            await daybook.read(asking.all, seen, [wanted])
+            await daybook.read(asking.all, seen, [wanted], [wanted])
             for keys in KEYS:
                 found = await daybook.sums(asking.all, seen, wanted, keys)
                 assert found == await _summed(asking, wanted, keys), (wanted, keys)

@@ -8,7 +8,8 @@ from asyncpg import BitString
 from dashboard import selects
 from dashboard.asking import Row
 from dashboard.filters import Filter
-from dashboard.rosters import Moment, Part, Roster, Rosters, parts_of
+from dashboard.presence import Part
+from dashboard.rosters import Moment, Rosters, parts_of
 
 FOLDED = datetime(2026, 11, 2, 1, tzinfo=UTC)
 AGAIN = datetime(2026, 11, 2, 2, tzinfo=UTC)
@@ -26,10 +27,9 @@ IN_KOLKATA = DAYS.with_(zone=ZoneInfo("Asia/Kolkata"))
 class Told:
     """A database that has two days of users 0 and 1, and 1 and 8193; and notes what it is asked."""
 
-    def __init__(self, *, known: bool = True, by_hour: bool = False) -> None:
+    def __init__(self, *, known: bool = True) -> None:
         self.asked: list[str] = []
         self._known = known
-        self._by_hour = by_hour
 
     async def fetch(self, statement: str, *values: Any) -> Sequence[Row]:
         """Answer as the statements of rosters are answered."""
@@ -42,21 +42,12 @@ class Told:
                 for block, places in sets[day]
             ]
         if statement == selects.OPEN_ROSTERS:
-            return [{"day": SECOND, "endpoint": "hint", "numbers": [1, 8193], "names": ["new"]}]
-        if statement == selects.ROSTERS_OF_HOURS:
-            return self._hours(len(values[0])) if self._by_hour else []
+            open_day = {"numbers": [1, None, 8193], "names": ["new"]}
+            return [{"day": SECOND, "endpoint": "hint"} | open_day]
+        if statement in {selects.ROSTERS_PACKED, selects.ROSTERS_OF_HOURS}:
+            return []
         found = [{"endpoint": "hint", "numbers": [1], "names": None, "known": self._known}]
         return [row | {"place": place + 1} for place, _ in enumerate(values[0]) for row in found]
-
-    def _hours(self, parts: int) -> list[Row]:
-        """Of the first part users 2 and 65,539, and in its rest user 4 and one without a number."""
-        nothing: Row = dict.fromkeys(("endpoint", "block", "users", "numbers", "names"))
-        users = {"endpoint": "hint", "block": 0, "users": b"\0\2"}
-        far = {"endpoint": "chat", "block": 1, "users": b"\0\3"}
-        rest = {"endpoint": "hint", "numbers": [4], "names": ["new"]}
-        told: list[dict[str, Any]] = [{"place": place + 1} for place in range(parts)]
-        told += [{"place": 1} | row for row in (users, far, rest)]
-        return [{**nothing, **row} for row in told]
 
 
 def _set(places: set[int]) -> BitString:
@@ -100,17 +91,6 @@ async def test_of_somebody_before_and_after_nothing_is_said() -> None:
     assert await Rosters().count(Told(known=False).fetch, moment, IN_KOLKATA, ()) is None
 
 
-async def test_packed_hours_tell_who_was_there_in_a_part_of_a_day() -> None:
-    """Exactly, also of somebody who came before and after; and they are read once."""
-    moment = Moment({FIRST: FOLDED, SECOND: FOLDED, THIRD: FOLDED})
-    told, rosters = Told(known=False, by_hour=True), Rosters()
-    later = IN_KOLKATA.with_(first=SECOND)
-    counted = await rosters.count(told.fetch, moment, later, ("endpoint",))
-    assert counted == {("hint",): 3, ("chat",): 1}
-    assert await rosters.count(told.fetch, moment, later, ()) == {(): 4}
-    assert told.asked == [selects.ROSTERS_OF_HOURS] * 2
-
-
 async def test_what_is_kept_is_bounded() -> None:
     """The sets used last stay."""
     told, rosters = Told(), Rosters(most_bytes=1500)
@@ -141,8 +121,3 @@ def test_a_range_of_another_zone_is_days_and_parts_of_days() -> None:
         Part(SECOND, None, end, by_endpoint=False),
     ]
     assert parts_of(DAYS, days, by_endpoint=False) == [Part(FIRST), Part(SECOND)]
-
-
-def test_a_roster_knows_about_how_large_it_is() -> None:
-    """So that many of them can be kept within a bound."""
-    assert Roster({"hint": 1 << 8191}).size == 1324

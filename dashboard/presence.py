@@ -1,0 +1,216 @@
+"""Who was there on a day or in a part of one, read from the ledger as sets of bits.
+
+Users have numbers, and a set is one number of as many bits; who is new today has none and is named.
+"""
+
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from itertools import compress
+from typing import TypeVar
+
+from dashboard import packed, selects
+from dashboard.asking import EPOCH, Row
+from dashboard.together import together
+
+BLOCK = 8192  # users in one row of a set
+ONE = ord("1")
+MILLENNIUM = datetime(2000, 1, 1, tzinfo=UTC)  # of packed moments
+MICROSECOND = timedelta(microseconds=1)
+
+T = TypeVar("T")
+Fetch = Callable[..., Awaitable[Sequence[Row]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A day of the report's zone, as far as it lies in a range; None: to its own end."""
+
+    day: date
+    since: datetime | None = None
+    past: datetime | None = None
+    by_endpoint: bool = True
+    only: tuple[str, ...] = ()  # of these endpoints alone, where not all are needed
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the day is meant."""
+        return self.since is None and self.past is None
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """Users of a day: bits by endpoint, and the names of those who have no number yet."""
+
+    numbered: Mapping[str | None, int] = field(default_factory=dict)
+    nameless: Mapping[str | None, frozenset[str]] = field(default_factory=dict)
+    known: bool = True  # False: the first and last calls do not tell
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes it takes."""
+        return 200 + sum(100 + bits.bit_length() // 8 for bits in self.numbered.values())
+
+    def with_(self, other: "Roster") -> "Roster":
+        """Return it with other endpoints."""
+        return Roster(
+            {**self.numbered, **other.numbered},
+            {**self.nameless, **other.nameless},
+            self.known and other.known,
+        )
+
+
+async def of_folded_days(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
+    """Read the sets of folded days."""
+    found: dict[date, dict[str | None, int]] = {part.day: {} for part in parts}
+    for row in await fetch(selects.ROSTERS, list(found)):
+        bits = int.from_bytes(row["users"].bytes, "big") << (BLOCK * row["block"])
+        names = found[row["day"]]
+        names[row["endpoint"]] = names.get(row["endpoint"], 0) | bits
+    return {part: Roster(found[part.day]) for part in parts}
+
+
+async def of_open_days(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
+    """Read who was there on days that are not folded yet, or in parts of them, all at once."""
+    found: dict[Part, Roster] = {part: Roster() for part in parts}
+    by_endpoint = any(part.by_endpoint for part in parts)
+    in_parts = not all(part.whole for part in parts)
+    days = list({part.day for part in parts})
+    for row in await fetch(selects.OPEN_ROSTERS, days, by_endpoint, in_parts):
+        for part in parts:
+            if part.day == row["day"]:
+                found[part] = found[part].with_(_of_open_day(row, part))
+    return found
+
+
+def _of_open_day(row: Row, part: Part) -> Roster:
+    numbers, names = row["numbers"], iter(row["names"] or ())
+    everybody = [next(names) if number is None else number for number in numbers]
+    here, known = everybody, True
+    if not part.whole:
+        begin = -math.inf if part.since is None else _moment(part.since, EPOCH)
+        end = math.inf if part.past is None else _moment(part.past, EPOCH)
+        here, known = _between(everybody, row["first_calls"], row["last_calls"], begin, end)
+    return Roster(
+        {row["endpoint"]: _bits([user for user in here if isinstance(user, int)])},
+        {row["endpoint"]: frozenset(user for user in here if isinstance(user, str))},
+        known,
+    )
+
+
+async def of_folded_parts(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
+    """Read who was there in parts of folded days: packed, or where they are not, user by user."""
+    found: dict[Part, Roster] = {}
+    kinds = {(_is_inside(part), part.by_endpoint, part.only) for part in parts}
+    alike = [
+        [part for part in parts if (_is_inside(part), part.by_endpoint, part.only) == kind]
+        for kind in kinds
+    ]
+    for read in await together(*(_of_packed(fetch, some) for some in alike)):
+        found |= read
+    missing = [part for part in parts if part not in found]
+    of_spans = [part for part in missing if not part.by_endpoint]
+    of_days = [part for part in missing if part.by_endpoint]
+    found |= await _of_spans(fetch, of_spans) if of_spans else {}
+    return found | (await _of_days(fetch, of_days) if of_days else {})
+
+
+def _is_inside(part: Part) -> bool:
+    """Whether its day has begun before it and goes on after it."""
+    return part.since is not None and part.past is not None
+
+
+async def _of_packed(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
+    """Read it from packed sums, those of the days that have some; all parts ask for the same."""
+    values = (
+        [part.day for part in parts],
+        [part.since for part in parts],
+        [part.past for part in parts],
+        parts[0].by_endpoint,
+        list(parts[0].only) or None,
+    )
+    statement = selects.ROSTERS_OF_HOURS if _is_inside(parts[0]) else selects.ROSTERS_PACKED
+    numbered: dict[int, dict[str | None, int]] = {}
+    unknown: set[int] = set()
+    for row in await fetch(statement, *values):
+        place = row["place"] - 1
+        names = numbered.setdefault(place, {})
+        if row["users"] is None:
+            continue
+        here, known = _within(row, parts[place].since, parts[place].past)
+        names[row["endpoint"]] = names.get(row["endpoint"], 0) | _bits(here)
+        unknown |= set() if known else {place}
+    return {
+        parts[place]: Roster(names, known=place not in unknown) for place, names in numbered.items()
+    }
+
+
+async def _of_days(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
+    """Read who was there in parts of days from the sums by user and day."""
+    return await _read(fetch, selects.ROSTERS_OF_DAYS, parts)
+
+
+async def _of_spans(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
+    """Read the same from the sums by user, which know no endpoint and are fewer."""
+    return await _read(fetch, selects.ROSTERS_OF_SPANS, parts)
+
+
+async def _read(fetch: Fetch, statement: str, parts: Sequence[Part]) -> dict[Part, Roster]:
+    values = (
+        [part.day for part in parts],
+        [part.since for part in parts],
+        [part.past for part in parts],
+        [part.by_endpoint for part in parts],
+    )
+    numbered: list[dict[str | None, int]] = [{} for _ in parts]
+    nameless: list[dict[str | None, frozenset[str]]] = [{} for _ in parts]
+    known = [True] * len(parts)
+    for row in await fetch(statement, *values):
+        place = row["place"] - 1
+        numbered[place][row["endpoint"]] = _bits(row["numbers"] or ())
+        nameless[place][row["endpoint"]] = frozenset(row["names"] or ())
+        known[place] = known[place] and row["known"]
+    return {
+        part: Roster(numbered[place], nameless[place], known[place])
+        for place, part in enumerate(parts)
+    }
+
+
+def _within(row: Row, since: datetime | None, past: datetime | None) -> tuple[list[int], bool]:
+    """Return who of a packed row came in a part of its day, and whether that is known of all."""
+    users = packed.numbers(row["users"], row["block"])
+    if past is None:
+        lasts = packed.values(row["last_calls"], len(users))
+        return list(compress(users, map(_moment(since or MILLENNIUM).__le__, lasts))), True
+    if since is None:
+        firsts = packed.values(row["first_calls"], len(users))
+        return list(compress(users, map(_moment(past).__gt__, firsts))), True
+    firsts = packed.values(row["first_calls"], len(users))
+    lasts = packed.values(row["last_calls"], len(users))
+    return _between(users, firsts, lasts, _moment(since), _moment(past))
+
+
+def _between(
+    users: Sequence[T], firsts: Sequence[int], lasts: Sequence[int], begin: float, end: float
+) -> tuple[list[T], bool]:
+    there = [
+        (user, first >= begin or last < end)
+        for user, first, last in zip(users, firsts, lasts, strict=True)
+        if first < end and last >= begin
+    ]
+    return [user for user, _ in there], all(known for _, known in there)
+
+
+def _moment(moment: datetime, since: datetime = MILLENNIUM) -> int:
+    return (moment - since) // MICROSECOND
+
+
+def _bits(numbers: Sequence[int]) -> int:
+    """Return a set of numbers, in the order in which the sets of the ledger have their bits."""
+    blocks = max(numbers, default=0) // BLOCK + 1
+    digits = bytearray(b"0") * (blocks * BLOCK)
+    for number in numbers:
+        digits[number] = ONE
+    lowest_last = (digits[block * BLOCK : (block + 1) * BLOCK] for block in reversed(range(blocks)))
+    return int(b"".join(lowest_last), 2)

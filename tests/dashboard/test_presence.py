@@ -1,0 +1,110 @@
+"""Who was there in a part of a day, whether it is open, folded or packed."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from dashboard import presence
+from dashboard.asking import Row
+from dashboard.presence import Part, Roster
+from tests.dashboard.conftest import fold, record
+from tests.fakes.rows import ledger_row
+
+DAY = date(2026, 10, 20)
+MIDNIGHT = datetime(2026, 10, 20, tzinfo=UTC)
+EIGHT, NOON = MIDNIGHT + timedelta(hours=8), MIDNIGHT + timedelta(hours=12)
+CALLS = (  # who, where, at which hour
+    ("ada", "hint", 6), ("ada", "chat", 9), ("bob", "hint", 10), ("cyd", "chat", 12),
+    (None, "hint", 9),
+)  # fmt: skip
+
+
+class Asking:
+    """A database, and what it was asked for."""
+
+    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._connection = connection
+        self.asked = 0
+
+    async def fetch(self, statement: str, *values: object) -> list[Row]:
+        """Answer one question."""
+        self.asked += 1
+        return [dict(row) for row in await self._connection.fetch(statement, *values)]
+
+
+async def _named(asking: Asking, roster: Roster) -> set[str]:
+    """Return the names of all in a roster."""
+    known = await asking.fetch("SELECT number, user_id FROM user_numbers")
+    names = set().union(*roster.nameless.values())
+    for bits in roster.numbered.values():
+        names |= {row["user_id"] for row in known if bits >> 8191 - row["number"] & 1}
+    return names
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (Part(DAY, EIGHT, None, by_endpoint=False), {"ada", "bob", "cyd"}),
+        (Part(DAY, None, EIGHT, by_endpoint=False), {"ada"}),
+        (Part(DAY, EIGHT, NOON, by_endpoint=False), {"ada", "bob"}),
+        (Part(DAY, EIGHT, None, by_endpoint=True, only=("hint",)), {"bob"}),
+        (Part(DAY, NOON, None, by_endpoint=True, only=("chat",)), {"cyd"}),
+        (Part(DAY, None, EIGHT, by_endpoint=True, only=("chat",)), set()),
+    ],
+    ids=["late", "early", "between", "late-hint", "late-chat", "early-chat"],
+)
+@pytest.mark.parametrize("folds", [0, 2, 1000], ids=["open", "folded", "packed"])
+async def test_who_was_there_in_a_part_of_a_day(
+    database: str, part: Part, expected: set[str], folds: int
+) -> None:
+    """Noon belongs to what comes after it."""
+    await record(
+        database,
+        [
+            ledger_row(number, user_id=user, endpoint=endpoint, created_at=MIDNIGHT + at)
+            for number, (user, endpoint, hour) in enumerate(CALLS)
+            for at in [timedelta(hours=hour)]
+        ],
+    )
+    await fold(database, folds)
+    connection = await asyncpg.connect(database)
+    asking = Asking(connection)
+    read = presence.of_folded_parts if folds else presence.of_open_days
+    found = (await read(asking.fetch, [part]))[part]
+    asked = asking.asked
+    names = await _named(asking, _only(found, part))
+    await connection.close()
+    assert names == expected
+    assert found.known
+    assert asked == (2 if folds == 2 else 1)
+
+
+def _only(roster: Roster, part: Part) -> Roster:
+    """Return what whoever asks looks at: the endpoints asked for."""
+    wanted = part.only if part.by_endpoint else (*roster.numbered, *roster.nameless)
+    return Roster(
+        {name: bits for name, bits in roster.numbered.items() if name in wanted},
+        {name: names for name, names in roster.nameless.items() if name in wanted},
+    )
+
+
+@pytest.mark.parametrize("folds", [0, 2, 1000], ids=["open", "folded", "packed"])
+async def test_of_somebody_before_and_after_nothing_is_said(database: str, folds: int) -> None:
+    """Whether one of the calls between lies in the part, only rows know, or packed hours."""
+    moments = (MIDNIGHT + timedelta(hours=hour) for hour in (6, 15))
+    rows = [ledger_row(number, created_at=moment) for number, moment in enumerate(moments)]
+    await record(database, rows)
+    await fold(database, folds)
+    connection = await asyncpg.connect(database)
+    read = presence.of_folded_parts if folds else presence.of_open_days
+    part = Part(DAY, EIGHT, NOON, by_endpoint=False)
+    found = (await read(Asking(connection).fetch, [part]))[part]
+    await connection.close()
+    assert found.known is (folds == 1000)
+    assert not any(found.numbered.values()) or not found.known
+
+
+def test_a_roster_knows_about_how_large_it_is() -> None:
+    """So that many of them can be kept within a bound."""
+    assert Roster({"hint": 1 << 8191}).size == 1324
