@@ -1448,6 +1448,7 @@ RETURNS void
 LANGUAGE plpgsql
 AS $function$
 BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('openai-meter packing', 0));  -- see pack_span()
     EXECUTE format('ALTER TABLE user_api_usage DETACH PARTITION %I', partition_name);
     EXECUTE format('DROP TABLE %I', partition_name);
     WITH known AS (
