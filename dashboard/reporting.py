@@ -86,14 +86,15 @@ class Reporter:
         name = wanted.endpoints[0] if wanted.endpoints else "calls without an endpoint"
         most = USERS_OF_ENDPOINT
         await self._snapshot.take_another()
-        users, days, models = await together(
-            self._sums("users", "Top users", wanted, ("user_id",), limit=most),
-            self._sums("days", "By day", wanted, ("day",)),
-            self._sums("models", "Models", wanted, ("model",)),
+        sums, (answers, durations) = await both(
+            together(
+                self._sums("users", "Top users", wanted, ("user_id",), limit=most),
+                self._sums("days", "By day", wanted, ("day",)),
+                self._sums("models", "Models", wanted, ("model",)),
+            ),
+            together(self._snapshot.answers(wanted), self._snapshot.durations(wanted)),
         )
-        answers, durations = await together(
-            self._snapshot.answers(wanted), self._snapshot.durations(wanted)
-        )
+        users, days, models = sums
         return self._report(
             "endpoint",
             f"Endpoint {name}",
