@@ -20,6 +20,7 @@ from dashboard.together import together
 MOST_OPEN_DAYS = 8  # that are not packed; with more of them longer spans are read sooner
 MOST_PARTS = 6  # of days that are read row by row
 MOST_NAMES = 1000  # of equals who are asked for all of their names
+MOST_PASSED = 10_000  # rows that are passed over by their number: the names of all are asked for
 NAMELESS = 1 << 32  # from here on: users who have no number yet
 
 Fetch = Callable[..., Awaitable[Sequence[Row]]]
@@ -31,6 +32,8 @@ async def ranks(fetch: Fetch, wanted: Filter, *, limit: int) -> list[Row] | None
 
     A row has `user_id` and, for the page that begins after it, `after_place` and `after_name`.
     """
+    if wanted.offset > MOST_PASSED:
+        return None
     order = Order(*order_of(wanted, "-cost_usd"), *sums_key(wanted))
     parts = await fetch(placing.PARTS, wanted.start, wanted.end)
     if not _are_few(parts):

@@ -208,6 +208,8 @@ async def test_what_is_packed_ranks(database: str) -> None:
     assert await _ranks(database, YEAR) is None
     await fold(database, 1000)
     assert await _ranks(database, YEAR) == ["user-1", "user-0", "user-2"]
+    assert await _ranks(database, YEAR.with_(after=("+", "10000"))) == []
+    assert await _ranks(database, YEAR.with_(after=("+", "10001"))) is None
     connection = await asyncpg.connect(database)
     await connection.execute("UPDATE usage_packed_span SET cost_usd = NULL, cost_scale = -1")
     await connection.close()
