@@ -6,6 +6,7 @@ usage_packed_span in schema.sql). To add up twenty spans of twenty thousand user
 hundred thousand steps here, where Postgres would take ten times as long over as many rows.
 """
 
+import heapq
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,25 @@ class Block:
         for place, value in enumerate(self._totals):
             if value != untouched:
                 yield first + place, value
+
+    def first(self, most: int, direction: int) -> list[tuple[int, int]]:
+        """Return the same of those who come first, and of their equals; 1: least first, -1: last.
+
+        There may be more than so many, where the last of them have equals.
+        """
+        first, untouched = self._first, self._untouched
+        totals = [value for value in self._totals if value != untouched]
+        least, greatest = min(totals, default=0), max(totals, default=0)
+        if len(totals) > most:
+            if direction > 0:
+                greatest = heapq.nsmallest(most, totals)[-1]
+            else:
+                least = heapq.nlargest(most, totals)[-1]
+        return [
+            (first + place, value)
+            for place, value in enumerate(self._totals)
+            if least <= value <= greatest and value != untouched
+        ]
 
     def zero_and_unknown(self) -> Iterator[tuple[int, int | None]]:
         """Yield the others who were named: their value is 0, or None where nothing is known."""

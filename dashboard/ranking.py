@@ -190,14 +190,16 @@ class _Ranked:
             block.add_packed(row["users"], row["sums"], times=10 ** (scale - row["scale"]))
         times = 10 ** (scale - self._scale)
         block.add([*mine], [None if value is None else value * times for value in mine.values()])
-        times = self._order.direction
+        times = direction = self._order.direction
         if self._order.column in placing.SCALES:
             times *= 10 ** (SCALE - scale)
-        places.add(
-            (value * times, user)
-            for user, value in block.others_than_zero()
-            if self._is_searched(user)
+        is_first_page_of_all = self._matched is None and places.after == -math.inf
+        found = (
+            block.first(places.most, direction)
+            if is_first_page_of_all
+            else block.others_than_zero()
         )
+        places.add((value * times, user) for user, value in found if self._is_searched(user))
         if way == "sum" and not places.is_full_before(0):
             places.add(
                 (math.inf if value is None else 0, user)

@@ -22,6 +22,7 @@ from dashboard.presence import Fetch, Part, Roster
 from dashboard.stretches import is_torn
 from dashboard.together import together
 
+NEAR = 3 * DAY  # of whole days lie the parts of others
 MOST_BYTES = 24_000_000  # of kept sets
 AT_ONCE = 64  # days that are read with one statement
 
@@ -134,8 +135,10 @@ def parts_of(wanted: Filter, days: Iterable[date], *, by_endpoint: bool) -> list
         if first <= day <= last:
             parts.append(Part(day))
             continue
+        if wanted.whole_report_days or day + NEAR < first or day - NEAR > last:
+            continue
         begin, past = _bounds(day, zone)
-        if wanted.whole_report_days or past <= (start or begin) or begin >= end:
+        if past <= (start or begin) or begin >= end:
             continue
         since = None if start is None or begin >= start else start
         parts.append(Part(day, since, None if past <= end else end, by_endpoint, only))

@@ -68,6 +68,22 @@ def test_values_of_a_coarser_scale_count_several_times(row: Row, times: int) -> 
     }
 
 
+@given(
+    row=st.dictionaries(st.integers(0, 300), st.integers(-9, 9), min_size=1),
+    most=st.integers(1, 20),
+    direction=st.sampled_from((1, -1)),
+)
+def test_who_comes_first_is_among_the_first(row: dict[int, int], most: int, direction: int) -> None:
+    """With all their equals, and nobody else."""
+    block = Block(0)
+    block.add_packed(*packed({**row}))
+    others = {user: value for user, value in row.items() if value}
+    bound = sorted(others.values(), key=lambda value: value * direction)[:most]
+    assert dict(block.first(most, direction)) == {
+        user: value for user, value in others.items() if value * direction <= bound[-1] * direction
+    }
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_bytes_that_only_look_unknown_are_values(width: int) -> None:
     """The mark of what is unknown may lie across two values."""
