@@ -8,7 +8,16 @@ from sets of users, a day each, where these are known.
 
 from typing import get_args
 
-from dashboard.cells import CELLS, EDGE_ROWS, IN_DAYS, SUMS, UNUSED_TIME, Key, Source
+from dashboard.cells import (
+    CELLS,
+    EDGE_ROWS,
+    IN_DAYS,
+    PUNCTUAL_CELLS,
+    SUMS,
+    UNUSED_TIME,
+    Key,
+    Source,
+)
 
 # Without calls a sum is 0; with calls it is NULL as long as none of them is known.
 _COUNTS = ("calls", "errors", "unpriced_calls", "estimated_calls", "unavailable_calls")
@@ -55,13 +64,15 @@ _PLACE = """
 """
 
 
-def sums(source: Source, keys: tuple[Key, ...]) -> str:
+def sums(source: Source, keys: tuple[Key, ...], *, late: bool = True) -> str:
     """Return the statement that sums cells by some keys, in any order, a page at a time.
+
+    `late`: whether rows may count later than they came.
 
     Beyond `PLACES` it takes: sort column, direction (1 or -1), place and name of the row to begin
     after (or NULL), how many rows, and how many to pass over.
     """
-    return _SUMS[source, keys]
+    return (_SUMS if late else _PUNCTUAL_SUMS)[source, keys]
 
 
 def ranks(source: Source) -> str:
@@ -73,9 +84,9 @@ def ranks(source: Source) -> str:
     return _RANKS[source]
 
 
-def totals(source: Source) -> str:
-    """Return the statement that sums all cells: one row."""
-    return _TOTALS[source]
+def totals(source: Source, *, late: bool = True) -> str:
+    """Return the statement that sums all cells: one row. `late` is as for `sums`."""
+    return (_TOTALS if late else _PUNCTUAL_TOTALS)[source]
 
 
 def active_users(source: Source, keys: tuple[Key, ...]) -> str:
@@ -88,18 +99,18 @@ def named(keys: tuple[Key, ...], *, edges: bool) -> str:
     return _NAMED[keys, edges]
 
 
-def _sums(source: Source, keys: tuple[Key, ...]) -> str:
+def _sums(cells: str, keys: tuple[Key, ...]) -> str:
     names = ", ".join(keys)
     parts = (f"CASE WHEN {key} IS NULL THEN '1' ELSE '0' || {key} END" for key in keys)
     name = " || E'\\x01' || ".join(parts)
     found = f"{names}, {', '.join(SUMS)}, place::text AS after_place, name AS after_name"
-    return _ordered(source, names, name, found)
+    return _ordered(cells, names, name, found)
 
 
-def _ranks(source: Source) -> str:
+def _ranks(cells: str) -> str:
     name = "CASE WHEN user_id IS NULL THEN '1' ELSE '0' || user_id END"
     found = "user_id, place::text AS after_place, name AS after_name"
-    return _ordered(source, "user_id", name, found, where=_AMONG)
+    return _ordered(cells, "user_id", name, found, where=_AMONG)
 
 
 # Some of the users: from one name on, up to another, or whoever was not named.
@@ -110,11 +121,11 @@ _AMONG = """
 """
 
 
-def _ordered(source: Source, names: str, name: str, found: str, *, where: str = "") -> str:
+def _ordered(cells: str, names: str, name: str, found: str, *, where: str = "") -> str:
     return f"""
 WITH grouped AS (
     SELECT {names}, {_GROUPED_SUMS}
-    FROM ({CELLS[source]}) AS cell
+    FROM ({cells}) AS cell
     {where}
     GROUP BY {names}
 ),
@@ -135,8 +146,8 @@ OFFSET $21
 """
 
 
-def _totals(source: Source) -> str:
-    return f"SELECT {_GROUPED_SUMS} FROM ({CELLS[source]}) AS cell"
+def _totals(cells: str) -> str:
+    return f"SELECT {_GROUPED_SUMS} FROM ({cells}) AS cell"
 
 
 def _active_users(source: Source, keys: tuple[Key, ...]) -> str:
@@ -232,9 +243,14 @@ _GROUPS: tuple[tuple[Key, ...], ...] = (
     ("endpoint", "model"),
 )
 _SOURCES: tuple[Source, ...] = get_args(Source)
-_SUMS = {(source, keys): _sums(source, keys) for source in _SOURCES for keys in _GROUPS}
-_RANKS = {source: _ranks(source) for source in _SOURCES}
-_TOTALS = {source: _totals(source) for source in _SOURCES}
+_SUMS, _PUNCTUAL_SUMS = (
+    {(source, keys): _sums(cells[source], keys) for source in _SOURCES for keys in _GROUPS}
+    for cells in (CELLS, PUNCTUAL_CELLS)
+)
+_TOTALS, _PUNCTUAL_TOTALS = (
+    {source: _totals(cells[source]) for source in _SOURCES} for cells in (CELLS, PUNCTUAL_CELLS)
+)
+_RANKS = {source: _ranks(CELLS[source]) for source in _SOURCES}
 _ACTIVE = {
     (source, keys): _active_users(source, keys) for source in _SOURCES for keys in ((), *_GROUPS)
 }

@@ -221,7 +221,7 @@ _EDGE_WHERE = f"""
 """
 
 
-def _with_edges(cells: str) -> str:
+def _with_edges(cells: str, rows_of_edges: tuple[str, ...] = EDGE_ROWS) -> str:
     edges = (
         f"""
 UNION ALL
@@ -231,7 +231,7 @@ SELECT
 FROM counted_usage
 WHERE {rows} {_EDGE_WHERE}
 """
-        for rows in EDGE_ROWS
+        for rows in rows_of_edges
     )
     return cells + "".join(edges)
 
@@ -258,3 +258,11 @@ CELLS["day_pieces"] = _with_quarters(CELLS["days"])
 CELLS["pieces"] = _with_edges(CELLS["spans"])
 CELLS["feature_pieces"] = _with_edges(CELLS["features"])
 CELLS["user_pieces"] = _with_edges(CELLS["users"])
+
+# The same for a ledger of which no row counts later than it came: half as much to plan for, which
+# is most of the time where only a few users are asked for.
+PUNCTUAL_CELLS = CELLS | {
+    "pieces": _with_edges(CELLS["spans"], EDGE_ROWS[::2]),
+    "feature_pieces": _with_edges(CELLS["features"], EDGE_ROWS[::2]),
+    "user_pieces": _with_edges(CELLS["users"], EDGE_ROWS[::2]),
+}

@@ -64,6 +64,8 @@ class _Ranked:
         self._wanted = wanted
         self._order = order
         self._parts = parts
+        self._way = _WAYS.get(order.column, "sum")
+        self._sums: dict[int, _Sum] = {}  # by block, of what is packed
         self._scale = 0  # of what is open
         self._open: dict[int, dict[int, int | None]] = {}  # by block and number
         self._nameless: list[str] = []
@@ -73,15 +75,15 @@ class _Ranked:
         """Have all users take their places; False: some sums could not be packed."""
         most = max((part["most"] or 0 for part in self._parts), default=0) // BLOCK
         groups = [[-1, 0], *([number] for number in range(1, most + 1))]
-        first, *_ = await together(self._packed(groups[0]), self._read_open(), self._search())
+        await together(self._add_up(groups[0]), self._read_open(), self._search())
         for group in groups:
-            rows = first if group is groups[0] else await self._packed(group)
+            if group is not groups[0]:
+                await self._add_up(group)
             for number in group:
-                mine = [row for row in rows if row["block"] == number]
-                if not self._take_places(number, mine, places):
+                if not self._take_places(number, places):
                     return False
         rest = sorted(number for number in self._open if number >= NAMELESS // BLOCK)
-        return all(self._take_places(number, [], places) for number in rest)
+        return all(self._take_places(number, places) for number in rest)
 
     async def named(self, places: Places) -> list[Row]:
         """Return who is at these places, in their order."""
@@ -123,6 +125,13 @@ class _Ranked:
         found = await self._fetch(placing.SEARCHED, self._wanted.search)
         self._matched = set(found[0]["numbers"])
         return found
+
+    async def _add_up(self, numbers: list[int]) -> None:
+        """Add up what is packed of some blocks, while the database looks for what is open."""
+        rows = await self._packed(numbers)
+        for number in numbers:
+            mine = [row for row in rows if row["block"] == number]
+            self._sums[number] = _Sum(mine, Block(number, self._way))
 
     async def _packed(self, blocks: list[int]) -> Sequence[Row]:
         wanted = self._wanted
@@ -177,22 +186,19 @@ class _Ranked:
         wanted = self._wanted
         return list(wanted.endpoints) or None, list(wanted.models) or None, list(wanted.without)
 
-    def _take_places(self, number: int, rows: Sequence[Row], places: Places) -> bool:
-        """Add up one block of users; False: a sum of theirs could not be packed."""
+    def _take_places(self, number: int, places: Places) -> bool:
+        """Let one block of users take their places; False: a sum of theirs could not be packed."""
         mine = self._open.get(number, {})
-        scales = {self._scale, *(row["scale"] for row in rows)}
-        scale = max(scales)
-        if min(scales) < 0 or scale > SCALE:
+        sums = self._sums.pop(number, None) or _Sum([], Block(number, self._way))
+        if self._scale > sums.scale:
+            sums = _Sum(sums.rows, Block(number, self._way), scale=self._scale)
+        if not sums.is_whole or self._scale < 0 or sums.scale > SCALE:
             return False
-        way = _WAYS.get(self._order.column, "sum")
-        block = Block(number, way)
-        for row in rows:
-            block.add_packed(row["users"], row["sums"], times=10 ** (scale - row["scale"]))
-        times = 10 ** (scale - self._scale)
+        block, times = sums.block, 10 ** (sums.scale - self._scale)
         block.add([*mine], [None if value is None else value * times for value in mine.values()])
         times = direction = self._order.direction
         if self._order.column in placing.SCALES:
-            times *= 10 ** (SCALE - scale)
+            times *= 10 ** (SCALE - sums.scale)
         is_first_page_of_all = self._matched is None and places.after == -math.inf
         found = (
             block.first(places.most, direction)
@@ -200,7 +206,7 @@ class _Ranked:
             else block.others_than_zero()
         )
         places.add((value * times, user) for user, value in found if self._is_searched(user))
-        if way == "sum" and not places.is_full_before(0):
+        if self._way == "sum" and not places.is_full_before(0):
             places.add(
                 (math.inf if value is None else 0, user)
                 for user, value in block.zero_and_unknown()
@@ -210,6 +216,19 @@ class _Ranked:
 
     def _is_searched(self, number: int) -> bool:
         return self._matched is None or number in self._matched or number >= NAMELESS
+
+
+class _Sum:
+    """What is packed of one block, added up in the widest scale of its rows, or a wider one."""
+
+    def __init__(self, rows: Sequence[Row], block: Block, *, scale: int = 0) -> None:
+        scales = [row["scale"] for row in rows]
+        self.rows = rows
+        self.block = block
+        self.scale = max([*scales, scale])
+        self.is_whole = min(scales, default=0) >= 0
+        for row in rows if self.is_whole else ():
+            block.add_packed(row["users"], row["sums"], times=10 ** (self.scale - row["scale"]))
 
 
 def _numbers(users: Iterable[int]) -> list[int]:

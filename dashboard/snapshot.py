@@ -134,7 +134,7 @@ class Snapshot:
         most = None if limit is None else limit + 1
         values = summing(wanted, keys, search_in, source=source, limit=most)
         if limit is None:
-            return Found(rows=await self._fetch(adding.sums(source, keys), *values))
+            return Found(rows=await self._summed(source, keys, values))
         ranks = await self._ranks(wanted, source, values, limit=limit + 1)
         rows = await self._of_users(wanted, source, [row["user_id"] for row in ranks[:limit]])
         if len(ranks) <= limit:
@@ -174,9 +174,15 @@ class Snapshot:
         found: dict[str | None, Row] = {}
         for part in parts:
             values = summing(part, ("user_id",), "", source=source, limit=None)
-            rows = await self._fetch(adding.sums(source, ("user_id",)), *values)
+            rows = await self._summed(source, ("user_id",), values)
             found |= {row["user_id"]: row for row in rows}
         return [found[user] for user in users]
+
+    async def _summed(
+        self, source: Source, keys: tuple[Key, ...], values: tuple[object, ...]
+    ) -> Sequence[Row]:
+        late = source in PIECED and await self._any_late()
+        return await self._fetch(adding.sums(source, keys, late=late), *values)
 
     async def totals(self, wanted: Filter, *, search_in: str = "") -> Row:
         """Return the sums of the whole filter."""
@@ -192,7 +198,8 @@ class Snapshot:
                 return kept
         source = source_of(wanted, (), search_in)
         values = places(wanted, search_in, pieced=source in PIECED)
-        return (await self._fetch(adding.totals(source), *values))[0]
+        late = source in PIECED and await self._any_late()
+        return (await self._fetch(adding.totals(source, late=late), *values))[0]
 
     async def _found(self, wanted: Filter) -> tuple[str, ...] | None:
         """Return the users whom a search finds; None: they are too many to ask for by name."""
