@@ -32,7 +32,7 @@ DAYS = 365
 WRITERS = 2
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 SETTINGS = {
-    "shared_buffers": f"{MEMORY // 4 // 2**20}MB",  # as PostgreSQL's manual advises
+    "shared_buffers": f"{MEMORY * 2 // 5 // 2**20}MB",  # at most so much, says PostgreSQL's manual
     "fsync": "off",
     "full_page_writes": "off",
     "max_wal_size": "2GB",

@@ -6,6 +6,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import uvloop
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -46,4 +47,4 @@ async def serve(dsn: str, directory: str, port: str, token: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(*sys.argv[1:]))
+    uvloop.run(serve(*sys.argv[1:]))
