@@ -576,6 +576,14 @@ def test_a_whole_answer_is_read_as_a_meter_reads_it(body: bytes) -> None:
     assert observed_whole(body) in (None, meter.finish())
 
 
+@pytest.mark.parametrize(
+    "body", [b"[]", b'{"usage":null}', b'{"usage":{},"error":{}}', b'{"usage":{},"status":"x"}']
+)
+def test_an_odd_answer_is_left_to_a_meter(body: bytes) -> None:
+    """It has no usage, or may be no success."""
+    assert observed_whole(body) is None
+
+
 def test_an_ordinary_answer_is_read_at_once() -> None:
     """That is what it is for."""
     found = observed_whole(b'{"id":"c","model":"m","service_tier":"flex","usage":{"a":1}}')

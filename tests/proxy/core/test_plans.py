@@ -1,7 +1,7 @@
 """A plan says of every head of its shape what a reading of that head alone would say."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.core import headers, passage
@@ -53,6 +53,9 @@ def plan(lines: bytes = b"", *, first_line: bytes = b"POST /v1/chat/completions"
     return PLANS.of(first_line + b" HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n")[0]
 
 
+@example([], 0, b"Host: x", [b"content-Length:  4"], 31)
+@example([b"Accept-Encoding: gzip"], 0, b"Host: x", [], 31)
+@example([b"Accept-Encoding: gzip", b"accept-encoding:br"], 0, b"Host: x", [], 31)
 @given(
     FIELDS,
     st.integers(0, 6),

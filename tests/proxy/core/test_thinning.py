@@ -5,7 +5,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.core.thinning import Thinner
@@ -54,6 +54,7 @@ def test_long_texts_have_a_bound(size: int, *, is_kept: bool) -> None:
     assert thinned(body, max_bytes=2000) == (body if is_kept else None)
 
 
+@example(b'["a"]', [3])
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
 def test_nothing_raises_and_small_strings_stay(body: bytes, cuts: list[int]) -> None:
     """Whatever it is, if no string in it is long."""

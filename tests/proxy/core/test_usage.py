@@ -77,6 +77,10 @@ OBJECTS: dict[str, tuple[str, Usage]] = {
         '{"prompt_tokens":5,"completion_tokens":null,"prompt_tokens_details":null}',
         Usage(input_tokens=5),
     ),
+    "null is unknown beside what no rule knows": (
+        '{"prompt_tokens":5,"completion_tokens":null,"note":"x"}',
+        Usage(input_tokens=5),
+    ),
     "Azure's timings are tolerated": (
         '{"prompt_tokens":5,"latency_checkpoint":{"engine_ttft_ms":80},"note":"x","x_tokens":0}',
         Usage(input_tokens=5),
