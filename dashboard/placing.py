@@ -38,16 +38,13 @@ JOIN packed_spans USING (start, hour)
 WHERE past = start + 1 AND NOT is_total AND block = ANY ($5) AND {_CELLS}
 """
 
-# What is not packed: open days, and rows of parts of days, of which nested loops find a few by the
-# hour (OFFSET 0), where one join over all of them would look at every row there is.
-_OPEN = f"""
-WITH portion AS (
-    SELECT user_id, {{of_day}} AS value
-    FROM unnest($4::date[]) AS open (day)
-    JOIN user_days USING (day)
-    WHERE {_CELLS}
-    UNION ALL
-    SELECT user_id, {{of_row}}
+# What is not packed: days that are open, and rows of parts of days, of which nested loops find some
+# by the hour (OFFSET 0), where one join over all of them would look at every row there is.
+_OF_DAYS = f"""
+    FROM user_days
+    WHERE day = ANY ($5::date[]) AND {_CELLS}
+"""
+_OF_ROWS = f"""
     FROM unnest($5::date[], $6::timestamptz[], $7::timestamptz[]) AS part (day, since, until)
     CROSS JOIN LATERAL (
         SELECT *
@@ -60,18 +57,19 @@ WITH portion AS (
         OFFSET 0
     ) AS counted
     WHERE (counted_at AT TIME ZONE $8::text)::date = day AND {_CELLS}
-),
-summed AS MATERIALIZED (
-    SELECT user_id, {{total}} AS value
-    FROM portion
-    WHERE $9::text IS NULL OR strpos(lower(user_id), lower($9)) > 0
+"""
+_UNPACKED = """
+WITH summed AS MATERIALIZED (
+    SELECT user_id, {total} AS value
+    {cells}
+        AND ($4::text IS NULL OR strpos(lower(user_id), lower($4)) > 0)
     GROUP BY user_id
 ),
-{{unit}}
+{unit}
 SELECT
     array_agg(number) AS numbers,
     array_agg(CASE WHEN number IS NULL THEN user_id END) AS names,
-    array_agg({{value}}) AS sums,
+    array_agg({value}) AS sums,
     coalesce(max(scale), 0) AS scale
 FROM summed
 CROSS JOIN unit
@@ -138,21 +136,22 @@ def _packed(column: str) -> str:
     return _PACKED.format(sums=sums, scale=SCALES.get(column, "0"))
 
 
-def _open(column: str) -> str:
+def _unpacked(column: str, cells: str) -> str:
     if column in SCALES:
         value = "CASE WHEN scale >= 0 THEN (value * unit)::bigint END"
-        return _OPEN.format(
-            of_day=column, of_row=column, total="sum(value)", unit=_UNIT, value=value
-        )
-    plain = {"unit": _NO_UNIT, "value": "value"}
+        return _UNPACKED.format(total=f"sum({column})", cells=cells, unit=_UNIT, value=value)
     if column == "name":
-        return _OPEN.format(of_day="0", of_row="0", total="0::bigint", **plain)
-    if column in _MOMENTS:
-        moment = f"(extract(epoch FROM {_MOMENTS[column]}(value)) * 1000000)::bigint - {EPOCH}"
-        return _OPEN.format(of_day=column, of_row="created_at", total=moment, **plain)
-    return _OPEN.format(of_day=column, of_row=column, total="sum(value)::bigint", **plain)
+        total = "0::bigint"
+    elif column in _MOMENTS:
+        moment = "created_at" if cells is _OF_ROWS else column
+        end = f"{_MOMENTS[column]}({moment})"
+        total = f"(extract(epoch FROM {end}) * 1000000)::bigint - {EPOCH}"
+    else:
+        total = f"sum({column})::bigint"
+    return _UNPACKED.format(total=total, cells=cells, unit=_NO_UNIT, value="value")
 
 
 _COLUMNS = (*_COUNTS, *SCALES, *_MOMENTS, "name")
 PACKED = {column: _packed(column) for column in _COLUMNS}
-OPEN = {column: _open(column) for column in _COLUMNS}
+OF_DAYS = {column: _unpacked(column, _OF_DAYS) for column in _COLUMNS}
+OF_ROWS = {column: _unpacked(column, _OF_ROWS) for column in _COLUMNS}

@@ -17,9 +17,10 @@ import asyncpg
 from dashboard import selects
 from dashboard.daybook import Daybook
 from dashboard.errors import DatabaseUnavailableError, TooBusyError, TooSlowError
+from dashboard.hands import Connection, answering, unavailable
 from dashboard.report import Health, Stats
 from dashboard.rosters import Rosters
-from dashboard.snapshot import EXPORT_SECONDS, Connection, Snapshot, answering, unavailable
+from dashboard.snapshot import EXPORT_SECONDS, Snapshot
 
 MOST_CONNECTIONS = 4
 CONNECT_SECONDS = 5.0

@@ -7,8 +7,10 @@ whole numbers, and among equals the names decide, as in every other order.
 
 import math
 from array import array
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import Any
 
 from dashboard import placing
 from dashboard.asking import Row, order_of, sums_key
@@ -23,7 +25,7 @@ MOST_NAMES = 1000  # of equals who are asked for all of their names
 MOST_PASSED = 10_000  # rows that are passed over by their number: the names of all are asked for
 NAMELESS = 1 << 32  # from here on: users who have no number yet
 
-Fetch = Callable[..., Awaitable[Sequence[Row]]]
+Fetch = Callable[..., Coroutine[Any, Any, Sequence[Row]]]
 _WAYS: Mapping[str, Way] = {"first_call": "least", "last_call": "greatest"}
 
 
@@ -66,23 +68,23 @@ class _Ranked:
         self._parts = parts
         self._way = _WAYS.get(order.column, "sum")
         self._sums: dict[int, _Sum] = {}  # by block, of what is packed
-        self._scale = 0  # of what is open
-        self._open: dict[int, dict[int, int | None]] = {}  # by block and number
-        self._nameless: list[str] = []
+        self._open: list[_Open] = []
+        self._nameless: dict[str, int] = {}
         self._matched: set[int] | None = None
 
     async def look(self, places: Places) -> bool:
         """Have all users take their places; False: some sums could not be packed."""
         most = max((part["most"] or 0 for part in self._parts), default=0) // BLOCK
         groups = [[-1, 0], *([number] for number in range(1, most + 1))]
-        await together(self._add_up(groups[0]), self._read_open(), self._search())
+        await together(self._read_open(), self._add_up(groups[0]), self._search())
         for group in groups:
             if group is not groups[0]:
                 await self._add_up(group)
             for number in group:
                 if not self._take_places(number, places):
                     return False
-        rest = sorted(number for number in self._open if number >= NAMELESS // BLOCK)
+        blocks = {number for part in self._open for number in part.values}
+        rest = sorted(number for number in blocks if number >= NAMELESS // BLOCK)
         return all(self._take_places(number, places) for number in rest)
 
     async def named(self, places: Places) -> list[Row]:
@@ -90,7 +92,7 @@ class _Ranked:
         asked, bound = self._order.bound()
         equal = places.equal if asked else array("q")
         few = [number for _, number in places.better]
-        names: dict[int, str] = dict(enumerate(self._nameless, NAMELESS))
+        names = {number: name for name, number in self._nameless.items()}
         for group, begin in ((equal, bound), (places.last, None)):
             if len(group) <= MOST_NAMES:
                 few += group
@@ -119,12 +121,10 @@ class _Ranked:
             for place, name, number in ranked
         ]
 
-    async def _search(self) -> Sequence[Row]:
-        if self._wanted.search is None:
-            return ()
-        found = await self._fetch(placing.SEARCHED, self._wanted.search)
-        self._matched = set(found[0]["numbers"])
-        return found
+    async def _search(self) -> None:
+        if self._wanted.search is not None:
+            found = await self._fetch(placing.SEARCHED, self._wanted.search)
+            self._matched = set(found[0]["numbers"])
 
     async def _add_up(self, numbers: list[int]) -> None:
         """Add up what is packed of some blocks, while the database looks for what is open."""
@@ -151,36 +151,32 @@ class _Ranked:
             [part["hour"] for part in hours],
         )
 
-    async def _read_open(self) -> Sequence[Row]:
-        rest = [part for part in self._parts if part["kind"] == "rows"]
+    async def _read_open(self) -> None:
         days = [part["start"] for part in self._parts if part["kind"] == "open"]
-        if not rest and not days:
-            return ()
-        rows = await self._fetch(
-            placing.OPEN[self._order.column],
-            *self._cells(),
-            days,
-            [part["start"] for part in rest],
-            [part["since"] for part in rest],
-            [part["until"] for part in rest],
-            self._wanted.report_zone.key,
-            self._wanted.search,
-        )
-        self._scale = rows[0]["scale"]
-        for number, name, value in zip(
-            *(rows[0][column] or () for column in ("numbers", "names", "sums")), strict=True
-        ):
-            user = self._number(number, name)
-            self._open.setdefault(user // BLOCK, {})[user] = value
-        return rows
+        rest = [part for part in self._parts if part["kind"] == "rows"]
+        values = (*self._cells(), self._wanted.search)
+        column = self._order.column
+        asked = []
+        if rest:
+            edges = ([part[name] for part in rest] for name in ("start", "since", "until"))
+            zone = self._wanted.report_zone.key
+            asked.append(self._fetch(placing.OF_ROWS[column], *values, *edges, zone))
+        if days:
+            asked.append(self._fetch(placing.OF_DAYS[column], *values, days))
+        for rows in await together(*asked):
+            found = _Open(rows[0]["scale"])
+            columns = (rows[0][name] or () for name in ("numbers", "names", "sums"))
+            for number, name, value in zip(*columns, strict=True):
+                user = self._number(number, name)
+                found.values.setdefault(user // BLOCK, {})[user] = value
+            self._open.append(found)
 
     def _number(self, number: int | None, name: str | None) -> int:
         if number is not None:
             return number
         if name is None:
             return NOBODY
-        self._nameless.append(name)
-        return NAMELESS + len(self._nameless) - 1
+        return self._nameless.setdefault(name, NAMELESS + len(self._nameless))
 
     def _cells(self) -> tuple[object, ...]:
         wanted = self._wanted
@@ -188,14 +184,18 @@ class _Ranked:
 
     def _take_places(self, number: int, places: Places) -> bool:
         """Let one block of users take their places; False: a sum of theirs could not be packed."""
-        mine = self._open.get(number, {})
         sums = self._sums.pop(number, None) or _Sum([], Block(number, self._way))
-        if self._scale > sums.scale:
-            sums = _Sum(sums.rows, Block(number, self._way), scale=self._scale)
-        if not sums.is_whole or self._scale < 0 or sums.scale > SCALE:
+        scales = [part.scale for part in self._open]
+        if max(scales, default=0) > sums.scale:
+            sums = _Sum(sums.rows, Block(number, self._way), scale=max(scales))
+        if not sums.is_whole or min(scales, default=0) < 0 or sums.scale > SCALE:
             return False
-        block, times = sums.block, 10 ** (sums.scale - self._scale)
-        block.add([*mine], [None if value is None else value * times for value in mine.values()])
+        block = sums.block
+        for part in self._open:
+            mine, times = part.values.get(number, {}), 10 ** (sums.scale - part.scale)
+            block.add(
+                [*mine], [None if value is None else value * times for value in mine.values()]
+            )
         times = direction = self._order.direction
         if self._order.column in placing.SCALES:
             times *= 10 ** (SCALE - sums.scale)
@@ -216,6 +216,14 @@ class _Ranked:
 
     def _is_searched(self, number: int) -> bool:
         return self._matched is None or number in self._matched or number >= NAMELESS
+
+
+@dataclass(slots=True)
+class _Open:
+    """What is not packed: values in units of some scale (-1: too large), by block and number."""
+
+    scale: int
+    values: dict[int, dict[int, int | None]] = field(default_factory=dict)
 
 
 class _Sum:

@@ -6,12 +6,12 @@ from typing import Any
 from uuid import UUID
 
 from dashboard import projecting, tables
-from dashboard.asking import Row, knows_users_of_days
+from dashboard.asking import Row, added, knows_users_of_days
 from dashboard.cells import Key
 from dashboard.errors import NotFoundError, ParameterError
 from dashboard.filters import Filter
 from dashboard.report import Report, Table
-from dashboard.snapshot import Snapshot
+from dashboard.snapshot import Ranked, Snapshot
 from dashboard.together import both, together
 
 TOP_USERS = 10
@@ -31,9 +31,9 @@ class Reporter:
         """Return everything at a glance: periods, days, endpoints, users, the month's end."""
         await self._snapshot.take_another()
         top = wanted.with_(sort=None, size=TOP_USERS)
-        at_a_glance, users, days, endpoints, projection, calls, gaps, objects = await together(
+        users, at_a_glance, days, endpoints, projection, calls, gaps, objects = await together(
+            self._users("Top users", top, limit=TOP_USERS),  # who waits for most
             self._periods(wanted),
-            self._sums("users", "Top users", top, ("user_id",), limit=TOP_USERS),
             self._sums("days", "Cost by day", wanted, ("day", "endpoint")),
             self._sums("endpoints", "Endpoints", wanted, ("endpoint",)),
             self._projection(wanted),
@@ -47,10 +47,7 @@ class Reporter:
     async def users(self, wanted: Filter) -> Report:
         """Return the sums of each user, a page of them."""
         await self._snapshot.take_another()
-        limit = wanted.size
-        table = await self._sums(
-            "users", "Users", wanted, ("user_id",), search_in="user", limit=limit
-        )
+        table = await self._users("Users", wanted, search_in="user", limit=wanted.size)
         return self._report("users", "Users", wanted, table)
 
     async def user(self, wanted: Filter) -> Report:
@@ -84,11 +81,10 @@ class Reporter:
         if len(wanted.endpoints) + ("endpoint" in wanted.without) != 1:
             raise ParameterError("endpoint", "expected one endpoint, or without=endpoint")
         name = wanted.endpoints[0] if wanted.endpoints else "calls without an endpoint"
-        most = USERS_OF_ENDPOINT
         await self._snapshot.take_another()
         sums, (answers, durations) = await both(
             together(
-                self._sums("users", "Top users", wanted, ("user_id",), limit=most),
+                self._users("Top users", wanted, limit=USERS_OF_ENDPOINT),
                 self._sums("days", "By day", wanted, ("day",)),
                 self._sums("models", "Models", wanted, ("model",)),
             ),
@@ -188,7 +184,7 @@ class Reporter:
     async def _projection(self, wanted: Filter) -> Table:
         days = projecting.days_before(wanted, self._now)
         found = await self._snapshot.sums(days, ("day",))
-        row = projecting.month_end(found.rows, days, self._now)
+        row = projecting.month_end(found, days, self._now)
         return tables.plain("projection", "This month's end", projecting.COLUMNS, [row])
 
     async def _sums(
@@ -200,50 +196,57 @@ class Reporter:
         *,
         search_in: str = "",
         users: bool = False,
-        limit: int | None = None,
     ) -> Table:
+        """Return all sums by some keys."""
         asked = self._snapshot
-        sums = asked.sums(wanted, keys, search_in=search_in, limit=limit)
-        if wanted.search is None:
-            found = await sums
-            total = await asked.total_of(found, wanted, search_in=search_in)
-        else:  # nearly as much work as the rows
-            found, total = await both(sums, asked.totals(wanted, search_in=search_in))
-        before, total_before = await self._before(wanted, keys, found.rows, search_in)
+        rows = await asked.sums(wanted, keys, search_in=search_in)
+        is_all = wanted.after is None
+        total = added(rows) if is_all else await asked.totals(wanted, search_in=search_in)
+        previous = None if "day" in keys else wanted.previous(self._now)
+        before: Sequence[Row] | None = None
+        if previous is not None:
+            before = await asked.sums(previous.with_(sort=None), keys, search_in=search_in)
         counted: Mapping[tuple[Any, ...], int | None] | None = None
         if users and keys == ("day",) and not knows_users_of_days(wanted):
-            counted = {(row["day"],): None for row in found.rows}
+            counted = {(row["day"],): None for row in rows}
         elif users:
             counted = await asked.active_users(wanted, keys, search_in=search_in)
         everybody = await asked.active_users(wanted, search_in=search_in) if users else {}
         summed = tables.Sums(
-            rows=found.rows,
+            rows=rows,
             total=total,
             users=counted,
             all_users=everybody.get(()),
-            before=before,
-            total_before=total_before,
-            after=found.after,
+            before=None
+            if before is None
+            else {tuple(row[key] for key in keys): row for row in before},
+            total_before=None if before is None else added(before),
         )
         return tables.summed(name, title, keys, summed)
 
-    async def _before(
-        self, wanted: Filter, keys: tuple[Key, ...], rows: Sequence[Row], search_in: str
-    ) -> tuple[Mapping[tuple[Any, ...], Row] | None, Row | None]:
-        """Return the sums to compare these rows with, by their keys, and their total."""
-        previous = wanted.previous(self._now)
-        if previous is None or "day" in keys:
-            return None, None
-        if keys == (
-            "user_id",
-        ):  # of these users alone; who was only there before is not looked for
-            names = tuple(row["user_id"] for row in rows if row["user_id"] is not None)
-            asked = previous.with_(users=names, sort=None)
-        else:
-            asked = previous.with_(sort=None)
-        found = await self._snapshot.sums(asked, keys, search_in=search_in)
-        total = await self._snapshot.totals(previous, search_in=search_in)
-        return {tuple(row[key] for key in keys): row for row in found.rows}, total
+    async def _users(self, title: str, wanted: Filter, *, limit: int, search_in: str = "") -> Table:
+        """Return the sums of users who come first, and of all whom the filter wants.
+
+        Compared are these users alone: who was only there before is not looked for.
+        """
+        asked, previous = self._snapshot, wanted.previous(self._now)
+        ranges = [wanted] if previous is None else [wanted, previous]
+
+        async def found() -> tuple[Ranked, list[dict[str | None, Row]]]:
+            ranked = await asked.first_users(wanted, search_in=search_in, limit=limit)
+            sums = (asked.sums_of_users(one, ranked.users) for one in ranges)
+            return ranked, await together(*sums)
+
+        totals = (asked.totals(one, search_in=search_in) for one in ranges)
+        (ranked, (sums, *before)), (total, *total_before) = await both(found(), together(*totals))
+        summed = tables.Sums(
+            rows=[sums[user] for user in ranked.users],
+            total=total,
+            before={(user,): row for user, row in before[0].items()} if before else None,
+            total_before=total_before[0] if total_before else None,
+            after=ranked.after,
+        )
+        return tables.summed("users", title, ("user_id",), summed)
 
     async def _calls(self, name: str, title: str, wanted: Filter, *, limit: int) -> Table:
         found = await self._snapshot.calls(wanted, limit=limit)

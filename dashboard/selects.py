@@ -130,9 +130,13 @@ FROM generate_series(0, 100) AS part (place)
 JOIN user_numbers ON number = place * (SELECT max(number) FROM user_numbers) / 100
 """
 
-# One row: the days that have calls, and since when the sets of their users are known (NULL: not).
+# One row: the days that have calls, and since when the sets of their users are known (NULL: not);
+# and whether any row counts later than it came.
 VERSIONS = """
-SELECT array_agg(counted.day) AS days, array_agg(folded_at) AS folded
+SELECT
+    array_agg(counted.day) AS days,
+    array_agg(folded_at) AS folded,
+    EXISTS (SELECT FROM calls WHERE accounted_at >= '-infinity') AS any_late
 FROM (SELECT DISTINCT day FROM days) AS counted
 LEFT JOIN spans ON start = counted.day AND past = counted.day + 1 AND span = 'users'
 """

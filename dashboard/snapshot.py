@@ -1,16 +1,12 @@
 """What can be asked of one moment of the ledger, one question at a time or two at once."""
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from typing import Any, TypeAlias
+from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
-
-import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from dashboard import adding, listing, placing, ranking, selects
 from dashboard.asking import (
@@ -34,17 +30,17 @@ from dashboard.asking import (
 )
 from dashboard.cells import Key, Source
 from dashboard.daybook import Daybook, Question, Seen
-from dashboard.errors import DatabaseUnavailableError, TooSlowError
+from dashboard.errors import TooSlowError
 from dashboard.filters import Filter
+from dashboard.hands import Connection, Hands, Turn, unavailable
 from dashboard.report import Freshness, Period
 from dashboard.rosters import Moment, Rosters
-from dashboard.together import together
+from dashboard.together import both, together
 
 EXPORT_SECONDS = 600.0
 FAR = date(9000, 1, 1)
 MOST_FOUND = 1000  # users whom a search has found and whose sums are looked for one by one
 
-Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 Write = Callable[[bytes], Coroutine[Any, Any, None]]
 
 
@@ -53,6 +49,14 @@ class Found:
     """Rows of one question, and where the page after them begins; None: there is none."""
 
     rows: Sequence[Row]
+    after: tuple[str | None, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """Which users come first (None: who was not named), and where the page after them begins."""
+
+    users: Sequence[str | None]
     after: tuple[str | None, ...] | None = None
 
 
@@ -69,9 +73,7 @@ class Snapshot:
         daybook: Daybook,
     ) -> None:
         self._connection = connection
-        self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
-        self._free.put_nowait(connection)
-        self.hands = 1
+        self._hands = Hands(connection)
         self._rosters = rosters
         self._looking = asyncio.Lock()  # for who is active: once, not by each who asks
         self._daybook = daybook
@@ -80,7 +82,7 @@ class Snapshot:
         self._counting = asyncio.Lock()  # and which days there are
         self.another: Callable[[], Awaitable[Connection | None]] | None = None
         self._moment: Moment | None = None
-        self._late: bool | None = None
+        self._late = False  # as soon as it is known which days there are
         self.newest_call = newest_call
         self.report_zone = report_zone
 
@@ -90,8 +92,12 @@ class Snapshot:
             return
         connection = await self.another()
         if connection is not None:
-            self.hands += 1
-            self._free.put_nowait(connection)
+            self._hands.add(connection)
+
+    @property
+    def hands(self) -> int:
+        """Return how many questions are answered at once."""
+        return self._hands.many
 
     @property
     def report_timezone(self) -> str:
@@ -117,37 +123,37 @@ class Snapshot:
         return tuple(found)
 
     async def sums(
-        self,
-        wanted: Filter,
-        keys: tuple[Key, ...],
-        *,
-        search_in: str = "",
-        limit: int | None = None,
-    ) -> Found:
-        """Return sums by keys, in the order of the filter; all of them unless there is a limit."""
-        if limit is None and in_daybook(wanted, keys, search_in):
+        self, wanted: Filter, keys: tuple[Key, ...], *, search_in: str = ""
+    ) -> Sequence[Row]:
+        """Return sums by keys, all of them, in the order of the filter."""
+        if in_daybook(wanted, keys, search_in):
             async with self._reading:
                 kept = await self._daybook.sums(self._all, await self._seen(), wanted, keys)
             if kept is not None:
-                return Found(rows=kept)
+                return kept
         source = source_of(wanted, keys, search_in)
-        most = None if limit is None else limit + 1
-        values = summing(wanted, keys, search_in, source=source, limit=most)
-        if limit is None:
-            return Found(rows=await self._summed(source, keys, values))
-        ranks = await self._ranks(wanted, source, values, limit=limit + 1)
-        rows = await self._of_users(wanted, source, [row["user_id"] for row in ranks[:limit]])
+        values = summing(wanted, keys, search_in, source=source, limit=None)
+        return await self._summed(source, keys, values)
+
+    async def first_users(self, wanted: Filter, *, search_in: str = "", limit: int) -> Ranked:
+        """Return which users come first in the order of the filter."""
+        source = source_of(wanted, ("user_id",), search_in)
+        values = summing(wanted, ("user_id",), search_in, source=source, limit=limit + 1)
+        ranks, _ = await both(
+            self._ranks(wanted, source, values, limit=limit + 1), self._any_late()
+        )
+        users = [row["user_id"] for row in ranks[:limit]]
         if len(ranks) <= limit:
-            return Found(rows=rows)
+            return Ranked(users=users)
         last = ranks[limit - 1]
-        return Found(rows=rows, after=(last["after_place"], last["after_name"]))
+        return Ranked(users=users, after=(last["after_place"], last["after_name"]))
 
     async def _ranks(
         self, wanted: Filter, source: Source, values: tuple[object, ...], *, limit: int
     ) -> Sequence[Row]:
         """Return which users come first: by packed sums, or by those of halves at the same time."""
         if ranking.is_packed(wanted):
-            ranked = await ranking.ranks(self._fetch, wanted, limit=limit)
+            ranked = await ranking.ranks(self._fetch_first, wanted, limit=limit)
             if ranked is not None:
                 return ranked
         statement = adding.ranks(source)
@@ -162,10 +168,11 @@ class Snapshot:
         found = await together(*(self._fetch(statement, *values, *part) for part in parts))
         return merged(wanted, [row for rows in found for row in rows], limit=limit)
 
-    async def _of_users(
-        self, wanted: Filter, source: Source, users: Sequence[str | None]
-    ) -> Sequence[Row]:
-        """Return the sums of some users, in their order; None is who was not named."""
+    async def sums_of_users(
+        self, wanted: Filter, users: Sequence[str | None]
+    ) -> dict[str | None, Row]:
+        """Return the sums of some users, as far as there are any; None is who was not named."""
+        source = source_of(wanted, ("user_id",), "")
         named = tuple(user for user in users if user is not None)
         parts = [wanted.with_(users=named, search=None, sort=None)] if named else []
         if None in users:
@@ -176,7 +183,7 @@ class Snapshot:
             values = summing(part, ("user_id",), "", source=source, limit=None)
             rows = await self._summed(source, ("user_id",), values)
             found |= {row["user_id"]: row for row in rows}
-        return [found[user] for user in users]
+        return found
 
     async def _summed(
         self, source: Source, keys: tuple[Key, ...], values: tuple[object, ...]
@@ -208,12 +215,6 @@ class Snapshot:
         first, last = wanted.report_days
         found = await self._fetch(placing.FOUND, wanted.search, first, last, MOST_FOUND + 1)
         return None if len(found) > MOST_FOUND else tuple(row["user_id"] for row in found)
-
-    async def total_of(self, found: Found, wanted: Filter, *, search_in: str = "") -> Row:
-        """Return the sums of the whole filter, out of its rows where these are all there are."""
-        if found.after is not None or wanted.after is not None:
-            return await self.totals(wanted, search_in=search_in)
-        return added(found.rows)
 
     async def active_users(
         self, wanted: Filter, keys: tuple[Key, ...] = (), *, search_in: str = ""
@@ -251,11 +252,11 @@ class Snapshot:
 
     async def gaps(self, wanted: Filter) -> Sequence[Row]:
         """Return when calls were not metered, the newest first, whosever they were."""
-        return await self._fetch(selects.GAPS, wanted.start, wanted.end)
+        return await self._fetch_last(selects.GAPS, wanted.start, wanted.end)
 
     async def open_objects(self, wanted: Filter) -> Sequence[Row]:
         """Return by kind how many objects are not charged yet that were made in these days."""
-        return await self._fetch(
+        return await self._fetch_last(
             selects.OPEN_OBJECTS,
             wanted.start,
             wanted.end,
@@ -304,7 +305,8 @@ class Snapshot:
         """Return which days there are, and which of them are over and folded."""
         async with self._counting:
             if self._days is None:
-                (row,) = await self._fetch(selects.VERSIONS)
+                (row,) = await self._fetch_first(selects.VERSIONS)
+                self._late = row["any_late"]
                 days, folded = row["days"] or (), row["folded"] or ()
                 self._days = Seen(dict(zip(days, folded, strict=True)))
         return self._days
@@ -326,7 +328,7 @@ class Snapshot:
             if window is None:
                 return Found(rows=())
             values = (*window, *values[2:])
-        rows = await self._fetch(statement, *values)
+        rows = await self._fetch_last(statement, *values)
         if len(rows) <= limit:
             return Found(rows=rows)
         last = rows[limit - 1]
@@ -347,9 +349,7 @@ class Snapshot:
 
     async def _any_late(self) -> bool:
         """Whether any row of the ledger counts later than it came."""
-        if self._late is None:
-            rows = await self._fetch(selects.ANY_LATE, None, datetime.max.replace(tzinfo=UTC))
-            self._late = bool(rows[0]["any_late"])
+        await self._seen()
         return self._late
 
     async def call(self, event_id: UUID) -> Row | None:
@@ -363,11 +363,11 @@ class Snapshot:
 
     async def answers(self, wanted: Filter) -> Sequence[Row]:
         """Return how the calls of endpoints ended; days are those of the report time zone."""
-        return await self._fetch(selects.ANSWERS, *of_endpoint(wanted))
+        return await self._fetch_last(selects.ANSWERS, *of_endpoint(wanted))
 
     async def durations(self, wanted: Filter) -> Sequence[Row]:
         """Return how long their answers took, to within a class of durations."""
-        return await self._fetch(selects.DURATIONS, *of_endpoint(wanted))
+        return await self._fetch_last(selects.DURATIONS, *of_endpoint(wanted))
 
     async def bounds(self, wanted: Filter, *, rows: int) -> Sequence[datetime]:
         """Return where slices of about so many calls begin, of all calls in the range."""
@@ -421,23 +421,10 @@ class Snapshot:
         return await self._fetch(selects.PRICES)
 
     async def _fetch(self, statement: str, *values: object) -> Sequence[Row]:
-        connection = await self._free.get()
-        try:
-            with answering():
-                return [dict(row) for row in await connection.fetch(statement, *values)]
-        finally:
-            self._free.put_nowait(connection)
+        return await self._hands.fetch(statement, *values)
 
+    async def _fetch_first(self, statement: str, *values: object) -> Sequence[Row]:
+        return await self._hands.fetch(statement, *values, turn=Turn.FIRST)
 
-@contextlib.contextmanager
-def answering() -> Iterator[None]:
-    """Translate what is raised while the database is asked; else it is a file's or a client's."""
-    try:
-        yield
-    except OSError as exc:
-        raise unavailable(exc) from exc
-
-
-def unavailable(exc: Exception) -> DatabaseUnavailableError:
-    """Return the same as an error of ours; its cause is for the log."""
-    return DatabaseUnavailableError(cause=f"{type(exc).__name__}: {exc}")
+    async def _fetch_last(self, statement: str, *values: object) -> Sequence[Row]:
+        return await self._hands.fetch(statement, *values, turn=Turn.LAST)

@@ -1,8 +1,8 @@
 from dashboard.cells import SUMS
-from dashboard.placing import OPEN, PACKED
+from dashboard.placing import OF_DAYS, OF_ROWS, PACKED
 
 
 def test_users_can_be_ranked_by_every_sum_that_a_page_shows() -> None:
     """And by their names."""
     unsorted = {"audio_prompt_tokens", "audio_completion_tokens"}
-    assert set(PACKED) == set(OPEN) == {*SUMS, "name"} - unsorted
+    assert set(PACKED) == set(OF_DAYS) == set(OF_ROWS) == {*SUMS, "name"} - unsorted

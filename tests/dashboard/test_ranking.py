@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dashboard import ranking
 from dashboard.filters import Filter, Key
 from dashboard.queries import Ledger
-from dashboard.snapshot import Found, Snapshot
+from dashboard.snapshot import Ranked, Snapshot
 from proxy.core.model import LedgerRow
 from tests.dashboard.conftest import empty, fold, record
 from tests.fakes.rows import ledger_row, unavailable_row, unpriced_row
@@ -117,17 +117,17 @@ async def _walk(snapshot: Snapshot, wanted: Filter) -> list[str | None]:
     while not found or after is not None:
         page = await _page(snapshot, wanted, after)
         numbered = await _page(snapshot, wanted, ("+", str(len(found))))
-        assert [row["user_id"] for row in numbered.rows] == [row["user_id"] for row in page.rows]
-        found += [row["user_id"] for row in page.rows]
+        assert numbered.users == page.users
+        found += page.users
         after = page.after
-        if not page.rows:
+        if not page.users:
             break
     return found
 
 
-async def _page(snapshot: Snapshot, wanted: Filter, after: Key | None) -> Found:
+async def _page(snapshot: Snapshot, wanted: Filter, after: Key | None) -> Ranked:
     asked = wanted.with_(after=after)
-    return await snapshot.sums(asked, ("user_id",), search_in="user", limit=asked.size)
+    return await snapshot.first_users(asked, search_in="user", limit=asked.size)
 
 
 def _expected(rows: list[LedgerRow], wanted: Filter) -> list[str | None]:
@@ -271,9 +271,9 @@ async def test_who_is_ranked_has_sums_also_where_rows_were_let_go_of(database: s
     kathmandu = YEAR.with_(first=date(2026, 3, 10), zone=ZoneInfo("Asia/Kathmandu"), sort="-calls")
     ledger = Ledger(database)
     async with ledger.snapshot() as snapshot:
-        page = await snapshot.sums(kathmandu, ("user_id",), search_in="user", limit=9)
+        page = await snapshot.first_users(kathmandu, search_in="user", limit=9)
     await ledger.close()
-    assert [row["user_id"] for row in page.rows] == ["user-0", "user-1", "user-2"]
+    assert page.users == ["user-0", "user-1", "user-2"]
 
 
 @pytest.mark.parametrize(
