@@ -9,7 +9,7 @@ hundred thousand steps here, where Postgres would take ten times as long over as
 import heapq
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from typing import Literal
 
 BLOCK = 65_536  # numbers of users are kept modulo this one
@@ -17,7 +17,7 @@ NOBODY = -BLOCK  # the number that stands for calls without a user
 Way = Literal["sum", "least", "greatest"]
 
 _CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
-_UNTOUCHED: dict[Way, int] = {"sum": 0, "least": 1 << 63, "greatest": -(1 << 63) - 1}
+_UNTOUCHED: dict[Way, int] = {"sum": 0, "least": (1 << 63) - 1, "greatest": -(1 << 63)}
 
 
 class Block:
@@ -31,7 +31,7 @@ class Block:
         self._first = number * BLOCK
         self._way = way
         self._untouched = _UNTOUCHED[way]
-        self._totals: list[int] = []
+        self._totals: MutableSequence[int] = []
         self._all: list[Sequence[int]] = []  # the users of everything that was added
         self._unsure: set[int] = set()  # of whom something was unknown
         self._known: list[Sequence[int]] = []
@@ -72,7 +72,7 @@ class Block:
         totals = self._totals
         missing = max(places, default=-1) + 1 - len(totals)
         if missing > 0:
-            totals.extend([self._untouched] * missing)
+            totals += [self._untouched] * missing
         if self._way == "sum":
             for place, value in zip(places, values, strict=True):
                 totals[place] += value
@@ -82,6 +82,33 @@ class Block:
         else:
             for place, value in zip(places, values, strict=True):
                 totals[place] = max(totals[place], value)
+
+    def multiply(self, times: int) -> None:
+        """Count everything so many times."""
+        self._totals = [value * times for value in self._totals]
+
+    def settled(self) -> "Block":
+        """Return the same in as little room as can be; what is added later goes to a `copy`.
+
+        Raises OverflowError where a sum has more than 64 bits.
+        """
+        block = Block(self._first // BLOCK, self._way)
+        block._totals = array("q", self._totals)
+        block._all = [array("H", sorted(set[int]().union(*self._all)))]
+        block._unsure = self._unsure.difference(*self._known) if self._unsure else set()
+        return block
+
+    def copy(self) -> "Block":
+        """Return the same, to be added to."""
+        block = Block(self._first // BLOCK, self._way)
+        block._totals, block._unsure = [*self._totals], {*self._unsure}
+        block._all, block._known = [*self._all], [*self._known]
+        return block
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes it takes, if it is settled."""
+        return 400 + 8 * len(self._totals) + 2 * sum(map(len, self._all)) + 60 * len(self._unsure)
 
     def others_than_zero(self) -> Iterator[tuple[int, int]]:
         """Yield number and value of each user who has one that is not 0."""

@@ -14,8 +14,20 @@ SCALES = {"cost_usd": "cost_scale", "tool_cost_usd": "tool_cost_scale"}
 _MOMENTS = {"first_call": "min", "last_call": "max"}
 
 PARTS = """
-SELECT kind, start, past, hour, since, until, (SELECT max(number) FROM user_numbers) AS most
-FROM packed_between(coalesce($1::timestamptz, '-infinity'), $2::timestamptz)
+SELECT
+    kind,
+    start,
+    past,
+    hour,
+    since,
+    until,
+    (
+        SELECT folded_at
+        FROM spans AS listed
+        WHERE listed.start = part.start AND listed.past = part.past AND span = kind
+    ) AS version,
+    (SELECT max(number) FROM user_numbers) AS most
+FROM packed_between(coalesce($1::timestamptz, '-infinity'), $2::timestamptz) AS part
 """
 
 _CELLS = """

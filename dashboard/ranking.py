@@ -17,6 +17,7 @@ from dashboard.asking import Row, order_of, sums_key
 from dashboard.filters import Filter
 from dashboard.packed import BLOCK, NOBODY, Block, Way
 from dashboard.places import SCALE, Order, Places
+from dashboard.tallies import Tallies, Tally, added
 from dashboard.together import together
 
 MOST_OPEN_DAYS = 8  # that are not packed; with more of them longer spans are read sooner
@@ -29,7 +30,7 @@ Fetch = Callable[..., Coroutine[Any, Any, Sequence[Row]]]
 _WAYS: Mapping[str, Way] = {"first_call": "least", "last_call": "greatest"}
 
 
-async def ranks(fetch: Fetch, wanted: Filter, *, limit: int) -> list[Row] | None:
+async def ranks(fetch: Fetch, wanted: Filter, *, limit: int, tallies: Tallies) -> list[Row] | None:
     """Return which users come first, from where the page begins; None: it cannot be told here.
 
     A row has `user_id` and, for the page that begins after it, `after_place` and `after_name`.
@@ -40,7 +41,7 @@ async def ranks(fetch: Fetch, wanted: Filter, *, limit: int) -> list[Row] | None
     parts = await fetch(placing.PARTS, wanted.start, wanted.end)
     if not _are_few(parts):
         return None
-    ranked = _Ranked(fetch, wanted, order, parts)
+    ranked = _Ranked(fetch, wanted, order, parts, tallies)
     places = Places(wanted.offset + limit, order.after)
     if not await ranked.look(places):
         return None
@@ -61,13 +62,21 @@ def _are_few(parts: Sequence[Row]) -> bool:
 class _Ranked:
     """One question: what is packed, what is open, and who has no number yet."""
 
-    def __init__(self, fetch: Fetch, wanted: Filter, order: Order, parts: Sequence[Row]) -> None:
+    def __init__(
+        self,
+        fetch: Fetch,
+        wanted: Filter,
+        order: Order,
+        parts: Sequence[Row],
+        tallies: Tallies,
+    ) -> None:
         self._fetch = fetch
         self._wanted = wanted
         self._order = order
         self._parts = parts
         self._way = _WAYS.get(order.column, "sum")
-        self._sums: dict[int, _Sum] = {}  # by block, of what is packed
+        self._tallies = tallies
+        self._packed: dict[int, Tally] = {}  # by block
         self._open: list[_Open] = []
         self._nameless: dict[str, int] = {}
         self._matched: set[int] | None = None
@@ -128,17 +137,27 @@ class _Ranked:
 
     async def _add_up(self, numbers: list[int]) -> None:
         """Add up what is packed of some blocks, while the database looks for what is open."""
-        rows = await self._packed(numbers)
+        wanted = self._wanted
+        what = (self._order.column, wanted.endpoints, wanted.models, wanted.without)
+        places = ("start", "past", "hour", "version")
+        packed = (part for part in self._parts if part["kind"] in {"packed", "hours"})
+        version = tuple(tuple(part[name] for name in places) for part in packed)
         for number in numbers:
+            kept = self._tallies.get((number, *what), version)
+            if kept is not None:
+                self._packed[number] = kept
+        missing = [number for number in numbers if number not in self._packed]
+        rows = await self._read_packed(missing) if missing and version else ()
+        for number in missing:
             mine = [row for row in rows if row["block"] == number]
-            self._sums[number] = _Sum(mine, Block(number, self._way))
+            tally = added(mine, Block(number, self._way))
+            self._packed[number] = tally
+            self._tallies.keep((number, *what), version, tally)
 
-    async def _packed(self, blocks: list[int]) -> Sequence[Row]:
+    async def _read_packed(self, blocks: list[int]) -> Sequence[Row]:
         wanted = self._wanted
         spans = [part for part in self._parts if part["kind"] == "packed"]
         hours = [part for part in self._parts if part["kind"] == "hours"]
-        if not spans and not hours:
-            return ()
         narrow = wanted.endpoints or wanted.models or {"endpoint", "model"} & {*wanted.without}
         return await self._fetch(
             placing.PACKED[self._order.column],
@@ -184,21 +203,20 @@ class _Ranked:
 
     def _take_places(self, number: int, places: Places) -> bool:
         """Let one block of users take their places; False: a sum of theirs could not be packed."""
-        sums = self._sums.pop(number, None) or _Sum([], Block(number, self._way))
-        scales = [part.scale for part in self._open]
-        if max(scales, default=0) > sums.scale:
-            sums = _Sum(sums.rows, Block(number, self._way), scale=max(scales))
-        if not sums.is_whole or min(scales, default=0) < 0 or sums.scale > SCALE:
+        tally = self._packed.pop(number, None) or Tally(Block(number, self._way))
+        scales = [tally.scale, *(part.scale for part in self._open)]
+        scale = max(scales)
+        block = tally.at(scale)
+        if block is None or min(scales) < 0 or scale > SCALE:
             return False
-        block = sums.block
         for part in self._open:
-            mine, times = part.values.get(number, {}), 10 ** (sums.scale - part.scale)
+            mine, times = part.values.get(number, {}), 10 ** (scale - part.scale)
             block.add(
                 [*mine], [None if value is None else value * times for value in mine.values()]
             )
         times = direction = self._order.direction
         if self._order.column in placing.SCALES:
-            times *= 10 ** (SCALE - sums.scale)
+            times *= 10 ** (SCALE - scale)
         is_first_page_of_all = self._matched is None and places.after == -math.inf
         found = (
             block.first(places.most, direction)
@@ -224,19 +242,6 @@ class _Open:
 
     scale: int
     values: dict[int, dict[int, int | None]] = field(default_factory=dict)
-
-
-class _Sum:
-    """What is packed of one block, added up in the widest scale of its rows, or a wider one."""
-
-    def __init__(self, rows: Sequence[Row], block: Block, *, scale: int = 0) -> None:
-        scales = [row["scale"] for row in rows]
-        self.rows = rows
-        self.block = block
-        self.scale = max([*scales, scale])
-        self.is_whole = min(scales, default=0) >= 0
-        for row in rows if self.is_whole else ():
-            block.add_packed(row["users"], row["sums"], times=10 ** (self.scale - row["scale"]))
 
 
 def _numbers(users: Iterable[int]) -> list[int]:

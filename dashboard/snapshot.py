@@ -35,6 +35,7 @@ from dashboard.filters import Filter
 from dashboard.hands import Connection, Hands, Turn, unavailable
 from dashboard.report import Freshness, Period
 from dashboard.rosters import Moment, Rosters
+from dashboard.tallies import Tallies
 from dashboard.together import both, together
 
 EXPORT_SECONDS = 600.0
@@ -71,12 +72,14 @@ class Snapshot:
         report_zone: ZoneInfo,
         rosters: Rosters,
         daybook: Daybook,
+        tallies: Tallies,
     ) -> None:
         self._connection = connection
         self._hands = Hands(connection)
         self._rosters = rosters
         self._looking = asyncio.Lock()  # for who is active: once, not by each who asks
         self._daybook = daybook
+        self._tallies = tallies
         self._days: Seen | None = None
         self._reading = asyncio.Lock()  # sums of days, likewise
         self._counting = asyncio.Lock()  # and which days there are
@@ -153,7 +156,9 @@ class Snapshot:
     ) -> Sequence[Row]:
         """Return which users come first: by packed sums, or by those of halves at the same time."""
         if ranking.is_packed(wanted):
-            ranked = await ranking.ranks(self._fetch_first, wanted, limit=limit)
+            ranked = await ranking.ranks(
+                self._fetch_first, wanted, limit=limit, tallies=self._tallies
+            )
             if ranked is not None:
                 return ranked
         statement = adding.ranks(source)

@@ -14,6 +14,7 @@ from dashboard import ranking
 from dashboard.filters import Filter, Key
 from dashboard.queries import Ledger
 from dashboard.snapshot import Ranked, Snapshot
+from dashboard.tallies import Tallies
 from proxy.core.model import LedgerRow
 from tests.dashboard.conftest import empty, fold, record
 from tests.fakes.rows import ledger_row, unavailable_row, unpriced_row
@@ -197,7 +198,7 @@ ROWS = [
 async def _ranks(database: str, wanted: Filter) -> list[str | None] | None:
     ledger = Ledger(database)
     async with ledger.snapshot() as snapshot:
-        found = await ranking.ranks(snapshot._fetch, wanted, limit=9)  # noqa: SLF001 - no page tells
+        found = await ranking.ranks(snapshot._fetch, wanted, limit=9, tallies=Tallies())  # noqa: SLF001 - no page tells
     await ledger.close()
     return None if found is None else [row["user_id"] for row in found]
 
