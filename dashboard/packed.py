@@ -94,8 +94,11 @@ class Block:
         """
         block = Block(self._first // BLOCK, self._way)
         block._totals = array("q", self._totals)
-        block._all = [array("H", sorted(set[int]().union(*self._all)))]
+        named = set[int]().union(*self._all)
+        block._all = [array("H", sorted(named))]
         block._unsure = self._unsure.difference(*self._known) if self._unsure else set()
+        known = named - block._unsure
+        block._known = [array("H", sorted(known))] if block._unsure else block._all
         return block
 
     def copy(self) -> "Block":
@@ -108,7 +111,7 @@ class Block:
     @property
     def size(self) -> int:
         """Return about how many bytes it takes, if it is settled."""
-        return 400 + 8 * len(self._totals) + 2 * sum(map(len, self._all)) + 60 * len(self._unsure)
+        return 400 + 8 * len(self._totals) + 4 * sum(map(len, self._all)) + 60 * len(self._unsure)
 
     def others_than_zero(self) -> Iterator[tuple[int, int]]:
         """Yield number and value of each user who has one that is not 0."""

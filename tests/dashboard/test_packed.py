@@ -10,7 +10,7 @@ Row = dict[int, int | None]  # one value of each user; None: unknown
 WIDTHS = (1, 2, 4, 8)
 
 _values = st.one_of(st.none(), st.just(0), st.integers(-120, 120), st.integers(-(1 << 62), 1 << 62))
-_rows = st.lists(st.dictionaries(st.integers(0, 300), _values, min_size=1), max_size=6)
+rows_of = st.lists(st.dictionaries(st.integers(0, 300), _values, min_size=1), max_size=6)
 
 
 def packed(row: Row, width: int | None = None) -> tuple[bytes, bytes | None]:
@@ -47,7 +47,7 @@ def together(rows: Sequence[Row]) -> Row:
     return total
 
 
-@given(rows=_rows, more=_rows)
+@given(rows=rows_of, more=rows_of)
 def test_packed_rows_add_up_to_what_their_values_do(rows: list[Row], more: list[Row]) -> None:
     """Whatever is known of whom, in any width, and with values that are not packed among them."""
     block = Block(0)
