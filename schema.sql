@@ -3166,13 +3166,12 @@ STABLE ROWS 3  -- there are more, but with many the planner reads all of them in
 AS $function$
 DECLARE
     next_day date;
-    oldest_day date;
     newest_day date;
     longest record;
 BEGIN
     -- A folded span may begin before the first day that has calls, and end after the last.
-    SELECT greatest(first, date_trunc('year', min(day)::timestamp)::date), min(day), max(day)
-    INTO next_day, oldest_day, newest_day
+    SELECT greatest(first, date_trunc('year', min(day)::timestamp)::date), max(day)
+    INTO next_day, newest_day
     FROM days;
     WHILE next_day < past AND next_day <= newest_day LOOP
         SELECT folded.span, folded.past
@@ -3184,12 +3183,17 @@ BEGIN
             AND NOT (by_feature AND folded.span IN ('day', 'pentad'))
         ORDER BY folded.past DESC
         LIMIT 1;
-        IF FOUND OR next_day >= oldest_day THEN
+        IF FOUND OR EXISTS (SELECT FROM days WHERE days.day = next_day) THEN
             span := coalesce(longest.span, 'open');
             start := next_day;
             RETURN NEXT;
+            next_day := coalesce(longest.past, next_day + 1);
+        ELSE
+            next_day := least(
+                (SELECT min(folded.start) FROM spans AS folded WHERE folded.start > next_day),
+                (SELECT min(days.day) FROM days WHERE days.day > next_day)
+            );
         END IF;
-        next_day := coalesce(longest.past, next_day + 1);
     END LOOP;
 END
 $function$;
@@ -3404,8 +3408,13 @@ BEGIN
             start := next_day;
             past := coalesce(longest, next_day + 1);
             RETURN NEXT;
+            next_day := past;
+        ELSE
+            next_day := least(
+                (SELECT min(listed.start) FROM spans AS listed WHERE listed.start > next_day),
+                (SELECT min(days.day) FROM days WHERE days.day > next_day)
+            );
         END IF;
-        next_day := coalesce(longest, next_day + 1);
     END LOOP;
 END
 $function$;

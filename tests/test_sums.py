@@ -147,6 +147,31 @@ async def test_a_folded_year_is_read_in_a_few_spans(
     ]
 
 
+async def test_years_without_calls_are_passed_over(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """One row that came with a clock of 1970 is one span more, and not twenty thousand days."""
+    await fill(database, calls(date(1970, 1, 5), 1) + calls(date(2024, 2, 28), 2))
+    spans = "SELECT * FROM spans_between('-infinity', 'infinity', {})"
+    packed = "SELECT kind, start, past FROM packed_between('-infinity', 'infinity')"
+    days = [date(1970, 1, 5), date(2024, 2, 28), date(2024, 2, 29)]
+    opened = [("open", day) for day in days]
+    for by_feature in ("false", "true"):
+        assert await table(connection, spans.format(by_feature)) == opened
+    assert await table(connection, packed) == [
+        ("open", day, day + timedelta(days=1)) for day in days
+    ]
+    await fold(connection)
+    years = [("year", date(1970, 1, 1)), ("year", date(2024, 1, 1))]
+    assert await table(connection, spans.format("false")) == years
+    while await connection.fetchval("SELECT pack_span()"):
+        pass
+    assert await table(connection, packed) == [
+        ("packed", date(1970, 1, 1), date(1971, 1, 1)),
+        ("packed", date(2024, 1, 1), date(2025, 1, 1)),
+    ]
+
+
 async def test_today_is_not_folded(database: str, connection: asyncpg.Connection) -> None:
     """Its calls are still coming; a day is folded an hour after it is over."""
     now = await connection.fetchval("SELECT now()")
