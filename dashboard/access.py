@@ -4,7 +4,8 @@ Comparisons take constant time. A password is checked in a thread, one at a time
 often has to wait: an address, and an account at addresses that it has never been right from. So has
 an address that guesses tokens, unless it sends one that has been right. A
 password that was right is remembered as a keyed digest, so that a script which sends it with every
-request does not pay for it every time.
+request does not pay for it every time; while its address waits it waits as well, or the one guess
+that is answered would be the right one.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ WINDOW_SECONDS = 60.0
 MOST_ADDRESSES = 1024
 SESSION_SECONDS = 12 * 3600.0
 LOGIN_SECONDS = 3600.0
+MOST_OF_A_NAME = 1024
 
 
 @dataclass(slots=True)
@@ -189,9 +191,10 @@ class Access:
         """Return the role of an account if the password is right."""
         hashed, role = await self._account(name)
         given = self._digest(f"{hashed}\0{name}\0{password}")
-        if given in self._remembered:
-            return role
         self._check(name, address)
+        if given in self._remembered:
+            _remember(self._known, self._digest(f"{name}\0{address}"))
+            return role
         async with self._checking:
             self._check(name, address)
             if not await asyncio.to_thread(matches, hashed, password) or role is None:
@@ -229,6 +232,13 @@ def guesser(address: str) -> str:
     if isinstance(found, IPv4Address):
         return address
     return str(found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64))
+
+
+def claimed(authorization: str) -> str:
+    """Return who somebody says to be by HTTP Basic, as far as a log has room; empty: nobody."""
+    scheme, _, credentials = authorization.strip().partition(" ")
+    name = _user_and_password(credentials.strip())[0] if scheme.lower() == "basic" else ""
+    return name[:MOST_OF_A_NAME]
 
 
 def _remember(kept: OrderedDict[bytes, None], digest: bytes) -> None:

@@ -5,13 +5,21 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 from aiohttp import web
 
 from dashboard.errors import MigrationError, ParameterError
-from dashboard.guarding import ACCESS, demand_admin, wall_clock
+from dashboard.guarding import (
+    ACCESS,
+    REGISTER,
+    demand_admin,
+    demand_no_parameters,
+    note,
+    wall_clock,
+)
 from dashboard.links import DAYS, demand_scopes, paths_of, span
-from dashboard.login import REGISTER, note
+from dashboard.register import Entry, Token, identity_of
 from dashboard.roles import ROLES, Role
 
 MIGRATE_SECONDS = 3600.0
@@ -30,15 +38,16 @@ routes = web.RouteTableDef()
 async def tokens(request: web.Request) -> web.Response:
     """Return all tokens, without themselves."""
     demand_admin(request)
+    demand_no_parameters(request)
     found = await asyncio.to_thread(request.app[REGISTER].tokens)
-    return web.json_response({"tokens": [asdict(token) for token in found]})
+    return web.json_response({"tokens": [_told(token) for token in found]})
 
 
 @routes.post("/api/admin/tokens")
 async def make_token(request: web.Request) -> web.Response:
     """Make a token: name, role, scopes and for how many days; it is shown this once."""
     viewer = demand_admin(request)
-    asked = await _body(request)
+    asked = await _body(request, "name", "role", "scopes", "days")
     name, role = _name(asked.get("name")), _role(asked.get("role", "finance"))
     now = wall_clock()
     days = asked.get("days")
@@ -49,8 +58,9 @@ async def make_token(request: web.Request) -> web.Response:
         register.add_token, name, role, now=now, expires_at=expires_at, scopes=scopes
     )
     await note(request, viewer.name, "token made", " ".join((name, f"({role})", *scopes)))
-    answer = {"token": token, "name": name, "role": role, "expires_at": expires_at}
-    return web.json_response(answer | {"scopes": scopes}, status=201)
+    shown = {"token": token, "id": identity_of(token), "name": name, "role": role}
+    until = {"scopes": scopes, "expires_at": _moment(expires_at)}
+    return web.json_response(shown | until, status=201)
 
 
 @routes.delete("/api/admin/tokens/{id}")
@@ -67,7 +77,7 @@ async def revoke_token(request: web.Request) -> web.Response:
 async def make_link(request: web.Request) -> web.Response:
     """Sign a link that opens one user's numbers: user, and for how many days."""
     viewer = demand_admin(request)
-    asked = await _body(request)
+    asked = await _body(request, "user", "days")
     user = asked.get("user")
     if not isinstance(user, str) or not user:
         raise ParameterError("user", "expected the id of a user")
@@ -76,15 +86,16 @@ async def make_link(request: web.Request) -> web.Response:
     await note(request, viewer.name, "link made", f"{user!r} for {days} days")
     base = request.app[PUBLIC_URL] or str(request.url.origin())
     links = {name: f"{base}{path}" for name, path in paths_of(key, user, expires_at)}
-    return web.json_response(links | {"expires_at": expires_at}, status=201)
+    return web.json_response(links | {"expires_at": _moment(expires_at)}, status=201)
 
 
 @routes.get("/api/admin/audit")
 async def audit(request: web.Request) -> web.Response:
     """Return the newest lines of the audit log."""
     demand_admin(request)
+    demand_no_parameters(request)
     found = await asyncio.to_thread(request.app[REGISTER].audited, limit=MOST_ENTRIES)
-    return web.json_response({"entries": [asdict(entry) for entry in found]})
+    return web.json_response({"entries": [_told(entry) for entry in found]})
 
 
 @routes.post("/api/admin/migrate-usage-tracking")
@@ -122,8 +133,24 @@ def _environment(request: web.Request) -> dict[str, str]:
     return dict(os.environ) | {"METER_DATABASE_URL": request.app[OWNER_DSN]}
 
 
-async def _body(request: web.Request) -> dict[str, object]:
-    """Return the JSON object that was sent."""
+def _told(kept: Token | Entry) -> dict[str, object]:
+    """Return what is kept as it is told: times as everywhere in the usage API."""
+    members: dict[str, object] = asdict(kept)
+    return {
+        name: _moment(value) if isinstance(value, float) else value
+        for name, value in members.items()
+    }
+
+
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+async def _body(request: web.Request, *known: str) -> dict[str, object]:
+    """Return the JSON object that was sent; it may have these members, and no others.
+
+    A member that was misspelt would else be left out, and a token be good for more than was meant.
+    """
     if (request.content_length or 0) > MOST_BYTES:
         raise ParameterError("body", "expected a small JSON object")
     try:
@@ -132,6 +159,9 @@ async def _body(request: web.Request) -> dict[str, object]:
         found = None
     if not isinstance(found, dict):
         raise ParameterError("body", "expected a JSON object")
+    for name in found:
+        if name not in known:
+            raise ParameterError(name, f"no such member; expected {', '.join(known)}")
     return found
 
 

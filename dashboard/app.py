@@ -18,8 +18,7 @@ from dashboard.access import Access
 from dashboard.administering import OWNER_DSN, PUBLIC_URL
 from dashboard.errors import ConfigurationError
 from dashboard.exporting import CONNECTIONS, EXPORTS
-from dashboard.guarding import ACCESS, SECURE, explained, guarded, protected
-from dashboard.login import REGISTER
+from dashboard.guarding import ACCESS, REGISTER, SECURE, explained, guarded, protected
 from dashboard.passwords import password_hash
 from dashboard.queries import Ledger
 from dashboard.register import Register

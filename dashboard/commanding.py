@@ -28,7 +28,7 @@ from dashboard.links import DAYS, demand_scopes, paths_of, span
 from dashboard.parsing import parse
 from dashboard.passwords import hash_of
 from dashboard.queries import Ledger
-from dashboard.register import Account, Register
+from dashboard.register import Account, Entry, Register
 from dashboard.roles import ROLES
 from dashboard.settings import LISTEN, Settings
 from dashboard.snapshot import Snapshot, Write
@@ -37,6 +37,7 @@ from dashboard.tables import SORTABLE
 COMMANDS = ("export", "token", "account")
 DAY_SECONDS = 86_400.0
 LOOK_SECONDS = 0.2
+COMMAND_LINE = "(command line)"  # who changed access, in the audit log
 
 
 _WHERE = (
@@ -253,6 +254,8 @@ class _Progress:
 
 
 def _token(settings: Settings, options: argparse.Namespace) -> None:
+    if "" in {options.user, options.name}:
+        raise ParameterError("--name" if options.user is None else "--user", "expected some text")
     register, now = _register(settings, makes=options.name is not None), time.time()
     if options.list:
         for token in register.tokens():
@@ -261,21 +264,22 @@ def _token(settings: Settings, options: argparse.Namespace) -> None:
             sys.stdout.write(f"{token.id}  {token.role:8} {state:22} {token.name}{scopes}\n")
     elif options.revoke is not None:
         register.revoke_token(options.revoke, now=now)
+        _note(register, "token revoked", options.revoke)
     elif options.user is not None:
-        expires_at = now + span(DAYS if options.days is None else options.days) * DAY_SECONDS
+        days = span(DAYS if options.days is None else options.days)
+        expires_at = now + days * DAY_SECONDS
+        _note(register, "link made", f"{options.user!r} for {days} days")
         base, paths = _base(settings, register), paths_of(register.key(), options.user, expires_at)
         sys.stdout.write("".join(f"{name}  {base}{path}\n" for name, path in paths))
     else:
         expires_at_or_never = (
             None if options.days is None else now + span(options.days) * DAY_SECONDS
         )
+        narrowed = demand_scopes(options.scope, options.role)
         made = register.add_token(
-            options.name,
-            options.role,
-            now=now,
-            expires_at=expires_at_or_never,
-            scopes=demand_scopes(options.scope, options.role),
+            options.name, options.role, now=now, expires_at=expires_at_or_never, scopes=narrowed
         )
+        _note(register, "token made", " ".join((options.name, f"({options.role})", *narrowed)))
         _show_once(f"token {options.name!r} ({options.role}, {_until(expires_at_or_never)})", made)
 
 
@@ -287,12 +291,14 @@ def _account(settings: Settings, options: argparse.Namespace) -> None:
             sys.stdout.write(f"{account.role:8} {account.name}\n")
     elif options.remove is not None:
         register.remove_account(options.remove)
+        _note(register, "account removed", options.remove)
     else:
         if options.add == settings.admin_user:
             raise DashboardError("The admin's password is METER_ADMIN_PASSWORD.")
         password = getpass.getpass() if options.ask else secrets.token_urlsafe(12)
         made = Account(name=options.add, role=options.role, hashed=hash_of(password))
         register.add_account(made, now=time.time())
+        _note(register, "account added", f"{options.add} ({options.role})")
         if not options.ask:
             _show_once(f"password of {options.add!r} ({options.role})", password)
 
@@ -314,6 +320,12 @@ def _register(settings: Settings, *, makes: bool) -> Register:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     sys.stderr.write(f"{directory} is new: it is for a dashboard with METER_DATA_DIR={directory}\n")
     return register
+
+
+def _note(register: Register, what: str, detail: str) -> None:
+    """Add a line to the audit log, as the dashboard does for what is asked of it."""
+    entry = Entry(at=time.time(), who=COMMAND_LINE, address="", what=what, detail=detail)
+    register.note(entry)
 
 
 def _base(settings: Settings, register: Register) -> str:

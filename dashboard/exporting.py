@@ -14,8 +14,7 @@ from dashboard.copying import copy_file
 from dashboard.errors import DashboardError, ForbiddenError, ParameterError
 from dashboard.exports import BYTE_ORDER_MARK, DIALECTS, Dialect, Form
 from dashboard.filters import Filter
-from dashboard.guarding import VIEWER
-from dashboard.login import note
+from dashboard.guarding import VIEWER, note
 from dashboard.parsing import parse
 from dashboard.queries import Ledger
 from dashboard.rendering import SECURITY_HEADERS
@@ -28,7 +27,6 @@ _T = TypeVar("_T", bound=str)
 EXPORTS = web.AppKey("exports", Ledger)
 CONNECTIONS = 6  # of a large file two, as long as four others could begin
 OF_CALLS: tuple[Form, ...] = ("calls", "focus-1.2")
-OWN_PARAMETERS = frozenset({"format", "dialect"})
 
 routes = web.RouteTableDef()
 
@@ -59,7 +57,7 @@ async def _export(request: web.Request, form: Form) -> web.StreamResponse:
         async with request.app[EXPORTS].copying() as snapshot:
             wanted = _asked(request, snapshot, form)
             name = exports.file_name(form, wanted)
-            await note(request, viewer.name, "export", f"{name} {wanted.query()}")
+            await note(request, viewer.name, "export", f"{name} {wanted.query()}".strip())
             answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
             await _stream(request, answer, snapshot, form, dialect, wanted)
     except (DashboardError, ConnectionError):
@@ -93,14 +91,15 @@ async def _stream(
 
 
 def _asked(request: web.Request, snapshot: Snapshot, form: Form) -> Filter:
-    pairs = [pair for pair in request.query.items() if pair[0] not in OWN_PARAMETERS]
+    own = {"dialect", "size", *(("format",) if form in OF_CALLS else ())}
+    pairs = [pair for pair in request.query.items() if pair[0] not in own]
     zones, zone = request.app[ZONES], snapshot.report_zone
     refused = {"after": "a file has all rows", "compare": "a file has one range"}
     if form == "focus-1.2":
         zone = zones["UTC"]
         refused["tz"] = "the days of FOCUS are those of UTC"
     return parse(
-        [pair for pair in pairs if pair[0] != "size"],
+        pairs,
         now=request.app[CLOCK](),
         report_zone=zone,
         zones=zones,

@@ -54,7 +54,7 @@ def _card(report: Report, name: str, row: Row) -> dict[str, Any]:
             _count(row, "active_users", "Active users", compared=compared),
             _count(row, "prompt_tokens", "Input tokens", compared=compared),
             replace(
-                _count(row, "cached_tokens", "of them cached", compared=False),
+                _count(row, "cached_tokens", "of them cached", compared=compared),
                 words=_part(row["cached_tokens"], row["prompt_tokens"]),
             ),
             _count(row, "completion_tokens", "Output tokens", compared=compared),

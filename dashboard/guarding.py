@@ -2,9 +2,11 @@
 
 Nothing is served to anyone who is not known but health, the form to log in with, and links that
 carry a signature. What changes something has to come from our own pages, or from a program that
-sends its credentials by itself.
+sends its credentials by itself. Passwords that are wrong are in the audit log, whichever way they
+came.
 """
 
+import asyncio
 import time
 from urllib.parse import urlencode, urlsplit
 
@@ -13,7 +15,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from dashboard import rendering
-from dashboard.access import Access
+from dashboard.access import Access, claimed
 from dashboard.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
@@ -26,9 +28,11 @@ from dashboard.errors import (
     TooManyListenersError,
     TooSlowError,
 )
+from dashboard.register import Entry, Register
 from dashboard.roles import Viewer
 
 ACCESS = web.AppKey("access", Access)
+REGISTER = web.AppKey("register", Register)
 SECURE = web.AppKey("secure", bool)  # whether browsers come by HTTPS
 VIEWER = web.RequestKey("viewer", Viewer)
 SESSION_COOKIE = "meter_session"
@@ -107,11 +111,7 @@ async def protected(request: web.Request, handler: Handler) -> web.StreamRespons
         raise ForbiddenError("This was sent by a page of another site.")
     if request.path in OPEN_PATHS or request.path.startswith(OPEN_FOLDERS):
         return await handler(request)
-    viewer = await request.app[ACCESS].viewer(
-        request.headers.get("Authorization", ""),
-        request.cookies.get(SESSION_COOKIE, ""),
-        address=request.remote or "",
-    )
+    viewer = await _viewer(request)
     if viewer is None:
         return _who_are_you(request)
     request[VIEWER] = viewer
@@ -149,9 +149,41 @@ def demand_admin(request: web.Request) -> Viewer:
     return viewer
 
 
+def demand_no_parameters(request: web.Request) -> None:
+    """Raise ParameterError where something is asked for that this route knows nothing of."""
+    for name in request.query:
+        raise ParameterError(name, "no such parameter; expected none")
+
+
 def wall_clock() -> float:
     """Return the time of day in seconds since 1970."""
     return time.time()
+
+
+async def note(request: web.Request, who: str, what: str, detail: str = "") -> None:
+    """Add a line to the audit log, and to the process's."""
+    address = request.remote or ""
+    _log.info("audit", who=who, address=address, what=what, detail=detail)
+    entry = Entry(at=wall_clock(), who=who, address=address, what=what, detail=detail)
+    await asyncio.to_thread(request.app[REGISTER].note, entry)
+
+
+async def _viewer(request: web.Request) -> Viewer | None:
+    """Return who is asking; None: nobody we know, and a wrong password has been noted."""
+    authorization = request.headers.get("Authorization", "")
+    who = claimed(authorization)
+    session = request.cookies.get(SESSION_COOKIE, "")
+    try:
+        viewer = await request.app[ACCESS].viewer(
+            authorization, session, address=request.remote or ""
+        )
+    except TooManyAttemptsError as exc:
+        if who and exc.is_first:  # or whoever guesses would fill the log
+            await note(request, who, "login refused", "too many attempts")
+        raise
+    if who and viewer is None:
+        await note(request, who, "login failed", "HTTP Basic")
+    return viewer
 
 
 def _demand_scope(request: web.Request, viewer: Viewer) -> None:

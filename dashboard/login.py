@@ -1,18 +1,14 @@
-"""Log in and out: the form, its cookie, and what the audit log keeps of it."""
+"""Log in and out: the form and its cookie."""
 
-import asyncio
 import re
 
-import structlog
 from aiohttp import web
 
 from dashboard import rendering
 from dashboard.access import LOGIN_SECONDS, SESSION_SECONDS
 from dashboard.errors import TooManyAttemptsError
-from dashboard.guarding import ACCESS, SECURE, SESSION_COOKIE, VIEWER, wall_clock
-from dashboard.register import Entry, Register
+from dashboard.guarding import ACCESS, SECURE, SESSION_COOKIE, VIEWER, note
 
-REGISTER = web.AppKey("register", Register)
 SINGLE_SIGN_ON = web.AppKey("single_sign_on", bool)
 LOGIN_COOKIE = "meter_login"
 MOST_CHARACTERS = 1024  # of a name or password; argon2 need not chew on more
@@ -22,7 +18,6 @@ _OURS = re.compile(r"/admin(/[a-z_]+)*(\.json|\.csv)?(\?[!-~]*)?")
 _OLD_FORM = "The form is too old, please try again."
 
 routes = web.RouteTableDef()
-_log = structlog.get_logger()
 
 
 @routes.get("/admin/login")
@@ -77,14 +72,6 @@ def enter(request: web.Request, session: str, following: str) -> web.Response:
 def ours(following: str) -> str:
     """Return a path of our own pages; anything else leads to the first one."""
     return following if _OURS.fullmatch(following) else "/admin"
-
-
-async def note(request: web.Request, who: str, what: str, detail: str = "") -> None:
-    """Add a line to the audit log, and to the process's."""
-    address = request.remote or ""
-    _log.info("audit", who=who, address=address, what=what, detail=detail)
-    entry = Entry(at=wall_clock(), who=who, address=address, what=what, detail=detail)
-    await asyncio.to_thread(request.app[REGISTER].note, entry)
 
 
 def _form(

@@ -234,6 +234,11 @@ class Register:
             raise ConfigurationError(f"METER_DATA_DIR: {self._path} cannot be used: {exc}") from exc
 
 
+def identity_of(token: str) -> str:
+    """Return the id that a token of ours is listed and revoked by."""
+    return token.removeprefix(TOKEN_PREFIX).partition("_")[0]
+
+
 def _scopes(file: sqlite3.Connection, identity: str) -> tuple[str, ...]:
     query = "SELECT scope FROM scope WHERE token = ? ORDER BY scope"
     return tuple(row[0] for row in file.execute(query, (identity,)))

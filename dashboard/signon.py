@@ -16,8 +16,8 @@ from aiohttp import web
 from dashboard import rendering, signing
 from dashboard.claims import name_of, role_of
 from dashboard.errors import NotFoundError, SignOnError, TooManyAttemptsError
-from dashboard.guarding import ACCESS, SECURE
-from dashboard.login import SINGLE_SIGN_ON, enter, note, ours
+from dashboard.guarding import ACCESS, SECURE, note
+from dashboard.login import SINGLE_SIGN_ON, enter, ours
 from dashboard.provider import Provider, Registration, told
 from dashboard.settings import Settings
 from dashboard.views import CLOCK

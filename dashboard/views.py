@@ -1,6 +1,6 @@
 """The routes: parse, query, report, render; each page also as JSON and as CSV."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler
 from dashboard import openapi, rendering, tables
 from dashboard.errors import ParameterError
 from dashboard.filters import Filter
-from dashboard.guarding import ACCESS, VIEWER
+from dashboard.guarding import ACCESS, VIEWER, demand_no_parameters
 from dashboard.hiding import demand_blind, hidden
 from dashboard.parsing import parse
 from dashboard.queries import Ledger
@@ -27,7 +27,6 @@ CLOCK: web.AppKey[Callable[[], datetime]] = web.AppKey("clock")
 SUGGESTER = web.AppKey("suggester", Suggester)
 ZONES: web.AppKey[Mapping[str, ZoneInfo]] = web.AppKey("zones")
 
-OWN_PARAMETERS = frozenset({"dialect", "table", "call"})  # of the view, not the filter
 DIALECTS = ("excel", "raw")
 FORMS = {"": "html", ".json": "json", ".csv": "csv"}
 
@@ -54,6 +53,7 @@ async def healthz(request: web.Request) -> web.Response:
 @routes.get("/api/usage/stats")
 async def stats(request: web.Request) -> web.Response:
     """Return the sums of today, of this month and of all time."""
+    demand_no_parameters(request)
     found = await request.app[LEDGER].stats(request.app[CLOCK]())
     return _json(rendering.stats_json(found))
 
@@ -72,12 +72,16 @@ async def front(_request: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def asking(
-    request: web.Request, *, columns: Iterable[str] = (), refused: Mapping[str, str] | None = None
+    request: web.Request,
+    *,
+    columns: Iterable[str] = (),
+    refused: Mapping[str, str] | None = None,
+    own: Container[str] = (),
 ) -> AsyncIterator[tuple[Filter, Reporter]]:
-    """Open a snapshot of the ledger, and read what is asked of it."""
+    """Open a snapshot of the ledger, and read what is asked of it; `own` is the view's to read."""
     now = request.app[CLOCK]()
     async with request.app[LEDGER].snapshot() as snapshot:
-        pairs = [pair for pair in request.query.items() if pair[0] not in OWN_PARAMETERS]
+        pairs = [pair for pair in request.query.items() if pair[0] not in own]
         if "user_id" in request.match_info:
             pairs.append(("user", request.match_info["user_id"]))
         wanted = parse(
@@ -99,7 +103,8 @@ def answering(question: "Question", form: str) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:
         raw = _choice(request, "dialect", DIALECTS, "excel") == "raw"
         columns, refused = question.columns, question.refused
-        async with asking(request, columns=columns, refused=refused) as (wanted, reporter):
+        own = {*question.own, *(("dialect", "table") if form == "csv" else ())}
+        async with asking(request, columns=columns, refused=refused, own=own) as (wanted, reporter):
             report = await question.answer(reporter, wanted, request)
         options = await request.app[SUGGESTER].names() if form == "html" else {}
         return rendered(request, report, form, raw=raw, options=options)
@@ -137,6 +142,7 @@ class Question:
     answer: Answer
     columns: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    own: tuple[str, ...] = ()  # parameters that are no filter
 
 
 QUESTIONS = (
@@ -183,6 +189,7 @@ QUESTIONS = (
     Question(
         path="/admin/call",
         answer=lambda ask, wanted, request: ask.call(wanted, _event_id(request)),
+        own=("call",),
     ),
     Question(path="/admin/pricing", answer=lambda ask, wanted, _: ask.pricing(wanted)),
     Question(

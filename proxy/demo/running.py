@@ -35,7 +35,8 @@ AT_ONCE = 400
 PASSWORD = "homework"  # noqa: S105 - of a page on this machine alone, with invented numbers
 READY_SECONDS = 120.0
 STOP_SECONDS = 40.0
-PAUSE_SECONDS = 1.5  # between two calls of the present, on average
+PAUSE_SECONDS = 1.5  # between the first calls of the present, on average
+PACE_SECONDS = 120.0  # after which the pauses are twice as long, then three times, and so on
 SEED = 20261122  # the same helper every time
 
 
@@ -83,17 +84,21 @@ class Demo:
                 self.signals.take()
                 async with Backend(url) as backend:
                     await backend.send_all(calls, at_once=AT_ONCE, sent=self._progress(len(calls)))
-        self.say(f"\r  {len(calls):,} calls since {since:%B %-d}; more come every few seconds\n")
+        self.say(f"\r  {len(calls):,} calls since {since:%B %-d}; more come, many at first\n")
         await self._go_on(random)
 
     async def _go_on(self, random: Random) -> None:
-        """Make calls as time goes by."""
+        """Make calls as time goes by: many at first, to be looked at.
+
+        Then ever fewer, so that a demo that is left alone does not bury its past under today.
+        """
+        since = time.monotonic()
         async with (
             Backend(f"http://{self.settings.listen}") as backend,
             asyncio.TaskGroup() as all_,
         ):
             while True:
-                await asyncio.sleep(random.expovariate(1 / PAUSE_SECONDS))
+                await asyncio.sleep(random.expovariate(1 / pause(time.monotonic() - since)))
                 now = datetime.fromtimestamp(time.time(), UTC)
                 all_.create_task(_unbroken(backend.send(call(random, at=now, now=now))))
 
@@ -116,6 +121,11 @@ class Demo:
                 self.say(f"\r  {done:,} of {count:,} calls of the past")
 
         return sent
+
+
+def pause(seconds: float) -> float:
+    """Return how long it is to the next call on average, so long after the first one."""
+    return PAUSE_SECONDS * (1 + seconds / PACE_SECONDS)
 
 
 def run_demo(*, listen: Address, dashboard_listen: Address, calls: int = CALLS) -> None:

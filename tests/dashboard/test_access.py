@@ -210,11 +210,31 @@ async def test_guesses_at_the_same_time_are_counted_too(access: Access) -> None:
 
 
 async def test_who_is_logged_in_stays_so_while_others_guess(access: Access) -> None:
-    """A password that was right is remembered, and does not count as an attempt."""
-    assert await _allows(access, _basic("ada:pass:word"))
+    """A session asks for no password, and where a password was right before it stays so."""
+    session = await access.log_in("ada", "pass:word", address="home")
+    assert session is not None
+    for number in range(MOST_FAILURES_OF_ACCOUNT):
+        assert not await _allows(access, _basic("ada:wrong"), f"guesser {number % 4}")
+        if number % 4 == 3:
+            assert await _allows(access, _basic("ada:pass:word"), "home")
+    viewer = await access.viewer("", session, address="guesser 1")
+    assert viewer is not None
+    assert viewer.name == "ada"
+
+
+@pytest.mark.parametrize("guesser_is_at", ["home", "elsewhere"])
+async def test_brute_force_is_not_told_a_password_that_is_remembered(
+    access: Access, clock: Clock, guesser_is_at: str
+) -> None:
+    """Who has to wait is answered alike whatever the guess, though the password is known by now."""
+    assert await _allows(access, _basic("ada:pass:word"), "home")
     for _ in range(MOST_FAILURES):
-        await _allows(access, _basic("ada:wrong"))
-    assert await _allows(access, _basic("ada:pass:word"))
+        assert not await _allows(access, _basic("ada:wrong"), guesser_is_at)
+    for guess in ("ada:wrong", "ada:pass:word"):
+        with pytest.raises(TooManyAttemptsError):
+            await _allows(access, _basic(guess), guesser_is_at)
+    clock.now += 61
+    assert await _allows(access, _basic("ada:pass:word"), guesser_is_at)
 
 
 def test_addresses_are_forgotten_before_they_fill_the_memory() -> None:

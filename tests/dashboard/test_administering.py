@@ -1,4 +1,5 @@
 from base64 import b64encode
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -27,12 +28,14 @@ async def test_a_token_is_made_used_and_revoked(client: Client) -> None:
     asked = {"name": "ci", "role": "viewer", "days": 7}
     made = await client.post("/api/admin/tokens", json=asked, headers=ADMIN)
     assert made.status == 201
-    token = (await made.json())["token"]
+    told = await made.json()
+    token = told["token"]
     bearer = {"Authorization": f"Bearer {token}"}
     assert (await client.get("/api/usage/daily", headers=bearer)).status == 200
     [kept] = (await (await client.get("/api/admin/tokens", headers=ADMIN)).json())["tokens"]
     assert (kept["name"], kept["role"], kept["revoked_at"]) == ("ci", "viewer", None)
-    gone = await client.delete(f"/api/admin/tokens/{kept['id']}", headers=ADMIN)
+    assert (told["id"], told["expires_at"]) == (kept["id"], kept["expires_at"])
+    gone = await client.delete(f"/api/admin/tokens/{told['id']}", headers=ADMIN)
     assert gone.status == 204
     assert (await client.get("/api/usage/daily", headers=bearer)).status == 401
     audit = await (await client.get("/api/admin/audit", headers=ADMIN)).text()
@@ -68,9 +71,12 @@ async def test_a_viewer_sees_pseudonyms_and_takes_no_files(client: Client) -> No
         ("tokens", {"name": "a", "days": 0}, "days"),
         ("tokens", {"name": "a", "scopes": ["all"]}, "scopes"),
         ("tokens", {"name": "a", "scopes": ["user:ada"], "role": "viewer"}, "scopes"),
+        ("tokens", {"name": "a", "scope": ["usage:read"]}, "scope"),
         ("tokens", [], "body"),
         ("links", {}, "user"),
+        ("links", {"user": ""}, "user"),
         ("links", {"user": "ada", "days": 4000}, "days"),
+        ("links", {"user": "ada", "day": 4}, "day"),
     ],
 )
 async def test_what_is_wrong_is_named(client: Client, path: str, body: object, param: str) -> None:
@@ -78,6 +84,17 @@ async def test_what_is_wrong_is_named(client: Client, path: str, body: object, p
     answer = await client.post(f"/api/admin/{path}", json=body, headers=ADMIN)
     assert answer.status == 400
     assert (await answer.json())["error"]["param"] == param
+
+
+async def test_times_are_those_of_the_usage_api(client: Client) -> None:
+    """In UTC, and readable."""
+    made = await client.post("/api/admin/links", json={"user": "ada", "days": 2}, headers=ADMIN)
+    expires_at = datetime.fromisoformat((await made.json())["expires_at"])
+    [entry] = (await (await client.get("/api/admin/audit", headers=ADMIN)).json())["entries"]
+    at = datetime.fromisoformat(entry["at"])
+    assert (entry["what"], entry["detail"]) == ("link made", "'ada' for 2 days")
+    assert timedelta(days=2) - timedelta(seconds=9) < expires_at - at <= timedelta(days=2)
+    assert at.utcoffset() == timedelta(0)
 
 
 async def test_migrating_twice_changes_nothing(client: Client) -> None:

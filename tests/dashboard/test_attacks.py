@@ -10,9 +10,8 @@ import asyncpg
 import pytest
 
 from dashboard.access import MOST_FAILURES, MOST_FAILURES_OF_TOKENS
-from dashboard.guarding import ACCESS, SESSION_COOKIE
+from dashboard.guarding import ACCESS, REGISTER, SESSION_COOKIE
 from dashboard.links import paths_of
-from dashboard.login import REGISTER
 from dashboard.views import QUESTIONS
 from tests.dashboard.conftest import NOW, PASSWORD, ROWS, TOKEN, Client
 from tests.dashboard.test_administering import ADMIN

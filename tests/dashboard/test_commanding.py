@@ -128,6 +128,38 @@ def test_accounts_are_added_and_removed(tmp_path: Path) -> None:
     assert _run(tmp_path, "", "account", "--add", "admin").returncode == 2
 
 
+def test_what_changes_access_is_in_the_audit_log(tmp_path: Path) -> None:
+    """As if it had been asked of the dashboard; without the secrets."""
+    Register(tmp_path).key()
+    made = _run(tmp_path, "", "token", "--name", "ci", "--scope", "usage:read").stdout.strip()
+    identity = made.split("_")[1]
+    for arguments in (
+        ("token", "--revoke", identity),
+        ("token", "--user", "ada", "--days", "3"),
+        ("account", "--add", "flo", "--role", "finance"),
+        ("account", "--remove", "flo"),
+    ):
+        assert _run(tmp_path, "", *arguments).returncode == 0
+    noted = Register(tmp_path).audited(limit=9)
+    assert [(entry.what, entry.detail) for entry in reversed(noted)] == [
+        ("token made", "ci (finance) usage:read"),
+        ("token revoked", identity),
+        ("link made", "'ada' for 3 days"),
+        ("account added", "flo (finance)"),
+        ("account removed", "flo"),
+    ]
+    assert {entry.who for entry in noted} == {"(command line)"}
+
+
+@pytest.mark.parametrize("flag", ["--user", "--name"])
+def test_a_name_that_says_nothing_is_refused(tmp_path: Path, flag: str) -> None:
+    """Mostly it is a variable of a script that was not set."""
+    Register(tmp_path).key()
+    done = _run(tmp_path, "", "token", flag, "")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"openai-meter: {flag}: expected ")
+
+
 def test_a_link_has_the_address_at_which_the_dashboard_was_reached(tmp_path: Path) -> None:
     """Unless another one is set; the dashboard may have been started by other flags."""
     Register(tmp_path).note_address("http://127.0.0.1:9000")

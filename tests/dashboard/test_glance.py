@@ -3,6 +3,8 @@ from decimal import Decimal
 from dashboard import glance
 from tests.fakes.reports import calls, periods, projection, report, sums
 
+THIN = "\N{NARROW NO-BREAK SPACE}"
+
 
 def test_cards_show_today_this_month_and_everything() -> None:
     """Each against as much of what was before; all of time has nothing before it."""
@@ -14,6 +16,22 @@ def test_cards_show_today_this_month_and_everything() -> None:
     assert overall["cost"].change is None
     assert [item.text for item in today["rows"]] == ["12", "3", "12.3M", "1.23M", "1,000"]
     assert today["href"] == "/admin?range=today"
+
+
+def test_all_of_the_month_is_compared() -> None:
+    """Cached tokens too, beside the part that they are."""
+    before = {"calls": 10, "active_users": 3, "cached_tokens": 1_000_000}
+    before |= {"prompt_tokens": 12_345_678, "completion_tokens": 2_000}
+    was = {f"previous_{name}": value for name, value in before.items()}
+    rows = glance.cards(report("overview", periods(**was)))[1]["rows"]
+    assert [item.change and item.change.replace(THIN, "") for item in rows] == [
+        "+20%",
+        "±0.0%",
+        "±0.0%",
+        "+23%",
+        "−50%",
+    ]
+    assert rows[3].words == f"10.0{THIN}%"
 
 
 def test_an_unknown_cost_is_not_a_sum() -> None:

@@ -1,7 +1,10 @@
 import asyncio
+from base64 import b64encode
 
 import pytest
 
+from dashboard.access import MOST_FAILURES
+from dashboard.guarding import REGISTER
 from tests.dashboard.conftest import TOKEN, Client
 
 
@@ -43,3 +46,15 @@ async def test_a_token_needs_no_form(client: Client) -> None:
     """No browser sends it by itself: what is refused here is only that there is no such method."""
     answer = await client.post("/admin/users", headers=TOKEN)
     assert answer.status == 405
+
+
+async def test_brute_force_by_http_basic_is_in_the_audit_log(client: Client) -> None:
+    """Each guess, and that there were too many; not the guesses, nor a token that is wrong."""
+    for number in range(MOST_FAILURES + 3):
+        credentials = b64encode(f"admin:guess-{number}".encode()).decode()
+        await client.get("/api/usage/stats", headers={"Authorization": f"Basic {credentials}"})
+    await client.get("/api/usage/stats", headers={"Authorization": "Bearer guess"})
+    noted = await asyncio.to_thread(client.app[REGISTER].audited, limit=20)
+    assert [entry.what for entry in noted] == ["login refused", *["login failed"] * MOST_FAILURES]
+    assert {entry.who for entry in noted} == {"admin"}
+    assert not any("guess" in f"{entry}" for entry in noted)

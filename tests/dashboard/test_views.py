@@ -1,9 +1,10 @@
 import json
+from base64 import b64encode
 
 import pytest
 
 from dashboard.views import QUESTIONS
-from tests.dashboard.conftest import TOKEN, Client
+from tests.dashboard.conftest import PASSWORD, TOKEN, Client
 from tests.fakes.rows import ledger_row
 
 NEEDED = {
@@ -69,3 +70,26 @@ async def test_nothing_of_that_name_is_404(client: Client) -> None:
     stranger = ledger_row(9).event_id
     answer = await client.get(f"/admin/call.json?call={stranger}", headers=TOKEN)
     assert answer.status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        ("/api/usage/stats?range=7d", "range"),
+        ("/api/admin/audit?limit=5", "limit"),
+        ("/api/admin/tokens?name=ci", "name"),
+        ("/api/usage/daily?call=1", "call"),
+        ("/api/usage/daily?dialect=raw", "dialect"),
+        ("/admin/users.json?table=users", "table"),
+        ("/admin/daily.csv?call=1", "call"),
+        ("/api/usage/export/summary?format=focus-1.2", "format"),
+    ],
+)
+async def test_what_a_route_would_not_look_at_is_named(
+    client: Client, path: str, param: str
+) -> None:
+    """Or it would be taken for an answer to what was asked."""
+    credentials = b64encode(f"admin:{PASSWORD}".encode()).decode()
+    answer = await client.get(path, headers={"Authorization": f"Basic {credentials}"})
+    assert answer.status == 400
+    assert (await answer.json())["error"]["param"] == param

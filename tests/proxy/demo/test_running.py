@@ -10,8 +10,18 @@ from pathlib import Path
 
 import aiohttp
 
+from proxy.demo.running import CALLS, pause
 from tests.fakes.running import fetch
 from tests.fakes.serving import PATIENCE_SECONDS, processes_of
+
+
+def test_a_demo_that_is_left_alone_does_not_bury_its_past() -> None:
+    """A call every other second at first; over a working day about as many as a day has anyway."""
+    made, second = 0, 0.0
+    while second < 8 * 3600:
+        made, second = made + 1, second + pause(second)
+    assert pause(0) < 2
+    assert made < 3 * CALLS / 60
 
 
 @asynccontextmanager
