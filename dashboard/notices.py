@@ -66,10 +66,12 @@ def _of_open_objects(report: Report) -> Sequence[Notice]:
     )
     least = "At least " if objects >= MOST_OBJECTS else ""
     oldest = formatting.moment(min(row["first_made"] for row in rows), report.filter.zone)
+    tiers = " Their service tier is not known before they are." if report.filter.tiers else ""
     return (
         Notice(
             title=f"{least}{_counted(objects, 'object is', 'objects are')} not charged yet",
-            words=f"Made in these days and not seen done: {kinds}; the oldest is of {oldest}.",
+            words=f"Made in these days and not seen done: {kinds}; the oldest is of {oldest}."
+            + tiers,
             advice="What they cost is known, and counts on the day on which they were made, once a "
             "client asks for them through the proxy when they are done.",
             urgent=False,

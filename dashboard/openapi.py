@@ -22,6 +22,10 @@ _FILTER: dict[str, tuple[str, dict[str, Any]]] = {
     "sort": ("A column; with a minus before it, the largest first.", _TEXT),
     "compare": ("Days to compare with.", {"type": "string", "enum": list(get_args(Compare))}),
 }
+_OF_FILES = {name: told for name, told in _FILTER.items() if name != "compare"}
+_OF_USER = {name: told for name, told in _FILTER.items() if name not in {"user", "sort"}} | {
+    "without": ("Only calls that name none.", {"type": "string", "enum": ["endpoint", "model"]}),
+}
 _SEARCH: dict[str, tuple[str, dict[str, Any]]] = {
     "search": ("Only names in which this occurs, whatever its case.", _TEXT),
 }
@@ -48,7 +52,6 @@ _USER = {
     "schema": _TEXT,
 }
 _REPORTS = (
-    ("/api/usage/summary", "Sums of each user", _FILTER | _SEARCH | _PAGING),
     ("/api/usage/endpoint", "Sums of each endpoint", _FILTER | _SEARCH),
     ("/api/usage/daily", "Sums of each day", _FILTER),
     ("/api/usage/model", "Sums of each model and service tier", _FILTER | _SEARCH),
@@ -88,19 +91,20 @@ def document(*, version: str) -> str:
     paths: dict[str, dict[str, Any]] = {
         "/api/usage/stats": {"get": _operation("Sums of today, this month and all time", {})}
     }
+    listed = _FILTER | _SEARCH | _PAGING
+    paths["/api/usage/summary"] = {"get": _operation("Sums of each user", listed)}
     for path, words, parameters in _REPORTS:
         paths[path] = {"get": _operation(words, parameters)}
         paths[f"{path}.csv"] = {"get": _operation(words, parameters | _DIALECT, form="text/csv")}
-    one = _operation("Everything of one user", _FILTER)
+    one = _operation("Everything of one user", _OF_USER)
     one["parameters"].insert(0, _USER)
     paths["/api/usage/user/{user_id}"] = {"get": one}
-    files = _FILTER | _SEARCH | _CALLS | _DIALECT
+    files = _OF_FILES | _SEARCH | _CALLS | _DIALECT
     paths["/api/usage/export"] = {
         "get": _operation("Every call, or FOCUS 1.2", files | _FORMAT, form="text/csv")
     }
-    paths["/api/usage/export/summary"] = {
-        "get": _operation("Sums of each user", files, form="text/csv")
-    }
+    for path in ("/api/usage/export/summary", "/api/usage/summary.csv"):
+        paths[path] = {"get": _operation("Sums of each user", files, form="text/csv")}
     for method, path, words in _ADMIN:
         operation = _operation(words, {})
         if (method, path) in _BODIES:
@@ -108,6 +112,9 @@ def document(*, version: str) -> str:
             operation["responses"]["201"] = operation["responses"].pop("200")
         if "{id}" in path:
             operation["parameters"] = [_USER | {"name": "id", "description": "Its id."}]
+            del operation["responses"]["200"]
+            operation["responses"]["204"] = {"description": "It opens nothing any more."}
+            operation["responses"]["404"] = {"description": "There is none of this id."}
         paths.setdefault(path, {})[method] = operation
     return json.dumps(
         {

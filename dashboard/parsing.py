@@ -198,7 +198,10 @@ def _metadata(values: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 def _sort(value: str | None, columns: tuple[str, ...]) -> str | None:
     if value is not None and value.removeprefix("-") not in columns:
-        raise ParameterError("sort", f"expected one of {', '.join(columns)}, or -column")
+        expected = (
+            f"expected one of {', '.join(columns)}, or -column" if columns else "expected none"
+        )
+        raise ParameterError("sort", expected)
     return value
 
 

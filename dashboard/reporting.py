@@ -117,7 +117,8 @@ class Reporter:
         title = "By day"
         if not knows_users_of_days(wanted):
             title += f"; users of each only for shorter ranges, or in {wanted.report_zone.key}"
-        table = await self._sums("days", title, wanted, ("day",), users=True)
+        previous = wanted.previous(self._now)
+        table = await self._sums("days", title, wanted, ("day",), users=True, previous=previous)
         return self._report("daily", "By day", wanted, table)
 
     async def calls(self, wanted: Filter) -> Report:
@@ -196,13 +197,14 @@ class Reporter:
         *,
         search_in: str = "",
         users: bool = False,
+        previous: Filter | None = None,
     ) -> Table:
-        """Return all sums by some keys."""
+        """Return all sums by some keys; those of days are compared only where that is asked."""
         asked = self._snapshot
         rows = await asked.sums(wanted, keys, search_in=search_in)
         is_all = wanted.after is None
         total = added(rows) if is_all else await asked.totals(wanted, search_in=search_in)
-        previous = None if "day" in keys else wanted.previous(self._now)
+        previous = previous if "day" in keys else wanted.previous(self._now)
         before: Sequence[Row] | None = None
         if previous is not None:
             before = await asked.sums(previous.with_(sort=None), keys, search_in=search_in)
@@ -219,7 +221,7 @@ class Reporter:
             all_users=everybody.get(()),
             before=None
             if before is None
-            else {tuple(row[key] for key in keys): row for row in before},
+            else {_key(row, keys, wanted, previous): row for row in before},
             total_before=None if before is None else added(before),
         )
         return tables.summed(name, title, keys, summed)
@@ -260,6 +262,14 @@ class Reporter:
             freshness=self._snapshot.freshness(self._now),
             tables=found,
         )
+
+
+def _key(row: Row, keys: tuple[Key, ...], wanted: Filter, before: Filter | None) -> tuple[Any, ...]:
+    """Return what a row of the range before is compared with: a day with that of the same place."""
+    found = tuple(row[key] for key in keys)
+    if keys != ("day",) or wanted.first is None or before is None or before.first is None:
+        return found
+    return (found[0] + (wanted.first - before.first),)
 
 
 def periods(wanted: Filter, now: datetime) -> list[tuple[str, Filter]]:

@@ -102,6 +102,28 @@ async def test_the_overview_says_what_has_passed_of_each_period(database: str) -
 
 
 @pytest.mark.parametrize(
+    ("compare", "before"), [("previous", timedelta(days=7)), ("year", timedelta(days=364))]
+)
+async def test_a_day_is_compared_with_that_of_the_same_place(
+    database: str, compare: str, before: timedelta
+) -> None:
+    """The second of the range with the second of the one before; the total with all of it."""
+    days = (MOMENT, MOMENT - timedelta(days=3), MOMENT - before - timedelta(days=3))
+    gone = MOMENT - before - timedelta(days=4)
+    rows = [ledger_row(n, created_at=day) for n, day in enumerate((*days, days[2], gone))]
+    await record(database, rows)
+    report = await _ask(database, "daily", range="7d", compare=compare)
+    found = [dict(row) for row in report.tables[0].records()]
+    assert [(row["day"], row["calls"], row["previous_calls"]) for row in found] == [
+        (days[1].date(), 1, 2),
+        (days[0].date(), 1, 0),
+    ]
+    total = report.tables[0].total()
+    assert (total["calls"], total["previous_calls"], total["previous_cost_usd"]) == (2, 3, COST * 3)
+    assert "previous_calls" not in (await _ask(database, "daily", range="7d")).tables[0].total()
+
+
+@pytest.mark.parametrize(
     "pairs", [{}, {"model": "gpt-4o-mini-2024-07-18"}, {"tz": "Asia/Kathmandu"}]
 )
 async def test_active_users_are_compared_with_the_same_part_of_the_day(
