@@ -16,6 +16,7 @@ import argparse
 import os
 import random
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -192,6 +193,22 @@ def look_first() -> None:
         print(f"first look at {zone}: {milliseconds:.0f} ms")
 
 
+def download(path: str) -> int:
+    """Fetch a file as fast as it comes, without taking it apart; return how many bytes it had."""
+    question = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+    buffer, size, end = bytearray(1 << 20), 0, b""
+    with socket.create_connection(("127.0.0.1", PORT), timeout=600) as link:
+        link.sendall(f"{question}Connection: close\r\n\r\n".encode())
+        while count := link.recv_into(buffer):
+            if not size and not buffer.startswith(b"HTTP/1.1 200 "):
+                raise SystemExit(f"{path}: {buffer[:count]!r}")
+            size += count
+            end = (end + buffer[max(0, count - 5) : count])[-5:]
+    if end != b"0\r\n\r\n":
+        raise SystemExit(f"{path}: the file was cut")
+    return size
+
+
 def measure_file(first: date, rows: int) -> None:
     """Print how fast a file of up to three million calls comes."""
     days = min(DAYS, -(-3_000_000 * DAYS // rows))
@@ -199,7 +216,7 @@ def measure_file(first: date, rows: int) -> None:
     expected = days * (rows // DAYS)
     for path in ("/api/usage/export?", "/api/usage/export?dialect=raw&"):
         begun = time.perf_counter()
-        size, _ = fetch(f"{path}from={first}&to={last}&tz=UTC")
+        size = download(f"{path}from={first}&to={last}&tz=UTC")
         seconds = time.perf_counter() - begun
         print(
             f"{path:34} {expected:,} rows, {size / 1e6:.0f} MB, "
