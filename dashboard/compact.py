@@ -111,7 +111,8 @@ def total(items: Iterable[Item]) -> Row:
     rows = [values for _, values in items]
     if rows:
         return _row(_added(rows))
-    return dict.fromkeys(_ADDED, 0) | dict.fromkeys(SUMS[-2:])
+    nothing = {name: Decimal(0) if name.endswith("_usd") else 0 for name in _ADDED}
+    return nothing | dict.fromkeys(SUMS[-2:])
 
 
 def _is_wanted(wanted: Filter, key: CellKey) -> bool:

@@ -87,7 +87,7 @@ class Block:
         """Count everything so many times."""
         self._totals = [value * times for value in self._totals]
 
-    def settled(self) -> "Block":
+    def compacted(self) -> "Block":
         """Return the same in as little room as can be; what is added later goes to a `copy`.
 
         Raises OverflowError where a sum has more than 64 bits.
@@ -110,7 +110,7 @@ class Block:
 
     @property
     def size(self) -> int:
-        """Return about how many bytes it takes, if it is settled."""
+        """Return about how many bytes it takes, if it is compacted."""
         return 400 + 8 * len(self._totals) + 4 * sum(map(len, self._all)) + 60 * len(self._unsure)
 
     def others_than_zero(self) -> Iterator[tuple[int, int]]:

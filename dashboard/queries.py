@@ -1,7 +1,8 @@
 """Ask the ledger: a read-only snapshot, and what can be asked of it.
 
 Each report is one short read-only transaction with the rights of meter_dashboard, where the
-database lets us take that role on, and nothing outlives it, so that pgbouncer may stand in between.
+database lets us take that role on. Connections are kept in a small pool, but nothing outlives the
+transaction, so that pgbouncer may stand in between.
 """
 
 import asyncio
@@ -14,18 +15,19 @@ from zoneinfo import ZoneInfo
 import asyncpg
 
 from dashboard import selects
+from dashboard.connections import Connection, answering, unavailable
 from dashboard.daybook import Daybook
 from dashboard.errors import DatabaseUnavailableError, TooBusyError, TooSlowError
-from dashboard.hands import Connection, answering, unavailable
-from dashboard.pooling import Pool
 from dashboard.report import Health, Stats
 from dashboard.rosters import Rosters
 from dashboard.snapshot import EXPORT_SECONDS, Snapshot
 from dashboard.tallies import Tallies
 
 MOST_CONNECTIONS = 4
+CONNECT_SECONDS = 5.0
 ROOM_SECONDS = 20.0  # to wait for others who ask
 STATEMENT_SECONDS = 10.0
+IDLE_SECONDS = 60.0
 NAMED_SINCE = timedelta(days=31)
 
 
@@ -35,10 +37,13 @@ class Ledger:
     def __init__(
         self, dsn: str, *, connections: int = MOST_CONNECTIONS, room_seconds: float = ROOM_SECONDS
     ) -> None:
-        self._pool = Pool(dsn, connections=connections)
+        self._dsn = dsn
         self._room_seconds = room_seconds
+        self._connections = connections
         self._room = asyncio.Semaphore(connections)
         self._second_hands = asyncio.Semaphore(max(1, connections // 3))
+        self._opening = asyncio.Lock()
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._rosters = Rosters()
         self._daybook = Daybook()
         self._tallies = Tallies()
@@ -144,7 +149,9 @@ class Ledger:
 
     async def close(self) -> None:
         """Give all connections back."""
-        await self._pool.close()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
 
     @contextlib.asynccontextmanager
     async def _transaction(
@@ -157,7 +164,7 @@ class Ledger:
         try:
             async with (
                 self._place(),
-                self._pool.taken() as held,
+                self._connection() as held,
                 held.transaction(isolation="repeatable_read", readonly=True),
             ):
                 with answering():
@@ -184,3 +191,32 @@ class Ledger:
             yield
         finally:
             self._room.release()
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """Take a connection of the pool."""
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=0,
+                    max_size=self._connections,
+                    max_inactive_connection_lifetime=IDLE_SECONDS,
+                    timeout=CONNECT_SECONDS,
+                    statement_cache_size=0,
+                    reset=_nothing,
+                )
+        try:
+            held = await self._pool.acquire(timeout=CONNECT_SECONDS)
+        except ValueError as exc:  # of an address that cannot be read; its text may hold a password
+            raise DatabaseUnavailableError(cause="METER_DATABASE_URL cannot be read") from exc
+        except OSError as exc:
+            raise unavailable(exc) from exc
+        try:
+            yield held
+        finally:
+            await self._pool.release(held)
+
+
+async def _nothing(_connection: object) -> None:
+    """Leave a connection as it is: nothing outlives a transaction."""

@@ -85,6 +85,7 @@ class _Ranked:
         """Have all users take their places; False: some sums could not be packed."""
         most = max((part["most"] or 0 for part in self._parts), default=0) // BLOCK
         groups = [[-1, 0], *([number] for number in range(1, most + 1))]
+        self._tallies.begin()
         await together(self._read_open(), self._add_up(groups[0]), self._search())
         for group in groups:
             if group is not groups[0]:
@@ -138,10 +139,10 @@ class _Ranked:
     async def _add_up(self, numbers: list[int]) -> None:
         """Add up what is packed of some blocks, while the database looks for what is open."""
         wanted = self._wanted
-        what = (self._order.column, wanted.endpoints, wanted.models, wanted.without)
-        places = ("start", "past", "hour", "version")
-        packed = (part for part in self._parts if part["kind"] in {"packed", "hours"})
-        version = tuple(tuple(part[name] for name in places) for part in packed)
+        packed = [part for part in self._parts if part["kind"] in {"packed", "hours"}]
+        spans = tuple((part["start"], part["past"], part["hour"]) for part in packed)
+        what = (self._order.column, wanted.endpoints, wanted.models, wanted.without, spans)
+        version = tuple(part["version"] for part in packed)
         for number in numbers:
             kept = self._tallies.get((number, *what), version)
             if kept is not None:

@@ -29,10 +29,10 @@ from dashboard.asking import (
     to_quarter,
 )
 from dashboard.cells import Key, Source
+from dashboard.connections import Connection, Connections, Priority, unavailable
 from dashboard.daybook import Daybook, Question, Seen
 from dashboard.errors import TooSlowError
 from dashboard.filters import Filter
-from dashboard.hands import Connection, Hands, Turn, unavailable
 from dashboard.report import Freshness, Period
 from dashboard.rosters import Moment, Rosters
 from dashboard.tallies import Tallies
@@ -75,7 +75,7 @@ class Snapshot:
         tallies: Tallies,
     ) -> None:
         self._connection = connection
-        self._hands = Hands(connection)
+        self._connections = Connections(connection)
         self._rosters = rosters
         self._looking = asyncio.Lock()  # for who is active: once, not by each who asks
         self._daybook = daybook
@@ -95,12 +95,12 @@ class Snapshot:
             return
         connection = await self.another()
         if connection is not None:
-            self._hands.add(connection)
+            self._connections.add(connection)
 
     @property
     def hands(self) -> int:
         """Return how many questions are answered at once."""
-        return self._hands.many
+        return self._connections.count
 
     @property
     def report_timezone(self) -> str:
@@ -426,10 +426,10 @@ class Snapshot:
         return await self._fetch(selects.PRICES)
 
     async def _fetch(self, statement: str, *values: object) -> Sequence[Row]:
-        return await self._hands.fetch(statement, *values)
+        return await self._connections.fetch(statement, *values)
 
     async def _fetch_first(self, statement: str, *values: object) -> Sequence[Row]:
-        return await self._hands.fetch(statement, *values, turn=Turn.FIRST)
+        return await self._connections.fetch(statement, *values, priority=Priority.FIRST)
 
     async def _fetch_last(self, statement: str, *values: object) -> Sequence[Row]:
-        return await self._hands.fetch(statement, *values, turn=Turn.LAST)
+        return await self._connections.fetch(statement, *values, priority=Priority.LAST)

@@ -38,6 +38,10 @@ class Tallies:
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._kept: Keeping[Hashable, Tally] = Keeping(most_bytes)
 
+    def begin(self) -> None:
+        """Begin another question: what it has taken or kept itself it does not throw out."""
+        self._kept.begin()
+
     def get(self, key: Hashable, version: Hashable) -> Tally | None:
         """Return what is kept of this version; None: it has to be added up."""
         return self._kept.get(key, version)
@@ -47,8 +51,7 @@ class Tallies:
         if tally.block is None:
             return
         with contextlib.suppress(OverflowError):
-            block = tally.block.settled()
-            self._kept.begin()
+            block = tally.block.compacted()
             self._kept.keep(key, version, Tally(block, tally.scale), block.size)
 
 

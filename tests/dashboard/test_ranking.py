@@ -195,12 +195,85 @@ ROWS = [
 ]
 
 
-async def _ranks(database: str, wanted: Filter) -> list[str | None] | None:
+async def _ranks(
+    database: str, wanted: Filter, tallies: Tallies | None = None
+) -> list[str | None] | None:
     ledger = Ledger(database)
     async with ledger.snapshot() as snapshot:
-        found = await ranking.ranks(snapshot._fetch, wanted, limit=9, tallies=Tallies())  # noqa: SLF001 - no page tells
+        fetch = snapshot._fetch  # noqa: SLF001 - no page tells
+        found = await ranking.ranks(fetch, wanted, limit=9, tallies=tallies or Tallies())
     await ledger.close()
     return None if found is None else [row["user_id"] for row in found]
+
+
+def _of_june(**changes: Any) -> Filter:
+    return YEAR.with_(first=date(2026, 6, 10), last=date(2026, 6, 11), sort="-calls", **changes)
+
+
+ALIKE = [
+    _of_june(),
+    _of_june(endpoints=("hint",)),
+    _of_june(endpoints=("hint",), models=("gpt-a",)),
+    _of_june(endpoints=("hint",), without=("model",)),
+    _of_june().with_(sort="-total_tokens"),
+    _of_june().with_(last=date(2026, 6, 12)),
+    _of_june().with_(last=date(2026, 6, 10)),
+    _of_june().with_(first=date(2026, 6, 11)),
+    _of_june().with_(first=date(2026, 6, 11), last=date(2026, 6, 15)),  # one packed row of five
+    _of_june(zone=ZoneInfo("Etc/GMT-1")),
+    _of_june(zone=ZoneInfo("Etc/GMT-2")),
+]
+
+
+async def test_sums_are_kept_for_the_same_question_alone(database: str) -> None:
+    """Another column, cell, range or hour is another question; what was packed again, too."""
+    makers: dict[str, dict[str, Any]] = {
+        "hint": {"endpoint": "hint", "model": "gpt-a"},
+        "nameless": {"endpoint": "hint", "model": None},
+        "chat": {"endpoint": "chat", "model": "gpt-a"},
+    }
+    rows = []
+    for user in range(9):
+        for number in range(20):
+            name = list(makers)[(user * 7 + number) % 3]
+            hours = (user * 11 + number * (user + 3)) % 96
+            rows.append(
+                ledger_row(
+                    user * 100 + number,
+                    user_id=f"user-{user}",
+                    created_at=datetime(2026, 6, 9, tzinfo=UTC) + timedelta(hours=hours),
+                    total_tokens=1 + (user * 31 + number * 17) % 97,
+                    **makers[name],
+                )
+            )
+    await record(database, rows)
+    await _pack_at_once(database)
+    tallies = Tallies()
+    found = [await _ranks(database, wanted, tallies) for wanted in ALIKE]
+    assert found == [await _ranks(database, wanted) for wanted in ALIKE]
+    assert found == [await _ranks(database, wanted, tallies) for wanted in ALIKE]
+    assert len({tuple(users or ()) for users in found}) == len(ALIKE)
+    late = datetime(2026, 6, 10, 12, tzinfo=UTC)
+    await record(
+        database,
+        [
+            ledger_row(5000 + number, user_id="user-8", created_at=late, **makers["hint"])
+            for number in range(100)
+        ],
+    )
+    await _pack_at_once(database)
+    again = [await _ranks(database, wanted, tallies) for wanted in ALIKE]
+    assert again == [await _ranks(database, wanted) for wanted in ALIKE]
+    assert [users[0] for users in again[:3] if users] == ["user-8"] * 3
+
+
+async def _pack_at_once(dsn: str) -> None:
+    """Fold and pack in one transaction, so that all of it says the same moment."""
+    connection = await asyncpg.connect(dsn)
+    async with connection.transaction():
+        while await connection.fetchval("SELECT coalesce(fold_span(), pack_span())"):
+            pass
+    await connection.close()
 
 
 async def test_what_is_packed_ranks(database: str) -> None:

@@ -84,6 +84,44 @@ async def test_a_user_is_compared_with_the_days_before(database: str) -> None:
     assert row["previous_cost_usd"] == COST
 
 
+async def test_users_who_are_found_are_compared_with_themselves(database: str) -> None:
+    """Their total with the total of all who are found; calls without a user with such calls."""
+    before = MOMENT - timedelta(days=2)
+    people = ("ada", "adele", None, "bob")
+    rows = [
+        *(ledger_row(n, user_id=people[n % 4], created_at=before) for n in range(4)),
+        *(ledger_row(10 + n, user_id=people[n % 4]) for n in range(8)),
+        ledger_row(30, user_id="adam", created_at=before),
+    ]
+    await record(database, rows)
+    first, last = ((MOMENT - timedelta(days=days_ago)).date().isoformat() for days_ago in (1, 0))
+    days = {"from": first, "to": last, "compare": "previous", "sort": "name"}
+    columns = ("user_id", "calls", "previous_calls")
+    (table,) = (await _ask(database, "users", **days)).tables
+    assert [tuple(row[column] for column in columns) for row in table.records()] == [
+        ("ada", 2, 1),
+        ("adele", 2, 1),
+        ("bob", 2, 1),
+        (None, 2, 1),
+    ]
+    total = table.total()
+    assert (total["calls"], total["previous_calls"]) == (8, 5)
+    (table,) = (await _ask(database, "users", **days, search="AD")).tables
+    assert [row["user_id"] for row in table.records()] == ["ada", "adele"]
+    total = table.total()
+    assert (total["calls"], total["previous_calls"]) == (4, 3)
+
+
+async def test_money_of_nothing_is_money(database: str) -> None:
+    """In JSON it is a text, as all money is."""
+    await record(database, [ledger_row(0)])
+    for question in ("users", "overview", "endpoints", "models", "daily"):
+        report = await _ask(database, question, endpoint="nobody")
+        for table in report.tables:
+            if "cost_usd" in table.total():
+                assert isinstance(table.total()["cost_usd"], Decimal), (question, table.name)
+
+
 async def test_the_overview_says_what_has_passed_of_each_period(database: str) -> None:
     """Yesterday until this hour, last month until this day and hour."""
     moments = [

@@ -32,6 +32,17 @@ def test_what_was_packed_again_is_added_up_again() -> None:
     assert tallies.get(NUMBER, ("2026-03-01", 2)) is None
 
 
+def test_what_one_question_has_kept_it_does_not_throw_out_itself() -> None:
+    """Of more blocks than there is room for, the first ones are there when it is asked again."""
+    summed = added([_row({1: 5})], Block(NUMBER))
+    tallies = Tallies(most_bytes=1000)
+    tallies.begin()
+    for number in range(4):
+        tallies.keep(number, VERSION, summed)
+    kept = [tallies.get(number, VERSION) is not None for number in range(4)]
+    assert kept == [True, True, False, False]
+
+
 def test_amounts_of_several_scales_are_added_in_the_widest() -> None:
     """0.5 and 0.25 are 75 hundredths, and 750 thousandths."""
     tally = added([_row({1: 5}, scale=1), _row({1: 25}, scale=2)], Block(NUMBER))

@@ -1,9 +1,13 @@
 """Tests of proxy.database against a real Postgres."""
 
 import asyncio
+import contextlib
+import os
+import shutil
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 import pytest
@@ -12,7 +16,6 @@ from proxy.database import connect, prepare, redacted, translated
 from proxy.errors import DatabaseError, DatabaseUnreachableError, RowsRefusedError
 from proxy.ledger import Ledger
 from tests.conftest import at
-from tests.fakes.pooler import pooled
 from tests.fakes.rows import ledger_row
 
 
@@ -170,9 +173,47 @@ async def test_a_database_in_another_encoding_is_refused(postgres: str) -> None:
 
 @pytest.fixture
 async def pgbouncer(empty_database: str, open_directory: Path) -> AsyncIterator[str]:
-    """Return the DSN of an empty database behind pgbouncer."""
-    async with pooled(empty_database, open_directory) as dsn:
+    """Return the DSN of a database behind pgbouncer in transaction mode, with few connections."""
+    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed")
+    parts = urlsplit(empty_database)
+    where = parse_qs(parts.query).get("host", [parts.hostname or ""])[0]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    configuration = open_directory / "pgbouncer.ini"
+    login = f"user={parts.username}"
+    if parts.password:
+        login += f" password='{unquote(parts.password)}'"
+    text = f"""
+[databases]
+ledger = host={where} port={parts.port or 5432} dbname={parts.path[1:]} {login}
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+"""
+    await asyncio.to_thread(configuration.write_text, text)
+    account = None
+    if os.geteuid() == 0:  # pgbouncer does not run as root, but as whom the socket belongs to
+        account = (await asyncio.to_thread(Path(where).stat)).st_uid if where[0] == "/" else 65534
+    process = await asyncio.create_subprocess_exec(program, "-q", configuration, user=account)
+    dsn = f"postgresql://anyone@127.0.0.1:{port}/ledger"
+    try:
+        for _ in range(100):
+            with contextlib.suppress(ConnectionRefusedError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                break
+            await asyncio.sleep(0.05)
         yield dsn
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def test_pgbouncer_may_stand_in_between(pgbouncer: str) -> None:

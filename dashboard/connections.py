@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import heapq
+import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
 from enum import IntEnum
-from itertools import count
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -17,46 +17,46 @@ from dashboard.errors import DatabaseUnavailableError
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 
-class Turn(IntEnum):
-    """Whose turn it is when a connection is free."""
+class Priority(IntEnum):
+    """Who is answered before whom, where several wait for a connection."""
 
     FIRST = 0  # much is to be done with the answer
     USUAL = 1
     LAST = 2  # it goes onto the page as it is
 
 
-class Hands:
+class Connections:
     """One connection or several, of which each answers one question at a time."""
 
     def __init__(self, connection: Connection) -> None:
         self._free = [connection]
-        self._waiting: list[tuple[Turn, int, asyncio.Future[Connection]]] = []
-        self._asked = count()
-        self.many = 1
+        self._waiting: list[tuple[Priority, int, asyncio.Future[Connection]]] = []
+        self._asked = itertools.count()
+        self.count = 1
 
     def add(self, connection: Connection) -> None:
         """Take on another connection, which sees the same."""
-        self.many += 1
+        self.count += 1
         self._give_back(connection)
 
     async def fetch(
         self,
         statement: str,
         *values: Any,  # noqa: ANN401 - whatever the statement takes
-        turn: Turn = Turn.USUAL,
+        priority: Priority = Priority.USUAL,
     ) -> Sequence[Row]:
         """Return the rows of a SELECT; raise DatabaseUnavailableError where the server is away."""
-        async with self._taken(turn) as connection:
+        async with self._taken(priority) as connection:
             with answering():
                 return [dict(row) for row in await connection.fetch(statement, *values)]
 
     @contextlib.asynccontextmanager
-    async def _taken(self, turn: Turn) -> AsyncIterator[Connection]:
+    async def _taken(self, priority: Priority) -> AsyncIterator[Connection]:
         if self._free:
             connection = self._free.pop()
         else:
             given = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (turn, next(self._asked), given))
+            heapq.heappush(self._waiting, (priority, next(self._asked), given))
             try:
                 connection = await given
             except asyncio.CancelledError:
