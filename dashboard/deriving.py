@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from dashboard import formatting
+from dashboard.filters import written_pair
 from dashboard.layout import address, cell, facts
 from dashboard.parsing import MOST_METADATA
 from dashboard.report import Report
@@ -147,8 +148,8 @@ def _metadata(report: Report, held: Any) -> list[dict[str, str | None]]:  # noqa
     for name, value in members.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         wanted = report.filter.with_(range="all", first=None, metadata=((name, text),))
-        plain = bool(name) and "=" not in name and len(f"{name}={text}") <= MOST_METADATA
-        findable = plain and not re.search("[\0\ud800-\udfff]", name + text)
+        short = len(written_pair(name, text)) <= MOST_METADATA
+        findable = short and not re.search("[\0\ud800-\udfff]", name + text)
         found.append(
             {
                 "name": formatting.text(name),

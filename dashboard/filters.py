@@ -112,7 +112,7 @@ class Filter:
     def without_value(self, parameter: str, value: str) -> "Filter":
         """Return the filter less one of its values, as a chip's cross takes it away."""
         if parameter == "metadata":
-            kept = tuple(pair for pair in self.metadata if "=".join(pair) != value)
+            kept = tuple(pair for pair in self.metadata if written_pair(*pair) != value)
             return self.with_(metadata=kept)
         if parameter == "without":
             return self.with_(without=tuple(name for name in self.without if name != value))
@@ -127,7 +127,7 @@ class Filter:
         for parameter, field in LISTS.items():
             found += [(parameter, value) for value in getattr(self, field)]
         found += [("without", name) for name in self.without]
-        found += [("metadata", f"{key}={value}") for key, value in self.metadata]
+        found += [("metadata", written_pair(*pair)) for pair in self.metadata]
         optional = (
             ("search", self.search),
             ("sort", self.sort),
@@ -180,6 +180,13 @@ class Filter:
 def midnight(day: date, zone: ZoneInfo) -> datetime:
     """Return the instant, UTC, at which a day begins in a zone."""
     return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
+
+
+def written_pair(key: str, value: str) -> str:
+    """Return metadata as its parameter takes it: JSON where `key=value` would be another key."""
+    if not key or "=" in key or key.startswith("{"):
+        return json.dumps({key: value}, ensure_ascii=False)
+    return f"{key}={value}"
 
 
 def written_key(key: Key) -> str:

@@ -35,7 +35,10 @@ _PAGING: dict[str, tuple[str, dict[str, Any]]] = {
 }
 _CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "outcome": ("Only calls that ended so.", {"type": "string", "enum": list(OUTCOMES)}),
-    "metadata": ("`key=value` that calls were sent with; may be repeated.", _TEXT),
+    "metadata": (
+        '`key=value` or `{"key": "value"}` that calls were sent with; may be repeated.',
+        {"type": "string", "maxLength": 8192},
+    ),
 }
 _DIALECT = {
     "dialect": (

@@ -187,13 +187,30 @@ def _month_end(month: date) -> date:
 def _metadata(values: Sequence[str]) -> tuple[tuple[str, str], ...]:
     if len(values) > MOST_VALUES:
         raise ParameterError("metadata", f"expected at most {MOST_VALUES} values")
-    found = []
-    for value in dict.fromkeys(values):
-        key, equals, text = value.partition("=")
-        if not equals or not key:
-            raise ParameterError("metadata", "expected key=value")
-        found.append((key, text))
-    return tuple(found)
+    return tuple(_pair(value) for value in dict.fromkeys(values))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """Read key=value, or {"key": "value"} for keys that would be read as others."""
+    named = _member(text) if text.startswith("{") else None
+    if named is not None:
+        return named
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ParameterError("metadata", 'expected key=value, or {"key": "value"}')
+    return key, value
+
+
+def _member(text: str) -> tuple[str, str] | None:
+    """Return the one member of a JSON object, a text; None: it is no such object."""
+    try:
+        members = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(members, dict) or len(members) != 1:
+        return None
+    [(key, value)] = members.items()
+    return (key, value) if isinstance(value, str) and _is_text(key + value) else None
 
 
 def _sort(value: str | None, columns: tuple[str, ...]) -> str | None:

@@ -294,6 +294,7 @@ named (kind, name, calls) AS (
     SELECT 'metadata', member.key || '=' || member.value, count(*)
     FROM newest
     CROSS JOIN LATERAL jsonb_each_text(metadata) AS member (key, value)
+    WHERE strpos(member.key, '=') = 0
     GROUP BY member.key, member.value
     UNION ALL
     SELECT 'endpoint', endpoint, sum(calls)

@@ -2,10 +2,10 @@ from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from dashboard.filters import Filter, midnight
+from dashboard.filters import Filter, midnight, written_pair
 from dashboard.parsing import parse
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -47,6 +47,18 @@ def test_a_query_comes_back_as_it_was() -> None:
     ]
     assert _parse(*pairs).pairs() == pairs
     assert _parse(("range", "30d"), ("tz", "Europe/Berlin")).query() == ""
+
+
+@given(st.text(), st.text())
+@example("a=b", "c")
+@example('{"a', 'b": "c"}')
+@example("", "")
+def test_metadata_of_any_name_can_be_asked_for(key: str, value: str) -> None:
+    """As it is written, and taken away by its chip."""
+    assume(not set(key + value) & {"\0"} and len(key + value) < 1000)
+    wanted = _parse(("metadata", written_pair(key, value)))
+    assert wanted.metadata == ((key, value),)
+    assert wanted.without_value("metadata", wanted.chips()[0][1]).metadata == ()
 
 
 def test_a_chip_takes_its_value_away() -> None:
