@@ -16,12 +16,10 @@ import asyncpg
 
 from dashboard import selects
 from dashboard.connections import Connection, answering, unavailable
-from dashboard.daybook import Daybook
 from dashboard.errors import DatabaseUnavailableError, TooBusyError, TooSlowError
 from dashboard.report import Health, Stats
-from dashboard.rosters import Rosters
 from dashboard.snapshot import EXPORT_SECONDS, Snapshot
-from dashboard.tallies import Tallies
+from dashboard.summing import Kept
 
 MOST_CONNECTIONS = 4
 CONNECT_SECONDS = 5.0
@@ -44,9 +42,7 @@ class Ledger:
         self._second_hands = asyncio.Semaphore(max(1, connections // 3))
         self._opening = asyncio.Lock()
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._rosters = Rosters()
-        self._daybook = Daybook()
-        self._tallies = Tallies()
+        self._kept = Kept()
 
     async def health(self) -> Health:
         """Return how fresh the ledger is."""
@@ -96,9 +92,7 @@ class Ledger:
                 connection,
                 newest_call=status["last_call"],
                 report_zone=zone,
-                rosters=self._rosters,
-                daybook=self._daybook,
-                tallies=self._tallies,
+                kept=self._kept,
             )
 
             async def another() -> "Connection | None":
@@ -128,9 +122,7 @@ class Ledger:
                 connection,
                 newest_call=snapshot.newest_call,
                 report_zone=snapshot.report_zone,
-                rosters=self._rosters,
-                daybook=self._daybook,
-                tallies=self._tallies,
+                kept=self._kept,
             )
 
     async def _another(

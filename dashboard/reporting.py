@@ -11,7 +11,8 @@ from dashboard.cells import Key
 from dashboard.errors import NotFoundError, ParameterError
 from dashboard.filters import Filter
 from dashboard.report import Report, Table
-from dashboard.snapshot import Ranked, Snapshot
+from dashboard.snapshot import Snapshot
+from dashboard.summing import Ranked
 from dashboard.together import both, together
 
 TOP_USERS = 10

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from dashboard import ranking
 from dashboard.filters import Filter, Key
 from dashboard.queries import Ledger
-from dashboard.snapshot import Ranked, Snapshot
+from dashboard.snapshot import Snapshot
+from dashboard.summing import Ranked
 from dashboard.tallies import Tallies
 from proxy.core.model import LedgerRow
 from tests.dashboard.conftest import empty, fold, record
