@@ -10,7 +10,7 @@ import uvloop
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from dashboard.app import create_app
+from dashboard.app import create_app, spare_the_collector
 from dashboard.queries import Ledger
 from dashboard.settings import Settings
 
@@ -40,6 +40,7 @@ async def serve(dsn: str, directory: str, port: str, token: str) -> None:
     at = newest + timedelta(minutes=1)
     app = await asyncio.to_thread(create_app, settings, clock=lambda: at)
     app.middlewares.insert(0, timed)
+    spare_the_collector()
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(port)).start()

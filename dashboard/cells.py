@@ -193,16 +193,17 @@ WHERE {LATE} AND {ROWS_WHERE}
 
 # The days from $4 to $5 are those of the report time zone, $3; what lies in the range before and
 # after them is read row by row. Either may be nothing. Where clocks are put back a day may have two
-# midnights: its date decides, and the hours are for the index.
+# midnights: its date decides, and the hours are for the index. They are added to the local time: a
+# sum of an instant and an interval is unknown to the planner, who then plans for every partition.
 _DATE = "({moment} AT TIME ZONE $3::text)::date"
 _EDGES = (
     f"""
     {{moment}} >= $1::timestamptz
-    AND {{moment}} < least($2::timestamptz, timezone($3, $4::date::timestamp) + interval '3 hours')
+    AND {{moment}} < least($2::timestamptz, timezone($3, $4::date + interval '3 hours'))
     AND {_DATE} < $4
     """,
     f"""
-    {{moment}} >= greatest($1, timezone($3, ($5::date + 1)::timestamp) - interval '3 hours')
+    {{moment}} >= greatest($1, timezone($3, $5::date + interval '21 hours'))
     AND {{moment}} < $2
     AND {_DATE} > $5 AND {_DATE} >= $4
     """,

@@ -50,43 +50,63 @@ JOIN packed_spans USING (start, hour)
 WHERE past = start + 1 AND NOT is_total AND block = ANY ($5) AND {_CELLS}
 """
 
-# What is not packed: days that are open, and rows of parts of days, of which nested loops find some
-# by the hour (OFFSET 0), where one join over all of them would look at every row there is.
+# What is not packed: days that are open, which also tell when each user came first and last (as in
+# OPEN_ROSTERS of `selects`), and rows of a part of a day; those that came late are looked for only
+# where there are any, because they may lie in any partition.
 _OF_DAYS = f"""
     FROM user_days
     WHERE day = ANY ($5::date[]) AND {_CELLS}
 """
 _OF_ROWS = f"""
-    FROM unnest($5::date[], $6::timestamptz[], $7::timestamptz[]) AS part (day, since, until)
-    CROSS JOIN LATERAL (
+    FROM counted_usage
+    WHERE created_at >= $6::timestamptz AND created_at < $7::timestamptz
+        AND accounted_at IS NULL
+        AND (counted_at AT TIME ZONE $8::text)::date = $5::date
+        AND {_CELLS}
+"""
+_OF_LATE_ROWS = f"""
+    FROM (
         SELECT *
         FROM counted_usage
-        WHERE created_at >= since AND created_at < until AND accounted_at IS NULL
+        WHERE created_at >= $6::timestamptz AND created_at < $7::timestamptz
+            AND accounted_at IS NULL
         UNION ALL
         SELECT *
         FROM counted_usage
-        WHERE accounted_at >= since AND accounted_at < until
-        OFFSET 0
+        WHERE accounted_at >= $6 AND accounted_at < $7
     ) AS counted
-    WHERE (counted_at AT TIME ZONE $8::text)::date = day AND {_CELLS}
+    WHERE (counted_at AT TIME ZONE $8::text)::date = $5::date AND {_CELLS}
 """
 _UNPACKED = """
 WITH summed AS MATERIALIZED (
-    SELECT user_id, {total} AS value
+    SELECT {day} user_id, {total} AS value {ends}
     {cells}
         AND ($4::text IS NULL OR strpos(lower(user_id), lower($4)) > 0)
-    GROUP BY user_id
+    GROUP BY {day} user_id
 ),
 {unit}
 SELECT
+    {day}
     array_agg(number) AS numbers,
     array_agg(CASE WHEN number IS NULL THEN user_id END) AS names,
     array_agg({value}) AS sums,
+    {moments}
     coalesce(max(scale), 0) AS scale
 FROM summed
 CROSS JOIN unit
 LEFT JOIN user_numbers USING (user_id)
+{group}
 """
+_BY_DAY = {
+    "day": "day,",
+    "ends": ", min(first_call) AS first_call, max(last_call) AS last_call",
+    "moments": """
+    array_agg((date_part('epoch', first_call) * 1000000)::bigint) AS first_calls,
+    array_agg((date_part('epoch', last_call) * 1000000)::bigint) AS last_calls,
+    """,
+    "group": "GROUP BY day",
+}
+_AS_ONE = dict.fromkeys(_BY_DAY, "")
 
 # Amounts become whole numbers of the last digit that any of them has. -1: these would be too large.
 _UNIT = """unit AS (
@@ -149,21 +169,23 @@ def _packed(column: str) -> str:
 
 
 def _unpacked(column: str, cells: str) -> str:
+    shape = {"cells": cells} | (_BY_DAY if cells is _OF_DAYS else _AS_ONE)
     if column in SCALES:
         value = "CASE WHEN scale >= 0 THEN (value * unit)::bigint END"
-        return _UNPACKED.format(total=f"sum({column})", cells=cells, unit=_UNIT, value=value)
+        return _UNPACKED.format(total=f"sum({column})", unit=_UNIT, value=value, **shape)
     if column == "name":
         total = "0::bigint"
     elif column in _MOMENTS:
-        moment = "created_at" if cells is _OF_ROWS else column
+        moment = column if cells is _OF_DAYS else "created_at"
         end = f"{_MOMENTS[column]}({moment})"
         total = f"(extract(epoch FROM {end}) * 1000000)::bigint - {EPOCH}"
     else:
         total = f"sum({column})::bigint"
-    return _UNPACKED.format(total=total, cells=cells, unit=_NO_UNIT, value="value")
+    return _UNPACKED.format(total=total, unit=_NO_UNIT, value="value", **shape)
 
 
 _COLUMNS = (*_COUNTS, *SCALES, *_MOMENTS, "name")
 PACKED = {column: _packed(column) for column in _COLUMNS}
 OF_DAYS = {column: _unpacked(column, _OF_DAYS) for column in _COLUMNS}
 OF_ROWS = {column: _unpacked(column, _OF_ROWS) for column in _COLUMNS}
+OF_LATE_ROWS = {column: _unpacked(column, _OF_LATE_ROWS) for column in _COLUMNS}

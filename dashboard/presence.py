@@ -21,6 +21,7 @@ MICROSECOND = timedelta(microseconds=1)
 
 T = TypeVar("T")
 Fetch = Callable[..., Awaitable[Sequence[Row]]]
+Present = Callable[..., Awaitable[Sequence[Row]]]  # who was there on open days, as `opened` tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +72,26 @@ async def of_folded_days(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Rost
     return {part: Roster(found[part.day]) for part in parts}
 
 
-async def of_open_days(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
+async def of_open_days(present: Present, parts: Sequence[Part]) -> dict[Part, Roster]:
     """Read who was there on days that are not folded yet, or in parts of them, all at once."""
     found: dict[Part, Roster] = {part: Roster() for part in parts}
-    by_endpoint = any(part.by_endpoint for part in parts)
-    in_parts = not all(part.whole for part in parts)
-    days = list({part.day for part in parts})
-    for row in await fetch(selects.OPEN_ROSTERS, days, by_endpoint, in_parts):
-        for part in parts:
-            if part.day == row["day"]:
-                found[part] = found[part].with_(_of_open_day(row, part))
+    kinds = {(part.by_endpoint, part.only) for part in parts}
+    for by_endpoint, only in sorted(kinds):
+        alike = [part for part in parts if (part.by_endpoint, part.only) == (by_endpoint, only)]
+        in_parts = not all(part.whole for part in alike)
+        days = list({part.day for part in alike})
+        for row in await present(days, by_endpoint=by_endpoint, only=only, in_parts=in_parts):
+            for part in alike:
+                if part.day == row["day"]:
+                    found[part] = found[part].with_(_of_open_day(row, part))
     return found
 
 
 def _of_open_day(row: Row, part: Part) -> Roster:
-    numbers, names = row["numbers"], iter(row["names"] or ())
-    everybody = [next(names) if number is None else number for number in numbers]
+    everybody = [
+        name if number is None else number
+        for number, name in zip(row["numbers"], row["names"], strict=True)
+    ]
     here, known = everybody, True
     if not part.whole:
         begin = -math.inf if part.since is None else _moment(part.since, EPOCH)
@@ -197,7 +202,7 @@ def _between(
     there = [
         (user, first >= begin or last < end)
         for user, first, last in zip(users, firsts, lasts, strict=True)
-        if first < end and last >= begin
+        if first < end and last >= begin and user is not None
     ]
     return [user for user, _ in there], all(known for _, known in there)
 

@@ -7,7 +7,7 @@ whole numbers, and among equals the names decide, as in every other order.
 
 import math
 from array import array
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from dashboard import placing
 from dashboard.asking import Row, order_of, sums_key
 from dashboard.filters import Filter
+from dashboard.opened import OpenDays
 from dashboard.packed import BLOCK, NOBODY, Block, Way
 from dashboard.places import SCALE, Order, Places
 from dashboard.tallies import Tallies, Tally, added
@@ -30,7 +31,17 @@ Fetch = Callable[..., Coroutine[Any, Any, Sequence[Row]]]
 _WAYS: Mapping[str, Way] = {"first_call": "least", "last_call": "greatest"}
 
 
-async def ranks(fetch: Fetch, wanted: Filter, *, limit: int, tallies: Tallies) -> list[Row] | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where sums come from: the ledger, its open days, and what was added up of the others."""
+
+    fetch: Fetch
+    open_days: OpenDays
+    any_late: Callable[[], Awaitable[bool]]  # whether any row counts later than it came
+    tallies: Tallies
+
+
+async def ranks(sources: Sources, wanted: Filter, *, limit: int) -> list[Row] | None:
     """Return which users come first, from where the page begins; None: it cannot be told here.
 
     A row has `user_id` and, for the page that begins after it, `after_place` and `after_name`.
@@ -38,10 +49,10 @@ async def ranks(fetch: Fetch, wanted: Filter, *, limit: int, tallies: Tallies) -
     if wanted.offset > MOST_PASSED:
         return None
     order = Order(*order_of(wanted, "-cost_usd"), *sums_key(wanted))
-    parts = await fetch(placing.PARTS, wanted.start, wanted.end)
+    parts = await sources.fetch(placing.PARTS, wanted.start, wanted.end)
     if not _are_few(parts):
         return None
-    ranked = _Ranked(fetch, wanted, order, parts, tallies)
+    ranked = _Ranked(sources, wanted, order, parts)
     places = Places(wanted.offset + limit, order.after)
     if not await ranked.look(places):
         return None
@@ -63,19 +74,15 @@ class _Ranked:
     """One question: what is packed, what is open, and who has no number yet."""
 
     def __init__(
-        self,
-        fetch: Fetch,
-        wanted: Filter,
-        order: Order,
-        parts: Sequence[Row],
-        tallies: Tallies,
+        self, sources: Sources, wanted: Filter, order: Order, parts: Sequence[Row]
     ) -> None:
-        self._fetch = fetch
+        self._sources = sources
+        self._fetch = sources.fetch
         self._wanted = wanted
         self._order = order
         self._parts = parts
         self._way = _WAYS.get(order.column, "sum")
-        self._tallies = tallies
+        self._tallies = sources.tallies
         self._packed: dict[int, Tally] = {}  # by block
         self._open: list[_Open] = []
         self._nameless: dict[str, int] = {}
@@ -174,18 +181,22 @@ class _Ranked:
     async def _read_open(self) -> None:
         days = [part["start"] for part in self._parts if part["kind"] == "open"]
         rest = [part for part in self._parts if part["kind"] == "rows"]
-        values = (*self._cells(), self._wanted.search)
-        column = self._order.column
+        cells, search, column = self._cells(), self._wanted.search, self._order.column
         asked = []
-        if rest:
-            edges = ([part[name] for part in rest] for name in ("start", "since", "until"))
-            zone = self._wanted.report_zone.key
-            asked.append(self._fetch(placing.OF_ROWS[column], *values, *edges, zone))
         if days:
-            asked.append(self._fetch(placing.OF_DAYS[column], *values, days))
-        for rows in await together(*asked):
-            found = _Open(rows[0]["scale"])
-            columns = (rows[0][name] or () for name in ("numbers", "names", "sums"))
+            asked.append(self._sources.open_days.sums(column, cells, search, days))
+        else:
+            self._sources.open_days.are_ranked()
+        if rest:
+            late = await self._sources.any_late()
+            statement = (placing.OF_LATE_ROWS if late else placing.OF_ROWS)[column]
+            zone = self._wanted.report_zone.key
+            for part in rest:
+                edges = (part[name] for name in ("start", "since", "until"))
+                asked.append(self._fetch(statement, *cells, search, *edges, zone))
+        for row in [row for rows in await together(*asked) for row in rows]:
+            found = _Open(row["scale"])
+            columns = (row[name] or () for name in ("numbers", "names", "sums"))
             for number, name, value in zip(*columns, strict=True):
                 user = self._number(number, name)
                 found.values.setdefault(user // BLOCK, {})[user] = value

@@ -18,7 +18,7 @@ from dashboard.asking import DAY, around
 from dashboard.cells import Key
 from dashboard.filters import Filter, midnight
 from dashboard.keeping import Keeping
-from dashboard.presence import Fetch, Part, Roster
+from dashboard.presence import Fetch, Part, Present, Roster
 from dashboard.stretches import is_torn
 from dashboard.together import together
 
@@ -32,6 +32,7 @@ class Moment:
     """What a snapshot sees: which version of each day, None if it is open; and the open ones."""
 
     versions: Mapping[date, datetime | None]
+    present: Present
     opened: dict[Part, Roster] = field(default_factory=dict)
 
 
@@ -111,11 +112,11 @@ class Rosters:
         folded = [part for part in missing if moment.versions[part.day] is not None]
         opened = [part for part in missing if moment.versions[part.day] is None]
         kinds = (
-            ([part for part in folded if part.whole], presence.of_folded_days),
-            ([part for part in folded if not part.whole], presence.of_folded_parts),
-            (opened, presence.of_open_days),
+            ([part for part in folded if part.whole], presence.of_folded_days, fetch),
+            ([part for part in folded if not part.whole], presence.of_folded_parts, fetch),
+            (opened, presence.of_open_days, moment.present),
         )
-        for read in await together(*(read(fetch, some) for some, read in kinds if some)):
+        for read in await together(*(read(ask, some) for some, read, ask in kinds if some)):
             found |= read
         for part in folded:
             self._kept.keep(part, moment.versions[part.day], found[part], found[part].size)
@@ -159,10 +160,12 @@ def _groups(
     by_endpoint = keys == ("endpoint",) or bool(wanted.endpoints or wanted.without)
 
     def parts(wanted: Filter, days: Iterable[date]) -> list[Part]:
-        """Return its parts; open days are read without endpoints where nobody asks for them."""
+        """Return its parts; open days are read without endpoints that nobody asks for."""
         found = parts_of(wanted, days, by_endpoint=by_endpoint)
         return [
-            part if by_endpoint or versions[part.day] else replace(part, by_endpoint=False)
+            part
+            if versions[part.day]
+            else replace(part, by_endpoint=by_endpoint, only=wanted.endpoints)
             for part in found
         ]
 

@@ -148,14 +148,14 @@ FROM day_users
 WHERE day = ANY ($1::date[])
 """
 
-# Who was there on days that have no sets yet; by endpoint ($2), and with the first and last call of
-# each ($3), in microseconds.
+# Who was there on days that have no sets yet; by endpoint ($2), of some of them ($4; NULL: of all),
+# and with the first and last call of each ($3), in microseconds.
 OPEN_ROSTERS = """
 SELECT
     day,
     endpoint,
     array_agg(number) AS numbers,
-    array_agg(user_id) FILTER (WHERE number IS NULL) AS names,
+    array_agg(CASE WHEN number IS NULL THEN user_id END) AS names,
     CASE WHEN $3::boolean THEN array_agg((date_part('epoch', first_call) * 1000000)::bigint) END
         AS first_calls,
     CASE WHEN $3 THEN array_agg((date_part('epoch', last_call) * 1000000)::bigint) END AS last_calls
@@ -167,7 +167,9 @@ FROM (
         min(first_call) AS first_call,
         max(last_call) AS last_call
     FROM user_days
-    WHERE day = ANY ($1::date[]) AND user_id IS NOT NULL
+    WHERE day = ANY ($1::date[])
+        AND user_id IS NOT NULL
+        AND ($4::text[] IS NULL OR endpoint = ANY ($4))
     GROUP BY 1, 2, 3
 ) AS named
 LEFT JOIN user_numbers USING (user_id)

@@ -23,6 +23,7 @@ from dashboard.cells import Key, Source
 from dashboard.connections import Connections, Priority
 from dashboard.daybook import Daybook, Question, Seen
 from dashboard.filters import Filter
+from dashboard.opened import OpenDays
 from dashboard.rosters import Moment, Rosters
 from dashboard.tallies import Tallies
 from dashboard.together import both, together
@@ -53,6 +54,7 @@ class Sums:
     def __init__(self, connections: Connections, kept: Kept) -> None:
         self._connections = connections
         self._kept = kept
+        self._open_days = OpenDays(self._fetch_first)
         self._looking = asyncio.Lock()  # for who is active: once, not by each who asks
         self._reading = asyncio.Lock()  # sums of days, likewise
         self._counting = asyncio.Lock()  # and which days there are
@@ -75,6 +77,8 @@ class Sums:
 
     async def first_users(self, wanted: Filter, *, search_in: str = "", limit: int) -> Ranked:
         """Return which users come first in the order of the filter."""
+        if ranking.is_packed(wanted):
+            self._open_days.expect_ranks(wanted)
         source = source_of(wanted, ("user_id",), search_in)
         values = summing(wanted, ("user_id",), search_in, source=source, limit=limit + 1)
         ranks, _ = await both(
@@ -165,9 +169,16 @@ class Sums:
     ) -> Sequence[Row]:
         """Return which users come first: by packed sums, or by those of halves at the same time."""
         if ranking.is_packed(wanted):
-            ranked = await ranking.ranks(
-                self._fetch_first, wanted, limit=limit, tallies=self._kept.tallies
+            sources = ranking.Sources(
+                fetch=self._fetch_first,
+                open_days=self._open_days,
+                any_late=self._any_late,
+                tallies=self._kept.tallies,
             )
+            try:
+                ranked = await ranking.ranks(sources, wanted, limit=limit)
+            finally:
+                self._open_days.are_ranked()
             if ranked is not None:
                 return ranked
         statement = adding.ranks(source)
@@ -227,7 +238,7 @@ class Sums:
 
     async def _known(self) -> Moment:
         if self._moment is None:
-            self._moment = Moment((await self._seen()).versions)
+            self._moment = Moment((await self._seen()).versions, self._open_days.present)
         return self._moment
 
     async def _seen(self) -> Seen:

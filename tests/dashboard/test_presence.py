@@ -7,6 +7,7 @@ import pytest
 
 from dashboard import presence
 from dashboard.asking import Row
+from dashboard.opened import OpenDays
 from dashboard.presence import Part, Roster
 from tests.dashboard.conftest import fold, record
 from tests.fakes.rows import ledger_row
@@ -70,14 +71,19 @@ async def test_who_was_there_in_a_part_of_a_day(
     await fold(database, folds)
     connection = await asyncpg.connect(database)
     asking = Asking(connection)
-    read = presence.of_folded_parts if folds else presence.of_open_days
-    found = (await read(asking.fetch, [part]))[part]
+    found = await _read(asking, part, folds)
     asked = asking.asked
     names = await _named(asking, _only(found, part))
     await connection.close()
     assert names == expected
     assert found.known
     assert asked == (2 if folds == 2 else 1)
+
+
+async def _read(asking: Asking, part: Part, folds: int) -> Roster:
+    if folds:
+        return (await presence.of_folded_parts(asking.fetch, [part]))[part]
+    return (await presence.of_open_days(OpenDays(asking.fetch).present, [part]))[part]
 
 
 def _only(roster: Roster, part: Part) -> Roster:
@@ -97,9 +103,7 @@ async def test_of_somebody_before_and_after_nothing_is_said(database: str, folds
     await record(database, rows)
     await fold(database, folds)
     connection = await asyncpg.connect(database)
-    read = presence.of_folded_parts if folds else presence.of_open_days
-    part = Part(DAY, EIGHT, NOON, by_endpoint=False)
-    found = (await read(Asking(connection).fetch, [part]))[part]
+    found = await _read(Asking(connection), Part(DAY, EIGHT, NOON, by_endpoint=False), folds)
     await connection.close()
     assert found.known is (folds == 1000)
     assert not any(found.numbered.values()) or not found.known

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dashboard import ranking
 from dashboard.filters import Filter, Key
+from dashboard.opened import OpenDays
 from dashboard.queries import Ledger
 from dashboard.snapshot import Snapshot
 from dashboard.summing import Ranked
@@ -201,8 +202,14 @@ async def _ranks(
 ) -> list[str | None] | None:
     ledger = Ledger(database)
     async with ledger.snapshot() as snapshot:
-        fetch = snapshot._fetch  # noqa: SLF001 - no page tells
-        found = await ranking.ranks(fetch, wanted, limit=9, tallies=tallies or Tallies())
+        fetch, any_late = snapshot._fetch, snapshot._any_late  # noqa: SLF001 - no page tells
+        sources = ranking.Sources(
+            fetch=fetch,
+            open_days=OpenDays(fetch),
+            any_late=any_late,
+            tallies=tallies or Tallies(),
+        )
+        found = await ranking.ranks(sources, wanted, limit=9)
     await ledger.close()
     return None if found is None else [row["user_id"] for row in found]
 

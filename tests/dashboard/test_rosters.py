@@ -8,8 +8,10 @@ from asyncpg import BitString
 from dashboard import selects
 from dashboard.asking import Row
 from dashboard.filters import Filter
+from dashboard.opened import OpenDays
 from dashboard.presence import Part
 from dashboard.rosters import Moment, Rosters, parts_of
+from dashboard.stretches import Versions
 
 FOLDED = datetime(2026, 11, 2, 1, tzinfo=UTC)
 AGAIN = datetime(2026, 11, 2, 2, tzinfo=UTC)
@@ -42,12 +44,16 @@ class Told:
                 for block, places in sets[day]
             ]
         if statement == selects.OPEN_ROSTERS:
-            open_day = {"numbers": [1, None, 8193], "names": ["new"]}
+            open_day = {"numbers": [1, None, 8193], "names": [None, "new", None]}
             return [{"day": SECOND, "endpoint": "hint"} | open_day]
         if statement in {selects.ROSTERS_PACKED, selects.ROSTERS_OF_HOURS}:
             return []
         found = [{"endpoint": "hint", "numbers": [1], "names": None, "known": self._known}]
         return [row | {"place": place + 1} for place, _ in enumerate(values[0]) for row in found]
+
+
+def _seen(told: Told, versions: Versions) -> Moment:
+    return Moment(versions, OpenDays(told.fetch).present)
 
 
 def _set(places: set[int]) -> BitString:
@@ -58,7 +64,7 @@ def _set(places: set[int]) -> BitString:
 async def test_days_are_put_together_and_read_once() -> None:
     """User 1 was there on both days; the second question asks nothing."""
     told, rosters = Told(), Rosters()
-    moment = Moment({FIRST: FOLDED, SECOND: FOLDED})
+    moment = _seen(told, {FIRST: FOLDED, SECOND: FOLDED})
     assert await rosters.count(told.fetch, moment, DAYS, ()) == {(): 3}
     assert await rosters.count(told.fetch, moment, DAYS, ("day",)) == {(FIRST,): 2, (SECOND,): 2}
     assert await rosters.count(told.fetch, moment, DAYS, ("endpoint",)) == {("hint",): 3}
@@ -68,18 +74,18 @@ async def test_days_are_put_together_and_read_once() -> None:
 async def test_a_day_that_was_folded_again_is_read_again() -> None:
     """A row has come late for it."""
     told, rosters = Told(), Rosters()
-    await rosters.count(told.fetch, Moment({FIRST: FOLDED}), DAYS, ())
-    await rosters.count(told.fetch, Moment({FIRST: AGAIN}), DAYS, ())
+    await rosters.count(told.fetch, _seen(told, {FIRST: FOLDED}), DAYS, ())
+    await rosters.count(told.fetch, _seen(told, {FIRST: AGAIN}), DAYS, ())
     assert len(told.asked) == 2
 
 
 async def test_a_day_that_is_open_is_read_once_for_a_snapshot() -> None:
     """The next one may see more users, some of whom have no number."""
     told, rosters = Told(), Rosters()
-    moment = Moment({FIRST: FOLDED, SECOND: None})
+    moment = _seen(told, {FIRST: FOLDED, SECOND: None})
     assert await rosters.count(told.fetch, moment, DAYS, ()) == {(): 4}
     assert await rosters.count(told.fetch, moment, DAYS, ("day",)) == {(FIRST,): 2, (SECOND,): 3}
-    later = Moment({FIRST: FOLDED, SECOND: None})
+    later = _seen(told, {FIRST: FOLDED, SECOND: None})
     assert await rosters.count(told.fetch, later, DAYS, ()) == {(): 4}
     assert told.asked.count(selects.OPEN_ROSTERS) == 2
     assert told.asked.count(selects.ROSTERS) == 1
@@ -87,14 +93,15 @@ async def test_a_day_that_is_open_is_read_once_for_a_snapshot() -> None:
 
 async def test_of_somebody_before_and_after_nothing_is_said() -> None:
     """Whether one of the calls between lies in the range, only the rows know."""
-    moment = Moment({FIRST: FOLDED, SECOND: FOLDED, THIRD: FOLDED})
-    assert await Rosters().count(Told(known=False).fetch, moment, IN_KOLKATA, ()) is None
+    told = Told(known=False)
+    moment = _seen(told, {FIRST: FOLDED, SECOND: FOLDED, THIRD: FOLDED})
+    assert await Rosters().count(told.fetch, moment, IN_KOLKATA, ()) is None
 
 
 async def test_what_is_kept_is_bounded() -> None:
     """The sets used last stay."""
     told, rosters = Told(), Rosters(most_bytes=1500)
-    moment = Moment({FIRST: FOLDED, SECOND: FOLDED})
+    moment = _seen(told, {FIRST: FOLDED, SECOND: FOLDED})
     await rosters.count(told.fetch, moment, DAYS.with_(last=FIRST), ())
     await rosters.count(told.fetch, moment, DAYS.with_(first=SECOND), ())  # about 2,300 bytes
     await rosters.count(told.fetch, moment, DAYS.with_(last=FIRST), ())
@@ -103,7 +110,8 @@ async def test_what_is_kept_is_bounded() -> None:
 
 async def test_only_the_endpoints_asked_for_count() -> None:
     """None of the calls went without an endpoint."""
-    told, moment = Told(), Moment({FIRST: FOLDED})
+    told = Told()
+    moment = _seen(told, {FIRST: FOLDED})
     assert await Rosters().count(told.fetch, moment, DAYS.with_(endpoints=("hint",)), ()) == {(): 2}
     without = DAYS.with_(without=("endpoint",))
     assert await Rosters().count(told.fetch, moment, without, ()) == {(): 0}

@@ -1,0 +1,130 @@
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import pytest
+
+from dashboard import placing, presence, selects
+from dashboard.asking import Row
+from dashboard.filters import Filter
+from dashboard.opened import OpenDays
+from dashboard.presence import Part
+from tests.dashboard.conftest import record
+from tests.fakes.rows import ledger_row
+
+FIRST, SECOND = date(2026, 10, 20), date(2026, 10, 21)
+MIDNIGHT = datetime(2026, 10, 20, tzinfo=UTC)
+NOON = MIDNIGHT + timedelta(hours=12)
+CALLS = (  # who, where, at which hour of the first day
+    ("ada", "hint", 6), ("ada", "chat", 7), ("bob", "hint", 13), (None, "hint", 9),
+    (None, "hint", 15), ("cyd", "chat", 30),
+)  # fmt: skip
+ALL = Filter(
+    range="all", first=None, last=SECOND, zone=ZoneInfo("UTC"), report_zone=ZoneInfo("UTC")
+)
+OF_HINT = ALL.with_(endpoints=("hint",))
+
+
+class Asking:
+    """A database, and what it was asked for."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self.asked: list[str] = []
+
+    async def fetch(self, statement: str, *values: Any) -> list[Row]:
+        """Answer, and note it."""
+        self.asked.append(statement)
+        return [dict(row) for row in await self._connection.fetch(statement, *values)]
+
+
+@pytest.fixture
+async def asking(database: str) -> AsyncIterator[Asking]:
+    """Yield a ledger in which one user has a number."""
+    rows = [
+        ledger_row(number, user_id=user, endpoint=endpoint, created_at=MIDNIGHT + at)
+        for number, (user, endpoint, hour) in enumerate(CALLS)
+        for at in [timedelta(hours=hour)]
+    ]
+    await record(database, rows)
+    connection = await asyncpg.connect(database)
+    await connection.execute("INSERT INTO usage_user (number, user_id) VALUES (8200, 'ada')")
+    yield Asking(connection)
+    await connection.close()
+
+
+def _parts(only: tuple[str, ...]) -> list[Part]:
+    ends = ((FIRST, None, None), (FIRST, None, NOON), (FIRST, NOON, None), (SECOND, None, None))
+    return [Part(*end, by_endpoint=bool(only), only=only) for end in ends]
+
+
+async def _rank(days: OpenDays, wanted: Filter, ranked: list[date]) -> None:
+    await asyncio.sleep(0)
+    await days.sums("cost_usd", (list(wanted.endpoints) or None, None, []), None, ranked)
+
+
+@pytest.mark.parametrize("wanted", [ALL, OF_HINT], ids=["all", "of-one-endpoint"])
+@pytest.mark.parametrize("ranked", [[FIRST], [FIRST, SECOND]], ids=["one-day", "both-days"])
+async def test_who_was_there_is_told_by_what_ranks_have_read(
+    asking: Asking, wanted: Filter, ranked: list[date]
+) -> None:
+    """The same as when it is asked for by itself; days that no rank needs are asked for."""
+    parts = _parts(wanted.endpoints)
+    expected = await presence.of_open_days(OpenDays(asking.fetch).present, parts)
+    asking.asked.clear()
+    days = OpenDays(asking.fetch)
+    days.expect_ranks(wanted)
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(20):
+        told = tasks.create_task(presence.of_open_days(days.present, parts))
+        tasks.create_task(_rank(days, wanted, ranked))
+    rest = [] if SECOND in ranked else [selects.OPEN_ROSTERS]
+    assert asking.asked == [placing.OF_DAYS["cost_usd"], *rest]
+    assert {part: _plain(roster) for part, roster in told.result().items()} == {
+        part: _plain(roster) for part, roster in expected.items()
+    }
+    assert any(any(roster.numbered.values()) for roster in expected.values()) is True
+    assert any(any(roster.nameless.values()) for roster in expected.values())
+
+
+def _plain(roster: presence.Roster) -> object:
+    """Return what a roster says: a set of nobody says nothing."""
+    numbered = {name: bits for name, bits in roster.numbered.items() if bits}
+    nameless = {name: names for name, names in roster.nameless.items() if names}
+    return numbered, nameless, roster.known
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        ALL.with_(models=("gpt-5.4",)),
+        ALL.with_(without=("endpoint",)),
+        ALL.with_(search="a"),
+        ALL.with_(endpoints=("chat", "hint")),
+        OF_HINT,
+    ],
+    ids=["model", "without", "search", "endpoints", "another-endpoint"],
+)
+async def test_ranks_of_other_calls_tell_nothing(asking: Asking, wanted: Filter) -> None:
+    """So who was there is asked for at once, and does not wait for them."""
+    days = OpenDays(asking.fetch)
+    days.expect_ranks(wanted)
+    async with asyncio.timeout(20):
+        rows = await days.present([FIRST], by_endpoint=False, only=(), in_parts=False)
+    assert sorted(rows[0]["names"], key=str) == [None, "bob"]
+    assert asking.asked == [selects.OPEN_ROSTERS]
+
+
+async def test_ranks_that_never_come_are_not_waited_for(asking: Asking) -> None:
+    """As where Postgres ranks because too little is packed."""
+    days = OpenDays(asking.fetch)
+    days.expect_ranks(ALL)
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(20):
+        told = tasks.create_task(
+            days.present([FIRST], by_endpoint=False, only=(), in_parts=False)
+        )
+        await asyncio.sleep(0)
+        days.are_ranked()
+    assert [row["day"] for row in told.result()] == [FIRST]
