@@ -92,18 +92,26 @@ def by_cell(items: Iterable[Item]) -> list[Item]:
 
 
 def by_keys(keys: tuple[Key, ...], days: Iterable[tuple[date | None, Iterable[Item]]]) -> list[Row]:
-    """Return the sums by some keys, the day first if it is one of them; in no order."""
+    """Return the sums by some keys, the day first if it is one of them; in no order.
+
+    Each day may come once.
+    """
     names: tuple[Key, ...] = ("endpoint", "model", "service_tier")
     places = tuple(names.index(key) for key in keys if key != "day")
     with_day = "day" in keys
-    groups: dict[Group, list[Values]] = {}
+    known: dict[CellKey, Group] = {}
+    found: list[Row] = []
     for day, items in days:
+        groups: dict[Group, list[Values]] = {}
         for cell, values in items:
-            group = tuple(cell[place] for place in places)
-            groups.setdefault((day, *group) if with_day else group, []).append(values)
-    return [
-        dict(zip(keys, group, strict=True)) | _row(_added(rows)) for group, rows in groups.items()
-    ]
+            if cell not in known:
+                known[cell] = tuple(cell[place] for place in places)
+            groups.setdefault(known[cell], []).append(values)
+        begin = (day,) if with_day else ()
+        for group, rows in groups.items():
+            named = zip(keys, (*begin, *group), strict=True)
+            found.append({**dict(named), **_row(_added(rows))})
+    return found
 
 
 def total(items: Iterable[Item]) -> Row:
