@@ -10,6 +10,7 @@ one of them lies there; where they do not, nothing is said, and whoever asks cou
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,7 +20,7 @@ from dashboard.cells import Key
 from dashboard.filters import Filter, midnight
 from dashboard.keeping import Keeping
 from dashboard.presence import Fetch, Part, Present, Roster
-from dashboard.stretches import is_torn
+from dashboard.stretches import MOST_REMEMBERED, is_torn
 from dashboard.together import together
 
 NEAR = 3 * DAY  # of whole days lie the parts of others
@@ -59,7 +60,7 @@ class Rosters:
         if groups is None:
             return None
         self._kept.begin()
-        everything = _groups(wanted, (), moment.versions) or {}
+        everything = (_groups(wanted, (), moment.versions) or {}) if keys else groups
         await self._open(fetch, moment, [*groups.values(), *everything.values()])
         counted: dict[tuple[Any, ...], int] = {}
         for place, (day, parts) in enumerate(groups.items()):
@@ -134,7 +135,7 @@ def parts_of(wanted: Filter, days: Iterable[date], *, by_endpoint: bool) -> list
     parts = []
     for day in days:
         if first <= day <= last:
-            parts.append(Part(day))
+            parts.append(_all_of(day))
             continue
         if wanted.whole_report_days or day + NEAR < first or day - NEAR > last:
             continue
@@ -144,6 +145,11 @@ def parts_of(wanted: Filter, days: Iterable[date], *, by_endpoint: bool) -> list
         since = None if start is None or begin >= start else start
         parts.append(Part(day, since, None if past <= end else end, by_endpoint, only))
     return parts
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _all_of(day: date) -> Part:
+    return Part(day)
 
 
 def _bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 
 from dashboard.filters import Key
@@ -213,12 +214,13 @@ def summed(name: str, title: str, keys: tuple[str, ...], found: Sums) -> Table:
         nameless,
         None if found.before is None else found.total_before or {},
     )
+    values = itemgetter(*(column.name for column in columns))
     return Table(
         name=name,
         title=title,
         columns=columns,
-        rows=tuple(tuple(row[column.name] for column in columns) for row in made),
-        totals=tuple(whole[column.name] for column in columns),
+        rows=tuple(map(values, made)),
+        totals=values(whole),
         next_after=found.after,
     )
 
