@@ -128,6 +128,11 @@ def places(wanted: Filter, search_in: str, *, pieced: bool = False) -> tuple[obj
     )
 
 
+def cells_of(wanted: Filter) -> tuple[object, ...]:
+    """Return the parameters that say which cells are ranked, in their order."""
+    return list(wanted.endpoints) or None, list(wanted.models) or None, list(wanted.without)
+
+
 def summing(
     wanted: Filter, keys: tuple[Key, ...], search_in: str, *, source: Source, limit: int | None
 ) -> tuple[object, ...]:

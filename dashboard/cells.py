@@ -195,6 +195,7 @@ WHERE {LATE} AND {ROWS_WHERE}
 # after them is read row by row. Either may be nothing. Where clocks are put back a day may have two
 # midnights: its date decides, and the hours are for the index. They are added to the local time: a
 # sum of an instant and an interval is unknown to the planner, who then plans for every partition.
+# Of a day that a zone has skipped (Apia, 2011) only the next midnight is a time.
 _DATE = "({moment} AT TIME ZONE $3::text)::date"
 _EDGES = (
     f"""
@@ -203,7 +204,12 @@ _EDGES = (
     AND {_DATE} < $4
     """,
     f"""
-    {{moment}} >= greatest($1, timezone($3, $5::date + interval '21 hours'))
+    {{moment}} >= greatest(
+        $1,
+        least(
+            timezone($3, $5::date + interval '21 hours'), timezone($3, $5::date + interval '1 day')
+        )
+    )
     AND {{moment}} < $2
     AND {_DATE} > $5 AND {_DATE} >= $4
     """,

@@ -94,7 +94,7 @@ def by_cell(items: Iterable[Item]) -> list[Item]:
 def by_keys(keys: tuple[Key, ...], days: Iterable[tuple[date | None, Iterable[Item]]]) -> list[Row]:
     """Return the sums by some keys, the day first if it is one of them; in no order.
 
-    Each day may come once.
+    Each day may come once; if it is not among the keys, all items come as those of one.
     """
     names: tuple[Key, ...] = ("endpoint", "model", "service_tier")
     places = tuple(names.index(key) for key in keys if key != "day")

@@ -6,43 +6,50 @@ for both, of the same calls, the answer to one tells the other.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date
 
 from dashboard import placing, selects
-from dashboard.asking import Row
+from dashboard.asking import Row, cells_of
 from dashboard.filters import Filter
 from dashboard.presence import Fetch
+
+PATIENCE_SECONDS = 10.0  # with ranks, which are at most as long under way
 
 
 class OpenDays:
     """What one snapshot sees of days that are open."""
 
-    def __init__(self, fetch: Fetch) -> None:
+    def __init__(self, fetch: Fetch, *, patience: float = PATIENCE_SECONDS) -> None:
         self._fetch = fetch
-        self._endpoints: tuple[str, ...] = ()  # those whose calls are ranked, at most one; or all
-        self._is_expected = False
-        self._is_ranked = asyncio.Event()
+        self._patience = patience
+        self._expected: Filter | None = None
         self._ranked: Mapping[date, Row | None] = {}  # None: nobody was there
+        self._settled = asyncio.Event()  # whether ranks have told, or never will
 
-    def expect_ranks(self, wanted: Filter) -> None:
-        """Hear that users are going to be ranked; who was there waits for that, if it will tell."""
+    @contextmanager
+    def expecting_ranks(self, wanted: Filter) -> Iterator[None]:
+        """Let who was there wait for ranks that are asked for now; only for the first of a page."""
         narrow = wanted.models or wanted.without or wanted.search or len(wanted.endpoints) > 1
-        if not (narrow or self._is_expected):
-            self._is_expected, self._endpoints = True, wanted.endpoints
+        if narrow or self._expected is not None:
+            yield
+            return
+        self._expected = wanted
+        try:
+            yield
+        finally:
+            self._settled.set()
 
-    def are_ranked(self) -> None:
-        """Hear that they are, or never will be."""
-        self._is_ranked.set()
-
-    async def sums(
-        self, column: str, cells: Sequence[object], search: str | None, days: Sequence[date]
-    ) -> Sequence[Row]:
+    async def sums(self, wanted: Filter, column: str, days: Sequence[date]) -> Sequence[Row]:
         """Return one sum of each user, as `OF_DAYS` tells it."""
-        rows = await self._fetch(placing.OF_DAYS[column], *cells, search, days)
-        if self._is_expected and not self._is_ranked.is_set():
+        rows: Sequence[Row] = ()
+        if days:
+            statement = placing.OF_DAYS[column]
+            rows = await self._fetch(statement, *cells_of(wanted), wanted.search, days)
+        if wanted == self._expected:
             self._ranked = dict.fromkeys(days) | {row["day"]: row for row in rows}
-            self._is_ranked.set()
+            self._settled.set()
         return rows
 
     async def present(
@@ -50,14 +57,17 @@ class OpenDays:
     ) -> Sequence[Row]:
         """Return who was there, as `OPEN_ROSTERS` tells it; `only`: at these endpoints, if any."""
         found: list[Row] = []
-        if self._is_expected and only == self._endpoints and (only or not by_endpoint):
-            await self._is_ranked.wait()
-            ranked = [row for day in days if (row := self._ranked.get(day)) is not None]
-            found = [{**row, "endpoint": only[0] if only else None} for row in ranked]
+        ranked = self._expected
+        if ranked is not None and only == ranked.endpoints and (only or not by_endpoint):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._patience):
+                    await self._settled.wait()
+            rows = [row for day in days if (row := self._ranked.get(day)) is not None]
+            found = [{**row, "endpoint": only[0] if only else None} for row in rows]
             days = [day for day in days if day not in self._ranked]
         if not days:
             return found
-        rows = await self._fetch(
+        rest = await self._fetch(
             selects.OPEN_ROSTERS, days, by_endpoint, in_parts, list(only) or None
         )
-        return [*found, *rows]
+        return [*found, *rest]

@@ -75,9 +75,9 @@ async def of_folded_days(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Rost
 async def of_open_days(present: Present, parts: Sequence[Part]) -> dict[Part, Roster]:
     """Read who was there on days that are not folded yet, or in parts of them, all at once."""
     found: dict[Part, Roster] = {part: Roster() for part in parts}
-    kinds = {(part.by_endpoint, part.only) for part in parts}
-    for by_endpoint, only in sorted(kinds):
-        alike = [part for part in parts if (part.by_endpoint, part.only) == (by_endpoint, only)]
+    for only in sorted({part.only for part in parts}):
+        alike = [part for part in parts if part.only == only]
+        by_endpoint = any(part.by_endpoint for part in alike)
         in_parts = not all(part.whole for part in alike)
         days = list({part.day for part in alike})
         for row in await present(days, by_endpoint=by_endpoint, only=only, in_parts=in_parts):

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from dashboard import placing
-from dashboard.asking import Row, order_of, sums_key
+from dashboard.asking import Row, cells_of, order_of, sums_key
 from dashboard.filters import Filter
 from dashboard.opened import OpenDays
 from dashboard.packed import BLOCK, NOBODY, Block, Way
@@ -28,6 +28,7 @@ MOST_PASSED = 10_000  # rows that are passed over by their number: the names of 
 NAMELESS = 1 << 32  # from here on: users who have no number yet
 
 Fetch = Callable[..., Coroutine[Any, Any, Sequence[Row]]]
+_EDGES = ("start", "since", "until")
 _WAYS: Mapping[str, Way] = {"first_call": "least", "last_call": "greatest"}
 
 
@@ -169,7 +170,7 @@ class _Ranked:
         narrow = wanted.endpoints or wanted.models or {"endpoint", "model"} & {*wanted.without}
         return await self._fetch(
             placing.PACKED[self._order.column],
-            *self._cells(),
+            *cells_of(wanted),
             not narrow,
             blocks,
             [part["start"] for part in spans],
@@ -180,21 +181,8 @@ class _Ranked:
 
     async def _read_open(self) -> None:
         days = [part["start"] for part in self._parts if part["kind"] == "open"]
-        rest = [part for part in self._parts if part["kind"] == "rows"]
-        cells, search, column = self._cells(), self._wanted.search, self._order.column
-        asked = []
-        if days:
-            asked.append(self._sources.open_days.sums(column, cells, search, days))
-        else:
-            self._sources.open_days.are_ranked()
-        if rest:
-            late = await self._sources.any_late()
-            statement = (placing.OF_LATE_ROWS if late else placing.OF_ROWS)[column]
-            zone = self._wanted.report_zone.key
-            for part in rest:
-                edges = (part[name] for name in ("start", "since", "until"))
-                asked.append(self._fetch(statement, *cells, search, *edges, zone))
-        for row in [row for rows in await together(*asked) for row in rows]:
+        opened = self._sources.open_days.sums(self._wanted, self._order.column, days)
+        for row in [row for rows in await together(opened, self._read_rest()) for row in rows]:
             found = _Open(row["scale"])
             columns = (row[name] or () for name in ("numbers", "names", "sums"))
             for number, name, value in zip(*columns, strict=True):
@@ -202,16 +190,28 @@ class _Ranked:
                 found.values.setdefault(user // BLOCK, {})[user] = value
             self._open.append(found)
 
+    async def _read_rest(self) -> Sequence[Row]:
+        """Return the sums of what lies in parts of hours, row by row."""
+        rest = [part for part in self._parts if part["kind"] == "rows"]
+        if not rest:
+            return ()
+        wanted, late = self._wanted, await self._sources.any_late()
+        statement = (placing.OF_LATE_ROWS if late else placing.OF_ROWS)[self._order.column]
+        values = (*cells_of(wanted), wanted.search)
+        asked = (
+            self._fetch(
+                statement, *values, *(part[name] for name in _EDGES), wanted.report_zone.key
+            )
+            for part in rest
+        )
+        return [row for rows in await together(*asked) for row in rows]
+
     def _number(self, number: int | None, name: str | None) -> int:
         if number is not None:
             return number
         if name is None:
             return NOBODY
         return self._nameless.setdefault(name, NAMELESS + len(self._nameless))
-
-    def _cells(self) -> tuple[object, ...]:
-        wanted = self._wanted
-        return list(wanted.endpoints) or None, list(wanted.models) or None, list(wanted.without)
 
     def _take_places(self, number: int, places: Places) -> bool:
         """Let one block of users take their places; False: a sum of theirs could not be packed."""

@@ -77,8 +77,6 @@ class Sums:
 
     async def first_users(self, wanted: Filter, *, search_in: str = "", limit: int) -> Ranked:
         """Return which users come first in the order of the filter."""
-        if ranking.is_packed(wanted):
-            self._open_days.expect_ranks(wanted)
         source = source_of(wanted, ("user_id",), search_in)
         values = summing(wanted, ("user_id",), search_in, source=source, limit=limit + 1)
         ranks, _ = await both(
@@ -175,10 +173,8 @@ class Sums:
                 any_late=self._any_late,
                 tallies=self._kept.tallies,
             )
-            try:
+            with self._open_days.expecting_ranks(wanted):
                 ranked = await ranking.ranks(sources, wanted, limit=limit)
-            finally:
-                self._open_days.are_ranked()
             if ranked is not None:
                 return ranked
         statement = adding.ranks(source)

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -58,17 +59,24 @@ async def asking(database: str) -> AsyncIterator[Asking]:
 
 
 def _parts(only: tuple[str, ...]) -> list[Part]:
-    ends = ((FIRST, None, None), (FIRST, None, NOON), (FIRST, NOON, None), (SECOND, None, None))
+    """Return parts of both days; nobody with a name came before and after the one in the middle."""
+    ends = (
+        (FIRST, None, None), (FIRST, None, NOON), (FIRST, NOON, None), (SECOND, None, None),
+        (FIRST, NOON - timedelta(hours=2), NOON),
+    )  # fmt: skip
     return [Part(day, since, past, bool(only), only) for day, since, past in ends]
 
 
 async def _rank(days: OpenDays, wanted: Filter, ranked: list[date]) -> None:
-    await asyncio.sleep(0)
-    await days.sums("cost_usd", (list(wanted.endpoints) or None, None, []), None, ranked)
+    with days.expecting_ranks(wanted):
+        await asyncio.sleep(0)
+        await days.sums(wanted, "cost_usd", ranked)
 
 
 @pytest.mark.parametrize("wanted", [ALL, OF_HINT], ids=["all", "of-one-endpoint"])
-@pytest.mark.parametrize("ranked", [[FIRST], [FIRST, SECOND]], ids=["one-day", "both-days"])
+@pytest.mark.parametrize(
+    "ranked", [[FIRST], [FIRST, SECOND], []], ids=["one-day", "both-days", "none"]
+)
 async def test_who_was_there_is_told_by_what_ranks_have_read(
     asking: Asking, wanted: Filter, ranked: list[date]
 ) -> None:
@@ -77,19 +85,17 @@ async def test_who_was_there_is_told_by_what_ranks_have_read(
     expected = await presence.of_open_days(OpenDays(asking.fetch).present, parts)
     asking.asked.clear()
     days = OpenDays(asking.fetch)
-    days.expect_ranks(wanted)
-    async with asyncio.timeout(20):
-        told, _ = await both(
-            presence.of_open_days(days.present, parts), _rank(days, wanted, ranked)
-        )
+    _, told = await both(_rank(days, wanted, ranked), presence.of_open_days(days.present, parts))
+    ranks = [placing.OF_DAYS["cost_usd"]] if ranked else []
     rest = [] if SECOND in ranked else [selects.OPEN_ROSTERS]
-    assert asking.asked == [placing.OF_DAYS["cost_usd"], *rest]
+    assert asking.asked == [*ranks, *rest]
     assert {part: _plain(roster) for part, roster in told.items()} == {
         part: _plain(roster) for part, roster in expected.items()
     }
     numbered, nameless = zip(*(_plain(roster)[:2] for roster in expected.values()), strict=True)
     assert any(numbered)
     assert any(nameless)
+    assert all(roster.known for roster in expected.values())
 
 
 def _plain(roster: presence.Roster) -> tuple[object, object, bool]:
@@ -113,19 +119,41 @@ def _plain(roster: presence.Roster) -> tuple[object, object, bool]:
 async def test_ranks_of_other_calls_tell_nothing(asking: Asking, wanted: Filter) -> None:
     """So who was there is asked for at once, and does not wait for them."""
     days = OpenDays(asking.fetch)
-    days.expect_ranks(wanted)
-    async with asyncio.timeout(20):
+    with days.expecting_ranks(wanted):
         rows = await days.present([FIRST], by_endpoint=False, only=(), in_parts=False)
     assert sorted(rows[0]["names"], key=str) == [None, "bob"]
     assert asking.asked == [selects.OPEN_ROSTERS]
 
 
-async def test_ranks_that_never_come_are_not_waited_for(asking: Asking) -> None:
-    """As where Postgres ranks because too little is packed."""
+async def test_of_several_ranks_those_tell_that_were_expected(asking: Asking) -> None:
+    """Whichever come first."""
     days = OpenDays(asking.fetch)
-    days.expect_ranks(ALL)
-    async with asyncio.TaskGroup() as tasks, asyncio.timeout(20):
-        told = tasks.create_task(days.present([FIRST], by_endpoint=False, only=(), in_parts=False))
-        await asyncio.sleep(0)
-        days.are_ranked()
-    assert [row["day"] for row in told.result()] == [FIRST]
+    with days.expecting_ranks(ALL), days.expecting_ranks(OF_HINT):
+        await days.sums(ALL.with_(models=("none",)), "cost_usd", [FIRST])
+        await days.sums(ALL, "cost_usd", [FIRST])
+        await days.sums(OF_HINT.with_(endpoints=("none",)), "cost_usd", [FIRST])
+        rows = await days.present([FIRST], by_endpoint=False, only=(), in_parts=False)
+    assert sorted(map(str, rows[0]["names"])) == ["None", "None", "bob"]  # and a nameless one
+    assert rows[0]["endpoint"] is None
+
+
+async def test_ranks_that_fail_are_not_waited_for(asking: Asking) -> None:
+    """Nor those that have never begun to read."""
+    days = OpenDays(asking.fetch)
+
+    async def fail() -> None:
+        with suppress(ArithmeticError), days.expecting_ranks(ALL):
+            await asyncio.sleep(0)
+            raise ArithmeticError
+
+    _, rows = await both(fail(), days.present([FIRST], by_endpoint=False, only=(), in_parts=False))
+    assert [row["day"] for row in rows] == [FIRST]
+    assert asking.asked == [selects.OPEN_ROSTERS]
+
+
+async def test_patience_with_ranks_has_an_end(asking: Asking) -> None:
+    """Whoever waits asks by itself then."""
+    days = OpenDays(asking.fetch, patience=0.01)
+    with days.expecting_ranks(ALL):
+        rows = await days.present([FIRST], by_endpoint=False, only=(), in_parts=False)
+    assert [row["day"] for row in rows] == [FIRST]

@@ -365,3 +365,22 @@ def test_what_packed_rows_do_not_know_is_not_asked_of_them(unknown: dict[str, An
     """They know endpoints and models."""
     assert ranking.is_packed(YEAR.with_(endpoints=("hint",), without=("model",)))
     assert not ranking.is_packed(YEAR.with_(**unknown))
+
+
+async def test_a_row_that_counts_later_than_it_came_ranks_where_it_counts(database: str) -> None:
+    """In another zone, where rows are read; and not where it came."""
+    then, before = (datetime(2026, 3, day, 12, tzinfo=UTC) for day in (20, 10))
+    await record(
+        database,
+        [ledger_row(1, created_at=then), ledger_row(2, user_id="late", created_at=before)],
+    )
+    connection = await asyncpg.connect(database)
+    late = "UPDATE user_api_usage SET accounted_at = $1 WHERE user_id = 'late'"
+    await connection.execute(late, then)
+    await connection.close()
+    wanted = YEAR.with_(zone=ZoneInfo("Asia/Kolkata"), sort="name")
+    found = [
+        await _ranks(database, wanted.with_(first=day.date(), last=day.date()))
+        for day in (then, before)
+    ]
+    assert found == [["ada", "late"], []]

@@ -86,6 +86,7 @@ async def test_a_day_that_is_open_is_read_once_for_a_snapshot() -> None:
     assert await rosters.count(told.fetch, moment, DAYS, ()) == {(): 4}
     assert await rosters.count(told.fetch, moment, DAYS, ("day",)) == {(FIRST,): 2, (SECOND,): 3}
     later = _seen(told, {FIRST: FOLDED, SECOND: None})
+    assert await rosters.count(told.fetch, later, DAYS, ("endpoint",)) == {("hint",): 4}
     assert await rosters.count(told.fetch, later, DAYS, ()) == {(): 4}
     assert told.asked.count(selects.OPEN_ROSTERS) == 2
     assert told.asked.count(selects.ROSTERS) == 1

@@ -1,12 +1,15 @@
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import asyncpg
+import pytest
 
+from dashboard import placing, selects
 from dashboard.filters import Filter
 from dashboard.queries import Ledger
 from dashboard.snapshot import Snapshot
-from tests.dashboard.conftest import fold, record
+from dashboard.together import both
+from tests.dashboard.conftest import empty, fold, record
 from tests.fakes.rows import MOMENT, ledger_row
 
 
@@ -54,3 +57,56 @@ def _day(day: date, zone: ZoneInfo) -> Filter:
 def _all(snapshot: Snapshot) -> Filter:
     zone = snapshot.report_zone
     return Filter(range="all", first=None, last=MOMENT.date(), zone=zone, report_zone=zone)
+
+
+@pytest.mark.parametrize(
+    ("report_zone", "day"),
+    [
+        ("America/Havana", date(2026, 11, 1)),  # has two midnights
+        ("Asia/Beirut", date(2026, 10, 25)),  # clocks are put back at midnight
+        ("Pacific/Apia", date(2011, 12, 30)),  # there was none
+    ],
+)
+async def test_no_row_is_lost_at_the_ends_of_a_range(
+    database: str, report_zone: str, day: date
+) -> None:
+    """Whatever the clocks of the report's zone do at midnight."""
+    noon = datetime.combine(day, time(12), tzinfo=UTC)
+    moments = [noon + timedelta(minutes=30 * place) for place in range(-120, 120)]
+    rows = [ledger_row(number, user_id="ada", created_at=at) for number, at in enumerate(moments)]
+    await empty(database, report_zone)
+    await record(database, rows, report_timezone=report_zone)
+    ledger = Ledger(database)
+    counted, expected = [], []
+    async with ledger.snapshot() as snapshot:
+        for zone in map(ZoneInfo, ("UTC", "America/New_York", "Asia/Kolkata")):
+            for first, last in ((-1, -1), (0, 0), (0, 1), (1, 1), (-1, 2)):
+                wanted = _day(day, zone).with_(
+                    first=day + timedelta(days=first),
+                    last=day + timedelta(days=last),
+                    report_zone=snapshot.report_zone,
+                )
+                start = wanted.start or wanted.end
+                found = await snapshot.sums_of_users(wanted, ["ada"])
+                counted.append(found["ada"]["calls"] if found else 0)
+                expected.append(sum(start <= at < wanted.end for at in moments))
+    await ledger.close()
+    assert counted == expected
+    assert min(expected) > 0
+
+
+async def test_an_open_day_is_read_once_for_ranks_and_for_who_was_there(database: str) -> None:
+    """Who was there waits for the ranks of the same calls, which tell it."""
+    await record(database, [ledger_row(50), ledger_row(51, user_id="bob")])
+    asked: list[str] = []
+    ledger = Ledger(database)
+    async with ledger.snapshot() as snapshot:
+        snapshot._connection.add_query_logger(lambda record: asked.append(record.query))  # noqa: SLF001 - no page tells
+        wanted = _all(snapshot)
+        ranked, users = await both(
+            snapshot.first_users(wanted, limit=9), snapshot.active_users(wanted)
+        )
+    await ledger.close()
+    assert (len(ranked.users), users) == (2, {(): 2})
+    assert asked.count(placing.OF_DAYS["cost_usd"]) == 1
+    assert selects.OPEN_ROSTERS not in asked
