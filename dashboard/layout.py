@@ -86,6 +86,12 @@ class Cell:
     badge: str | None = None
     zero: bool = False
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is a text and nothing else, as most numbers are."""
+        marked = self.unknown or self.foreign or self.zero or self.machine or self.badge
+        return not (marked or self.hint or self.href or self.part or self.change)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
@@ -224,20 +230,24 @@ def _page(report: Report) -> str:
 
 def _link(column: Column, row: Mapping[str, Value], report: Report) -> str | None:
     """Return where a value leads; None: nowhere."""
-    wanted, value = report.filter.with_(sort=None, size=50, search=None), row[column.name]
-    if column.name == "day" and isinstance(value, date):
-        return address("calls", wanted.with_(range="custom", first=value, last=value))
-    if column.name in {"created_at", "event_id"} and row.get("event_id"):
-        return f"/admin/call?{urlencode({'call': str(row['event_id'])})}"
-    if column.name not in _PATHS or (report.blind and column.name == "user_id" and value):
+    name, value = column.name, row[column.name]
+    if name in {"created_at", "event_id"}:
+        event = row.get("event_id")
+        return f"/admin/call?{urlencode({'call': str(event)})}" if event else None
+    if name == "day" and isinstance(value, date):
+        return address("calls", _filtered(report, range="custom", first=value, last=value))
+    if name not in _PATHS or (report.blind and name == "user_id" and value):
         return None
-    field, page = _LISTS[column.name], _PATHS[column.name]
-    if value is None:
-        name = _WITHOUT.get(column.name)
-        if name is None or name in wanted.without:
-            return None
-        return address(page, wanted.with_(without=(*wanted.without, name)))
-    return address(page, wanted.with_(**{field: (str(value),)}))
+    if value is not None:
+        return address(_PATHS[name], _filtered(report, **{_LISTS[name]: (str(value),)}))
+    nameless, without = _WITHOUT.get(name), report.filter.without
+    if nameless is None or nameless in without:
+        return None
+    return address(_PATHS[name], _filtered(report, without=(*without, nameless)))
+
+
+def _filtered(report: Report, **changes: Any) -> Filter:  # noqa: ANN401 - the filter's own fields
+    return report.filter.with_(**({"sort": None, "size": 50, "search": None} | changes))
 
 
 def _number(value: Value) -> Decimal | int | None:

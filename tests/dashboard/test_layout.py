@@ -97,3 +97,12 @@ def test_facts_leave_out_what_is_not_known() -> None:
     """Of a call; a list of dashes helps nobody."""
     found = facts(report("call", calls("call", {})), ("user_id", "error_type", "cached_tokens"))
     assert [fact.title for fact in found] == ["User"]
+
+
+def test_a_plain_cell_is_a_text_and_nothing_else() -> None:
+    """Whatever else it has is drawn around the text."""
+    assert Cell(text="12", number=True).plain
+    words = ("hint", "href", "machine", "part", "change", "badge")
+    marks = [dict[str, Any]({name: "more"}) for name in words]
+    marks += [{name: True} for name in ("unknown", "foreign", "zero")]
+    assert not any(Cell(text="12", **mark).plain for mark in marks)
