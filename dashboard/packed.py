@@ -59,14 +59,17 @@ class Block:
             self._known.append(places)
         self._put(places, found if times == 1 else [value * times for value in found])
 
-    def add(self, users: Sequence[int], values: Sequence[int | None]) -> None:
-        """Add values of some users, by their whole numbers; None: unknown."""
-        pairs = [(user - self._first, value) for user, value in zip(users, values, strict=True)]
-        known = [(place, value) for place, value in pairs if value is not None]
-        self._all.append([place for place, _ in pairs])
-        self._unsure.update(place for place, value in pairs if value is None)
-        self._known.append([place for place, _ in known])
-        self._put(self._known[-1], [value for _, value in known])
+    def add(self, users: Sequence[int], values: Sequence[int | None], *, times: int = 1) -> None:
+        """Add values of some users, by their whole numbers, so many times; None: unknown."""
+        places = [user - self._first for user in users]
+        self._all.append(places)
+        known = [value * times for value in values if value is not None]
+        if len(known) < len(places):
+            pairs = list(zip(places, values, strict=True))
+            self._unsure.update(place for place, value in pairs if value is None)
+            places = [place for place, value in pairs if value is not None]
+        self._known.append(places)
+        self._put(places, known)
 
     def _put(self, places: Sequence[int], values: Sequence[int]) -> None:
         totals = self._totals

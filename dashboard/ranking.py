@@ -222,10 +222,8 @@ class _Ranked:
         if block is None or min(scales) < 0 or scale > SCALE:
             return False
         for part in self._open:
-            mine, times = part.values.get(number, {}), 10 ** (scale - part.scale)
-            block.add(
-                [*mine], [None if value is None else value * times for value in mine.values()]
-            )
+            mine = part.values.get(number, {})
+            block.add([*mine], [*mine.values()], times=10 ** (scale - part.scale))
         times = direction = self._order.direction
         if self._order.column in placing.SCALES:
             times *= 10 ** (SCALE - scale)
