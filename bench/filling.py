@@ -107,11 +107,11 @@ _SUMS = (
     SELECT * FROM recount_quarter_hours(day_begins($1), day_begins($2))
     """,
     "INSERT INTO usage_by_day SELECT * FROM recount_days(day_begins($1), day_begins($2))",
-    # In the order in which calls make them, which is how they lie in the table.
+    # As they lie in the table: of days that are over by user, today's as calls came.
     """
     INSERT INTO usage_by_user_day
     SELECT * FROM recount_user_days(day_begins($1), day_begins($2))
-    ORDER BY day, first_call
+    ORDER BY day, CASE WHEN day < current_date THEN user_id END, first_call
     """,
     """
     INSERT INTO usage_by_answer_day

@@ -113,6 +113,18 @@ _SPAN = f"""
     AND $15::text IS NOT NULL {UNUSED_TIME} {_UNUSED_CALLS} {_WHERE_USER}
 """
 
+# First and last of single days that follow each other: asked for together, each user's are found at
+# once, and the pages that they lie on are asked of the disk at once.
+_OPEN_RUNS = """
+    SELECT min(start) AS since, max(start) AS until
+    FROM (
+        SELECT start, start - (row_number() OVER (ORDER BY start))::integer AS run
+        FROM part
+        WHERE span = 'open'
+    ) AS open
+    GROUP BY run
+"""
+
 # What is folded and what is open are read apart: joined with both at once, each folded span would
 # also read the first of its days, only to throw it away.
 CELLS: dict[Source, str] = {
@@ -156,9 +168,9 @@ UNION ALL
 SELECT
     NULL::date AS day, user_id, endpoint, model, NULL::text AS service_tier, {_COUNTED},
     first_call, last_call
-FROM part
-JOIN user_days ON day = start
-WHERE span = 'open' {_FOLDED}
+FROM ({_OPEN_RUNS}) AS run
+JOIN user_days ON day >= since AND day <= until
+WHERE true {_FOLDED}
 """,
     "spans": f"""
 WITH part AS MATERIALIZED (

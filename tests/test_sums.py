@@ -306,3 +306,28 @@ async def test_rows_that_anybody_inserts_are_counted(connection: asyncpg.Connect
     for view in ("days", "user_days", "quarter_hours", "user_spans", "ledger_status"):
         query = f"SELECT sum(calls), sum(cost_usd) FROM {view}"  # noqa: S608
         assert await table(connection, query) == [(1, Decimal("0.3"))], view
+
+
+async def test_the_sums_of_a_day_that_is_over_lie_in_the_order_of_users(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """They are the same; and one that comes late is not worth laying all of them anew."""
+    rows = calls(date(2025, 3, 3), 1, each=60)
+    for first in range(0, len(rows), 6):
+        await fill(database, rows[first : first + 6])
+    as_they_lie = "SELECT * FROM usage_by_user_day ORDER BY ctid"
+    by_user = "SELECT * FROM usage_by_user_day ORDER BY user_id, endpoint, model"
+    sums = await table(connection, by_user)
+    assert await table(connection, as_they_lie) != sums
+    await fold(connection)
+    assert await table(connection, as_they_lie) == sums
+    places = """
+        SELECT user_id, endpoint, model, ctid FROM usage_by_user_day
+        WHERE user_id LIKE 'u%' ORDER BY 1, 2, 3
+    """
+    before = await table(connection, places)
+    noon = datetime(2025, 3, 3, 12, tzinfo=UTC)
+    for number, user in enumerate(("b", "a")):
+        await fill(database, [ledger_row(900 + number, created_at=noon, user_id=user)])
+    assert await fold(connection) > 0
+    assert await table(connection, places) == before
