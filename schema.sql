@@ -1688,7 +1688,7 @@ $function$;
 
 -- Fold one span that is over since an hour, the shortest and oldest first; NULL: there is none left.
 -- Called by the recorder every minute, until there is none. What is read of it is in spans_between.
--- Rows are stored in the order of their index, so that a span is read page by page.
+-- Rows are stored in the order of users, so that those of one user lie together.
 CREATE OR REPLACE FUNCTION fold_span()
 RETURNS text
 LANGUAGE plpgsql
@@ -1839,7 +1839,7 @@ BEGIN
         FROM usage_by_user_day
         WHERE day >= due.start AND day < span_past(due.span, due.start)
         GROUP BY endpoint, model, user_id
-        ORDER BY endpoint, model, user_id;
+        ORDER BY user_id, endpoint, model;
     ELSIF due.span IN ('month', 'quarter', 'year') THEN
         INSERT INTO usage_by_feature_span
         SELECT
@@ -1872,7 +1872,7 @@ BEGIN
             AND part.start >= due.start
             AND part.start < span_past(due.span, due.start)
         GROUP BY endpoint, model, user_id
-        ORDER BY endpoint, model, user_id;
+        ORDER BY user_id, endpoint, model;
     END IF;
     INSERT INTO usage_span (start, past, span, users)
     SELECT due.start, span_past(due.span, due.start), due.span, named - count(*)

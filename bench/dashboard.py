@@ -41,6 +41,7 @@ ZONES = ("UTC", "UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York")
 SORTS = ("", "-cost_usd", "-calls", "name", "-total_tokens", "cost_usd", "-last_call", "-errors")
 OF_ONE_USER = (("user", "user-7"),)
 OF_ONE_ENDPOINT = (("endpoint", "generate_hint"),)
+OF_ONE_MODEL = (("model", "gpt-5.4-2026-03-17"),)
 
 
 @dataclass(frozen=True)
@@ -71,22 +72,25 @@ PAGES = (
     Page("/admin"),
     Page("/admin", (("compare", "previous"),)),
     Page("/admin", OF_ONE_ENDPOINT),
+    Page("/admin", OF_ONE_MODEL),
     Page("/admin/users", sorted=True),
     Page("/admin/users", (("compare", "previous"),), sorted=True),
     Page("/admin/users", (("search", "77"),), sorted=True),
     Page("/admin/users", OF_ONE_ENDPOINT, sorted=True),
-    Page("/admin/users", (("model", "gpt-5.4-2026-03-17"),), sorted=True),
+    Page("/admin/users", OF_ONE_MODEL, sorted=True),
     Page("/admin/user", OF_ONE_USER),
     Page("/admin/endpoints", sorted=True),
     Page("/admin/endpoints", OF_ONE_USER, sorted=True),
+    Page("/admin/endpoints", OF_ONE_MODEL, sorted=True),
     Page("/admin/endpoint", OF_ONE_ENDPOINT),
     Page("/admin/models", sorted=True),
     Page("/admin/models", (("tier", "default"),), sorted=True),
     Page("/admin/daily", sorted=True),
     Page("/admin/daily", OF_ONE_ENDPOINT, sorted=True),
+    Page("/admin/daily", OF_ONE_MODEL, sorted=True),
     Page("/admin/calls"),
     Page("/admin/calls", OF_ONE_USER),
-    Page("/admin/calls", (*OF_ONE_ENDPOINT, ("model", "gpt-5.4-2026-03-17"))),
+    Page("/admin/calls", (*OF_ONE_ENDPOINT, *OF_ONE_MODEL)),
     Page("/admin/calls", (("outcome", "upstream_error"),)),
     Page("/admin/calls", (("metadata", "course=c7"),)),
     Page("/admin/calls", (("search", "user-77"),)),

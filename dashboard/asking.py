@@ -14,6 +14,7 @@ from dashboard.filters import OFFSET, Filter, midnight
 FEW_USERS = 3  # up to which the days of each are read sooner than spans by endpoint and model
 FEW_DAYS = 10  # up to which single days are read sooner than spans by endpoint and model
 MANY_DAYS, FEW_NARROW_DAYS = 92, 45  # of which another zone's users are counted day by day
+MANY_DAYS_OF_ROWS = 31  # of which users are counted where rows alone can tell
 KEPT: frozenset[Source] = frozenset({"hours", "days", "day_pieces"})  # and added up here
 PIECED: frozenset[Source] = frozenset({"day_pieces", "pieces", "feature_pieces", "user_pieces"})
 SORTABLE = frozenset(SUMS) - {"audio_prompt_tokens", "audio_completion_tokens"}
@@ -72,19 +73,29 @@ def in_sets(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> bool:
 
 
 def in_rosters(wanted: Filter, keys: tuple[Key, ...]) -> bool:
-    """Whether it can be told from the sets that are kept, which know no search."""
-    if wanted.search is not None or not in_sets(wanted, (), ""):
+    """Whether it can be told from the sets that are kept, which know models but no search."""
+    if wanted.search is not None or wanted.by_call or wanted.users or wanted.tiers:
         return False
-    return keys in {(), ("endpoint",), ("day",)}
+    return "user" not in wanted.without and keys in {(), ("endpoint",), ("day",)}
+
+
+def knows_users(wanted: Filter) -> bool:
+    """Whether users are counted: of a service tier, which rows alone know, only of so many days."""
+    if not wanted.tiers:
+        return True
+    return wanted.first is not None and (wanted.last - wanted.first).days < MANY_DAYS_OF_ROWS
 
 
 def knows_users_of_days(wanted: Filter) -> bool:
     """Whether the users of single days are counted: in another zone only of so many days."""
+    if not knows_users(wanted):
+        return False
     if wanted.whole_report_days:
         return True
     if wanted.first is None:
         return False
-    narrow = wanted.endpoints or wanted.without or not in_rosters(wanted, ("day",))
+    narrow = bool(wanted.endpoints or wanted.models or wanted.without)
+    narrow = narrow or not in_rosters(wanted, ("day",))
     return (wanted.last - wanted.first).days < (FEW_NARROW_DAYS if narrow else MANY_DAYS)
 
 

@@ -31,7 +31,7 @@ class OpenDays:
     @contextmanager
     def expecting_ranks(self, wanted: Filter) -> Iterator[None]:
         """Let who was there wait for ranks that are asked for now; only for the first of a page."""
-        narrow = wanted.models or wanted.without or wanted.search or len(wanted.endpoints) > 1
+        narrow = wanted.without or wanted.search or len(wanted.endpoints) > 1
         if narrow or self._expected is not None:
             yield
             return
@@ -53,12 +53,27 @@ class OpenDays:
         return rows
 
     async def present(
-        self, days: Sequence[date], *, by_endpoint: bool, only: tuple[str, ...], in_parts: bool
+        self,
+        days: Sequence[date],
+        *,
+        by_endpoint: bool,
+        only: tuple[str, ...] = (),
+        models: tuple[str, ...] = (),
+        without_model: bool = False,
+        in_parts: bool,
     ) -> Sequence[Row]:
-        """Return who was there, as `OPEN_ROSTERS` tells it; `only`: at these endpoints, if any."""
+        """Return who was there, as `OPEN_ROSTERS` tells it.
+
+        `only`: at these endpoints, if any; `models`: at these, likewise; or in calls without one.
+        """
         found: list[Row] = []
         ranked = self._expected
-        if ranked is not None and only == ranked.endpoints and (only or not by_endpoint):
+        if (
+            ranked is not None
+            and (only, models) == (ranked.endpoints, ranked.models)
+            and not without_model
+            and (only or not by_endpoint)
+        ):
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):
                     await self._settled.wait()
@@ -68,6 +83,12 @@ class OpenDays:
         if not days:
             return found
         rest = await self._fetch(
-            selects.OPEN_ROSTERS, days, by_endpoint, in_parts, list(only) or None
+            selects.OPEN_ROSTERS,
+            days,
+            by_endpoint,
+            in_parts,
+            list(only) or None,
+            list(models) or None,
+            without_model,
         )
         return [*found, *rest]

@@ -4,7 +4,7 @@ Users have numbers, and a set is one number of as many bits; who is new today ha
 """
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import compress
@@ -33,6 +33,18 @@ class Part:
     past: datetime | None = None
     by_endpoint: bool = True
     only: tuple[str, ...] = ()  # of these endpoints alone, where not all are needed
+    models: tuple[str, ...] = ()  # of these models alone
+    without_model: bool = False  # of calls that name no model
+
+    @property
+    def calls(self) -> tuple[object, ...]:
+        """Which calls are meant: parts of the same ones are read together."""
+        return self.only, self.models, self.without_model
+
+    @property
+    def of_models(self) -> bool:
+        """Whether who was there depends on the model, which the sets of days do not know."""
+        return self.without_model or bool(self.models)
 
     @property
     def whole(self) -> bool:
@@ -75,12 +87,18 @@ async def of_folded_days(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Rost
 async def of_open_days(present: Present, parts: Sequence[Part]) -> dict[Part, Roster]:
     """Read who was there on days that are not folded yet, or in parts of them, all at once."""
     found: dict[Part, Roster] = {part: Roster() for part in parts}
-    for only in sorted({part.only for part in parts}):
-        alike = [part for part in parts if part.only == only]
+    for alike in _groups(parts, lambda part: part.calls):
         by_endpoint = any(part.by_endpoint for part in alike)
         in_parts = not all(part.whole for part in alike)
         days = list({part.day for part in alike})
-        for row in await present(days, by_endpoint=by_endpoint, only=only, in_parts=in_parts):
+        for row in await present(
+            days,
+            by_endpoint=by_endpoint,
+            only=alike[0].only,
+            models=alike[0].models,
+            without_model=alike[0].without_model,
+            in_parts=in_parts,
+        ):
             for part in alike:
                 if part.day == row["day"]:
                     found[part] = found[part].with_(_of_open_day(row, part))
@@ -105,20 +123,30 @@ def _of_open_day(row: Row, part: Part) -> Roster:
 
 
 async def of_folded_parts(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
-    """Read who was there in parts of folded days: packed, or where they are not, user by user."""
+    """Read who was there in parts of folded days, or at some models, which needs as much."""
+    kinds = _groups(parts, lambda part: (_is_inside(part), part.by_endpoint, part.calls))
     found: dict[Part, Roster] = {}
-    kinds = {(_is_inside(part), part.by_endpoint, part.only) for part in parts}
-    alike = [
-        [part for part in parts if (_is_inside(part), part.by_endpoint, part.only) == kind]
-        for kind in kinds
-    ]
-    for read in await together(*(_of_packed(fetch, some) for some in alike)):
+    for read in await together(*(_of_alike(fetch, some) for some in kinds)):
         found |= read
+    return found
+
+
+async def _of_alike(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
+    """Read it from packed sums, or user by user where there are none."""
+    found = await _of_packed(fetch, parts)
     missing = [part for part in parts if part not in found]
-    of_spans = [part for part in missing if not part.by_endpoint]
-    of_days = [part for part in missing if part.by_endpoint]
-    found |= await _of_spans(fetch, of_spans) if of_spans else {}
-    return found | (await _of_days(fetch, of_days) if of_days else {})
+    if not missing:
+        return found
+    by_endpoint = parts[0].by_endpoint
+    statement = selects.ROSTERS_OF_DAYS if by_endpoint else selects.ROSTERS_OF_SPANS
+    return found | await _read(fetch, statement, missing)
+
+
+def _groups(parts: Iterable[Part], kind: Callable[[Part], object]) -> list[list[Part]]:
+    groups: dict[object, list[Part]] = {}
+    for part in parts:
+        groups.setdefault(kind(part), []).append(part)
+    return [*groups.values()]
 
 
 def _is_inside(part: Part) -> bool:
@@ -134,6 +162,7 @@ async def _of_packed(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
         [part.past for part in parts],
         parts[0].by_endpoint,
         list(parts[0].only) or None,
+        *_models(parts),
     )
     statement = selects.ROSTERS_OF_HOURS if _is_inside(parts[0]) else selects.ROSTERS_PACKED
     numbered: dict[int, dict[str | None, int]] = {}
@@ -151,14 +180,8 @@ async def _of_packed(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
     }
 
 
-async def _of_days(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
-    """Read who was there in parts of days from the sums by user and day."""
-    return await _read(fetch, selects.ROSTERS_OF_DAYS, parts)
-
-
-async def _of_spans(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
-    """Read the same from the sums by user, which know no endpoint and are fewer."""
-    return await _read(fetch, selects.ROSTERS_OF_SPANS, parts)
+def _models(parts: Sequence[Part]) -> tuple[list[str] | None, bool]:
+    return list(parts[0].models) or None, parts[0].without_model
 
 
 async def _read(fetch: Fetch, statement: str, parts: Sequence[Part]) -> dict[Part, Roster]:
@@ -166,7 +189,7 @@ async def _read(fetch: Fetch, statement: str, parts: Sequence[Part]) -> dict[Par
         [part.day for part in parts],
         [part.since for part in parts],
         [part.past for part in parts],
-        [part.by_endpoint for part in parts],
+        *_models(parts),
     )
     numbered: list[dict[str | None, int]] = [{} for _ in parts]
     nameless: list[dict[str | None, frozenset[str]]] = [{} for _ in parts]
@@ -185,6 +208,8 @@ async def _read(fetch: Fetch, statement: str, parts: Sequence[Part]) -> dict[Par
 def _within(row: Row, since: datetime | None, past: datetime | None) -> tuple[list[int], bool]:
     """Return who of a packed row came in a part of its day, and whether that is known of all."""
     users = packed.numbers(row["users"], row["block"])
+    if since is None and past is None:
+        return list(users), True
     if past is None:
         lasts = packed.values(row["last_calls"], len(users))
         return list(compress(users, map(_moment(since or MILLENNIUM).__le__, lasts))), True

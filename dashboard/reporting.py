@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from dashboard import projecting, tables
-from dashboard.asking import Row, added, knows_users_of_days
+from dashboard.asking import Row, added, knows_users, knows_users_of_days
 from dashboard.cells import Key
 from dashboard.errors import NotFoundError, ParameterError
 from dashboard.filters import Filter
@@ -117,7 +117,8 @@ class Reporter:
         """Return the sums of each day."""
         title = "By day"
         if not knows_users_of_days(wanted):
-            title += f"; users of each only for shorter ranges, or in {wanted.report_zone.key}"
+            title += "; users of each only for shorter ranges"
+            title += f", or in {wanted.report_zone.key}" if knows_users(wanted) else ""
         previous = wanted.previous(self._now)
         table = await self._sums("days", title, wanted, ("day",), users=True, previous=previous)
         return self._report("daily", "By day", wanted, table)
@@ -164,14 +165,16 @@ class Reporter:
         rows = []
         for name, part, before in named:
             row = dict(await self._snapshot.totals(part))
-            row |= {"period": name, "active_users": await self._snapshot.active(part)}
+            row |= {"period": name, "active_users": await self._active(part)}
             found = None if before is None else await self._snapshot.totals(before)
             for column in tables.OF_PERIODS:
                 row[f"previous_{column}"] = None if found is None else found[column]
-            active = None if before is None else await self._snapshot.active(before)
-            row["previous_active_users"] = active
+            row["previous_active_users"] = None if before is None else await self._active(before)
             rows.append(row)
         return tables.plain("periods", "At a glance", tables.PERIODS, rows)
+
+    async def _active(self, wanted: Filter) -> int | None:
+        return await self._snapshot.active(wanted) if knows_users(wanted) else None
 
     async def _gaps(self, wanted: Filter) -> Table:
         """Return what is in no sum: calls that were not metered."""
@@ -210,11 +213,13 @@ class Reporter:
         if previous is not None:
             before = await asked.sums(previous.with_(sort=None), keys, search_in=search_in)
         counted: Mapping[tuple[Any, ...], int | None] | None = None
-        if users and keys == ("day",) and not knows_users_of_days(wanted):
-            counted = {(row["day"],): None for row in rows}
+        if users and not (knows_users_of_days if keys == ("day",) else knows_users)(wanted):
+            counted = {tuple(row[key] for key in keys): None for row in rows}
         elif users:
             counted = await asked.active_users(wanted, keys, search_in=search_in)
-        everybody = await asked.active_users(wanted, search_in=search_in) if users else {}
+        everybody: Mapping[tuple[Any, ...], int] = {}
+        if users and knows_users(wanted):
+            everybody = await asked.active_users(wanted, search_in=search_in)
         summed = tables.Sums(
             rows=rows,
             total=total,

@@ -24,7 +24,7 @@ from dashboard.stretches import MOST_REMEMBERED, is_torn
 from dashboard.together import together
 
 NEAR = 3 * DAY  # of whole days lie the parts of others
-MOST_BYTES = 24_000_000  # of kept sets
+MOST_BYTES = 16_000_000  # of kept sets
 AT_ONCE = 64  # days that are read with one statement
 
 
@@ -113,8 +113,8 @@ class Rosters:
         folded = [part for part in missing if moment.versions[part.day] is not None]
         opened = [part for part in missing if moment.versions[part.day] is None]
         kinds = (
-            ([part for part in folded if part.whole], presence.of_folded_days, fetch),
-            ([part for part in folded if not part.whole], presence.of_folded_parts, fetch),
+            ([part for part in folded if _has_set(part)], presence.of_folded_days, fetch),
+            ([part for part in folded if not _has_set(part)], presence.of_folded_parts, fetch),
             (opened, presence.of_open_days, moment.present),
         )
         for read in await together(*(read(ask, some) for some, read, ask in kinds if some)):
@@ -129,13 +129,14 @@ def parts_of(wanted: Filter, days: Iterable[date], *, by_endpoint: bool) -> list
     """Return the days that have calls in the range of a filter, whole or in part."""
     start, end, zone = wanted.start, wanted.end, wanted.report_zone
     only = wanted.endpoints if by_endpoint else ()
+    models = wanted.models, "model" in wanted.without
     first, last = wanted.report_days
     if wanted.whole_report_days:
         first, last = wanted.first or date.min, wanted.last
     parts = []
     for day in days:
         if first <= day <= last:
-            parts.append(_all_of(day))
+            parts.append(_all_of(day, *models))
             continue
         if wanted.whole_report_days or day + NEAR < first or day - NEAR > last:
             continue
@@ -143,13 +144,18 @@ def parts_of(wanted: Filter, days: Iterable[date], *, by_endpoint: bool) -> list
         if past <= (start or begin) or begin >= end:
             continue
         since = None if start is None or begin >= start else start
-        parts.append(Part(day, since, None if past <= end else end, by_endpoint, only))
+        parts.append(Part(day, since, None if past <= end else end, by_endpoint, only, *models))
     return parts
 
 
 @lru_cache(maxsize=MOST_REMEMBERED)
-def _all_of(day: date) -> Part:
-    return Part(day)
+def _all_of(day: date, models: tuple[str, ...], without_model: bool) -> Part:  # noqa: FBT001
+    return Part(day, models=models, without_model=without_model)
+
+
+def _has_set(part: Part) -> bool:
+    """Whether a set of the ledger tells it: of all of a day that is over, whatever the model."""
+    return part.whole and not part.of_models
 
 
 def _bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
@@ -163,11 +169,12 @@ def _groups(
     wanted: Filter, keys: tuple[Key, ...], versions: Mapping[date, datetime | None]
 ) -> dict[date | None, list[Part]] | None:
     """Return the parts of days to put together: of all, or of each day; None: days overlap."""
-    by_endpoint = keys == ("endpoint",) or bool(wanted.endpoints or wanted.without)
+    by_endpoint = keys == ("endpoint",) or "endpoint" in wanted.without or bool(wanted.endpoints)
+    of_models = "model" in wanted.without or bool(wanted.models)
 
     def parts(wanted: Filter, days: Iterable[date]) -> list[Part]:
         """Return its parts; open days are read without endpoints that nobody asks for."""
-        found = parts_of(wanted, days, by_endpoint=by_endpoint)
+        found = parts_of(wanted, days, by_endpoint=by_endpoint or of_models)
         return [
             part
             if versions[part.day]

@@ -148,8 +148,9 @@ FROM day_users
 WHERE day = ANY ($1::date[])
 """
 
-# Who was there on days that have no sets yet; by endpoint ($2), of some of them ($4; NULL: of all),
-# and with the first and last call of each ($3), in microseconds.
+# Who was there on days that have no sets yet; by endpoint ($2), of some of them ($4; NULL: of all)
+# and of some models ($5), or none ($6); and with the first and last call of each ($3), in
+# microseconds.
 OPEN_ROSTERS = """
 SELECT
     day,
@@ -170,13 +171,16 @@ FROM (
     WHERE day = ANY ($1::date[])
         AND user_id IS NOT NULL
         AND ($4::text[] IS NULL OR endpoint = ANY ($4))
+        AND ($5::text[] IS NULL OR model = ANY ($5))
+        AND NOT ($6::boolean AND model IS NOT NULL)
     GROUP BY 1, 2, 3
 ) AS named
 LEFT JOIN user_numbers USING (user_id)
 GROUP BY day, endpoint
 """
 
-# Who was there in parts of days. Of somebody who came before it and went after it, it is not known.
+# Who was there in parts of days, at some models ($4) or none ($5). Of somebody who came before it
+# and went after it, it is not known.
 _ROSTERS = """
 SELECT
     place,
@@ -192,8 +196,8 @@ FROM (
         bool_or(
             first_call >= coalesce(since, '-infinity') OR last_call < coalesce(past, 'infinity')
         ) AS known
-    FROM unnest($1::date[], $2::timestamptz[], $3::timestamptz[], $4::boolean[])
-        WITH ORDINALITY AS part (part_of, since, past, by_endpoint, place)
+    FROM unnest($1::date[], $2::timestamptz[], $3::timestamptz[])
+        WITH ORDINALITY AS part (part_of, since, past, place)
     JOIN {sums}
     WHERE user_id IS NOT NULL
         AND last_call >= coalesce(since, '-infinity')
@@ -203,34 +207,42 @@ FROM (
 LEFT JOIN user_numbers USING (user_id)
 GROUP BY place, endpoint
 """
+_OF_MODELS = """
+    ($4::text[] IS NULL OR model = ANY ($4)) AND NOT ($5::boolean AND model IS NOT NULL)
+"""
 ROSTERS_OF_DAYS = _ROSTERS.format(
-    endpoint="CASE WHEN by_endpoint THEN endpoint END", sums="user_days ON day = part_of"
+    endpoint="endpoint", sums=f"user_days ON day = part_of AND {_OF_MODELS}"
 )
 ROSTERS_OF_SPANS = _ROSTERS.format(
-    endpoint="NULL::text", sums="user_spans ON span = 'day' AND start = part_of"
+    endpoint="NULL::text",
+    sums="user_spans ON span = 'day' AND start = part_of AND $4::text[] IS NULL AND NOT $5::bool",
 )
 
 # The same of days that are packed: whoever has a number, and the first or last call of each where
-# the part needs them.
+# the part needs them. A row without users: nobody was there.
 ROSTERS_PACKED = """
 SELECT
     place,
     endpoint,
     block,
-    users,
+    packed.users,
     CASE WHEN wanted.past IS NOT NULL THEN first_call END AS first_calls,
     CASE WHEN since IS NOT NULL THEN last_call END AS last_calls
 FROM unnest($1::date[], $2::timestamptz[], $3::timestamptz[])
     WITH ORDINALITY AS wanted (day, since, past, place)
-JOIN packed_spans ON start = day AND packed_spans.past = day + 1
-WHERE hour IS NULL
+JOIN spans AS listed ON listed.start = day AND listed.past = day + 1 AND listed.span = 'packed'
+LEFT JOIN packed_spans AS packed
+    ON packed.start = day
+    AND packed.past = day + 1
+    AND hour IS NULL
     AND block >= 0
     AND is_total <> $4::boolean
     AND ($5::text[] IS NULL OR endpoint = ANY ($5))
+    AND ($6::text[] IS NULL OR model = ANY ($6))
+    AND NOT ($7::boolean AND model IS NOT NULL)
 """
 
 # Of a part that begins after its day does and ends before it, the hours that it touches tell more.
-# A row without users: nobody was there.
 ROSTERS_OF_HOURS = """
 SELECT place, endpoint, block, packed.users, first_call AS first_calls, last_call AS last_calls
 FROM unnest($1::date[], $2::timestamptz[], $3::timestamptz[])
@@ -247,6 +259,8 @@ LEFT JOIN packed_spans AS packed
     AND block >= 0
     AND $4::boolean IS NOT NULL
     AND ($5::text[] IS NULL OR endpoint = ANY ($5))
+    AND ($6::text[] IS NULL OR model = ANY ($6))
+    AND NOT ($7::boolean AND model IS NOT NULL)
 """
 
 # Whether anything counts in the range that came when its own month was closed.

@@ -308,7 +308,7 @@ async def test_rows_that_anybody_inserts_are_counted(connection: asyncpg.Connect
         assert await table(connection, query) == [(1, Decimal("0.3"))], view
 
 
-async def test_the_sums_of_a_day_that_is_over_lie_in_the_order_of_users(
+async def test_sums_of_days_that_are_over_lie_in_the_order_of_users(
     database: str, connection: asyncpg.Connection
 ) -> None:
     """They are the same; and one that comes late is not worth laying all of them anew."""
@@ -321,6 +321,9 @@ async def test_the_sums_of_a_day_that_is_over_lie_in_the_order_of_users(
     assert await table(connection, as_they_lie) != sums
     await fold(connection)
     assert await table(connection, as_they_lie) == sums
+    span = "SELECT user_id, endpoint, model FROM usage_by_feature_span WHERE span = 'dekad'"
+    in_order = f"{span} ORDER BY user_id, endpoint, model"
+    assert await table(connection, f"{span} ORDER BY ctid") == await table(connection, in_order)
     places = """
         SELECT user_id, endpoint, model, ctid FROM usage_by_user_day
         WHERE user_id LIKE 'u%' ORDER BY 1, 2, 3

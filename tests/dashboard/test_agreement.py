@@ -52,13 +52,14 @@ _costs = st.integers(0, 10**9).map(lambda units: Decimal(units).scaleb(-12))
 
 @dataclass(frozen=True)
 class Question:
-    """Days of a zone, and perhaps one user or one endpoint."""
+    """Days of a zone, and perhaps one user, one endpoint or one model ("": calls without one)."""
 
     zone: str
     first: date
     length: int
     user: str | None
     endpoint: str | None
+    model: str | None
 
     def filter(self, report_zone: str) -> Filter:
         """Return it as the dashboard asks it."""
@@ -70,6 +71,8 @@ class Question:
             report_zone=ZoneInfo(report_zone),
             users=() if self.user is None else (self.user,),
             endpoints=() if self.endpoint is None else (self.endpoint,),
+            models=(self.model,) if self.model else (),
+            without=("model",) if self.model == "" else (),
         )
 
     def wants(self, row: LedgerRow) -> bool:
@@ -81,6 +84,7 @@ class Question:
             begin <= row.created_at < end
             and self.user in {None, row.user_id}
             and self.endpoint in {None, row.endpoint}
+            and self.model in {None, row.model or ""}
         )
 
 
@@ -93,6 +97,7 @@ _questions = st.builds(
     length=st.integers(0, 40),
     user=st.sampled_from((None, None, "ada", "=cmd()")),
     endpoint=st.sampled_from((None, None, "hint")),
+    model=st.sampled_from((None, None, "gpt-a", "gpt-none", "")),
 )
 
 

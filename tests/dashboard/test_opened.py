@@ -28,6 +28,7 @@ ALL = Filter(
     range="all", first=None, last=SECOND, zone=ZoneInfo("UTC"), report_zone=ZoneInfo("UTC")
 )
 OF_HINT = ALL.with_(endpoints=("hint",))
+OF_MODEL = ALL.with_(models=("gpt-4o-mini-2024-07-18",))
 
 
 class Asking:
@@ -58,13 +59,13 @@ async def asking(database: str) -> AsyncIterator[Asking]:
     await connection.close()
 
 
-def _parts(only: tuple[str, ...]) -> list[Part]:
+def _parts(only: tuple[str, ...], models: tuple[str, ...]) -> list[Part]:
     """Return parts of both days; nobody with a name came before and after the one in the middle."""
     ends = (
         (FIRST, None, None), (FIRST, None, NOON), (FIRST, NOON, None), (SECOND, None, None),
         (FIRST, NOON - timedelta(hours=2), NOON),
     )  # fmt: skip
-    return [Part(day, since, past, bool(only), only) for day, since, past in ends]
+    return [Part(day, since, past, bool(only), only, models) for day, since, past in ends]
 
 
 async def _rank(days: OpenDays, wanted: Filter, ranked: list[date]) -> None:
@@ -73,7 +74,9 @@ async def _rank(days: OpenDays, wanted: Filter, ranked: list[date]) -> None:
         await days.sums(wanted, "cost_usd", ranked)
 
 
-@pytest.mark.parametrize("wanted", [ALL, OF_HINT], ids=["all", "of-one-endpoint"])
+@pytest.mark.parametrize(
+    "wanted", [ALL, OF_HINT, OF_MODEL], ids=["all", "of-one-endpoint", "of-one-model"]
+)
 @pytest.mark.parametrize(
     "ranked", [[FIRST], [FIRST, SECOND], []], ids=["one-day", "both-days", "none"]
 )
@@ -81,7 +84,7 @@ async def test_who_was_there_is_told_by_what_ranks_have_read(
     asking: Asking, wanted: Filter, ranked: list[date]
 ) -> None:
     """The same as when it is asked for by itself; days that no rank needs are asked for."""
-    parts = _parts(wanted.endpoints)
+    parts = _parts(wanted.endpoints, wanted.models)
     expected = await presence.of_open_days(OpenDays(asking.fetch).present, parts)
     asking.asked.clear()
     days = OpenDays(asking.fetch)
@@ -108,7 +111,7 @@ def _plain(roster: presence.Roster) -> tuple[object, object, bool]:
 @pytest.mark.parametrize(
     "wanted",
     [
-        ALL.with_(models=("gpt-5.4",)),
+        OF_MODEL,
         ALL.with_(without=("endpoint",)),
         ALL.with_(search="a"),
         ALL.with_(endpoints=("chat", "hint")),

@@ -15,9 +15,9 @@ from tests.fakes.rows import ledger_row
 DAY = date(2026, 10, 20)
 MIDNIGHT = datetime(2026, 10, 20, tzinfo=UTC)
 EIGHT, NOON = MIDNIGHT + timedelta(hours=8), MIDNIGHT + timedelta(hours=12)
-CALLS = (  # who, where, at which hour
-    ("ada", "hint", 6), ("ada", "chat", 9), ("bob", "hint", 10), ("cyd", "chat", 12),
-    (None, "hint", 9),
+CALLS = (  # who, where, at which hour, and of which model
+    ("ada", "hint", 6, "gpt-a"), ("ada", "chat", 9, "gpt-b"), ("bob", "hint", 10, "gpt-a"),
+    ("cyd", "chat", 12, None), (None, "hint", 9, "gpt-a"),
 )  # fmt: skip
 
 
@@ -52,9 +52,18 @@ async def _named(asking: Asking, roster: Roster) -> set[str]:
         (Part(DAY, EIGHT, None, by_endpoint=True, only=("hint",)), {"bob"}),
         (Part(DAY, NOON, None, by_endpoint=True, only=("chat",)), {"cyd"}),
         (Part(DAY, None, EIGHT, by_endpoint=True, only=("chat",)), set()),
+        (Part(DAY, models=("gpt-a",)), {"ada", "bob"}),
+        (Part(DAY, models=("gpt-none",)), set()),
+        (Part(DAY, without_model=True), {"cyd"}),
+        (Part(DAY, EIGHT, None, models=("gpt-a",)), {"bob"}),
+        (Part(DAY, EIGHT, NOON, models=("gpt-b", "gpt-c")), {"ada"}),
+        (Part(DAY, EIGHT, NOON, without_model=True), set()),
     ],
-    ids=["late", "early", "between", "late-hint", "late-chat", "early-chat"],
-)
+    ids=[
+        "late", "early", "between", "late-hint", "late-chat", "early-chat", "model", "rare-model",
+        "no-model", "late-model", "models-between", "no-model-between",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("folds", [0, 2, 1000], ids=["open", "folded", "packed"])
 async def test_who_was_there_in_a_part_of_a_day(
     database: str, part: Part, expected: set[str], folds: int
@@ -63,9 +72,14 @@ async def test_who_was_there_in_a_part_of_a_day(
     await record(
         database,
         [
-            ledger_row(number, user_id=user, endpoint=endpoint, created_at=MIDNIGHT + at)
-            for number, (user, endpoint, hour) in enumerate(CALLS)
-            for at in [timedelta(hours=hour)]
+            ledger_row(
+                number,
+                user_id=user,
+                endpoint=endpoint,
+                created_at=MIDNIGHT + timedelta(hours=hour),
+                model=model,
+            )
+            for number, (user, endpoint, hour, model) in enumerate(CALLS)
         ],
     )
     await fold(database, folds)
@@ -88,7 +102,9 @@ async def _read(asking: Asking, part: Part, folds: int) -> Roster:
 
 def _only(roster: Roster, part: Part) -> Roster:
     """Return what whoever asks looks at: the endpoints asked for."""
-    wanted = part.only if part.by_endpoint else (*roster.numbered, *roster.nameless)
+    wanted = {*roster.numbered, *roster.nameless}
+    if part.only:
+        wanted &= {*part.only}
     return Roster(
         {name: bits for name, bits in roster.numbered.items() if name in wanted},
         {name: names for name, names in roster.nameless.items() if name in wanted},

@@ -239,6 +239,8 @@ async def test_what_is_in_no_sum_is_told(database: str) -> None:
     assert report.table("gaps").rows == ()
     [objects] = report.table("open_objects").records()
     assert objects["objects"] == 1
+    report = await _ask(database, "overview", model="gpt-none")
+    assert report.table("open_objects").rows == ()
 
 
 async def test_days_of_another_zone_are_its_own(database: str) -> None:
@@ -259,6 +261,23 @@ async def test_users_of_many_single_days_elsewhere_are_unknown(database: str) ->
     assert [row["users"] for row in table.records()] == [None]
     assert table.total()["users"] == 2
     assert "shorter ranges, or in UTC" in table.title
+
+
+async def test_users_of_a_tier_are_unknown_over_long_ranges(database: str) -> None:
+    """Rows alone know tiers, and all of a year's would be read; what is shorter is counted."""
+    await record(database, [ledger_row(0), ledger_row(1, user_id="bob", service_tier="flex")])
+    periods = (await _ask(database, "overview", tier="flex")).table("periods").records()
+    assert [(row["period"], row["calls"], row["active_users"]) for row in periods] == [
+        ("overall", 1, None),
+        ("today", 1, 1),
+        ("this_month", 1, 1),
+    ]
+    for question in ("endpoints", "daily"):
+        for days, users in (("all", None), ("7d", 1)):
+            table = (await _ask(database, question, tier="flex", range=days)).tables[0]
+            assert [row["users"] for row in table.records()] == [users]
+            assert table.total()["users"] == users
+            assert table.total()["calls"] == 1
 
 
 async def test_calls_that_do_not_exist_are_not_looked_for(database: str) -> None:
