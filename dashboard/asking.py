@@ -48,7 +48,7 @@ def source_of(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> Source:
         return "calls"
     searched = wanted.search is not None and search_in == "user"
     if "user_id" in keys or "user" in wanted.without or wanted.users or searched:
-        return _source_of_users(wanted, keys)
+        return _source_of_users(wanted, keys, search_in)
     if wanted.whole_report_days:
         return "days"
     return "hours" if "day" in keys else "day_pieces"
@@ -81,7 +81,7 @@ def in_rosters(wanted: Filter, keys: tuple[Key, ...]) -> bool:
 
 def knows_users(wanted: Filter) -> bool:
     """Whether users are counted: of a service tier, which rows alone know, only of so many days."""
-    if not wanted.tiers:
+    if not wanted.tiers or wanted.users:
         return True
     return wanted.first is not None and (wanted.last - wanted.first).days < MANY_DAYS_OF_ROWS
 
@@ -99,13 +99,14 @@ def knows_users_of_days(wanted: Filter) -> bool:
     return (wanted.last - wanted.first).days < (FEW_NARROW_DAYS if narrow else MANY_DAYS)
 
 
-def _source_of_users(wanted: Filter, keys: tuple[Key, ...]) -> Source:
+def _source_of_users(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> Source:
     part_of_a_day = wanted.until is not None and wanted.first == wanted.last
     if wanted.tiers or "service_tier" in keys or part_of_a_day:
         return "calls"
     if "day" in keys:
         return "users" if wanted.in_report_zone else "calls"
-    by_feature = {"endpoint", "model"} & {*keys, *wanted.without}
+    searched = set() if wanted.search is None else {search_in}
+    by_feature = {"endpoint", "model"} & {*keys, *wanted.without, *searched}
     if not by_feature and not wanted.endpoints and not wanted.models:
         return "spans" if wanted.in_report_zone else "pieces"
     if wanted.users and (by_feature & {*keys} or len(wanted.users) <= FEW_USERS):

@@ -4,6 +4,7 @@ A question that needs more than there is room for does not throw out what it wil
 it goes on reading what did not fit, each time, and the rest stays.
 """
 
+import sys
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -44,7 +45,12 @@ class Keeping(Generic[K, V]):
         return entry.value
 
     def keep(self, key: K, version: Hashable, value: V, size: int) -> None:
-        """Keep a value, if there is room or can be made by what this question did not use."""
+        """Keep a value, if there is room or can be made by what this question did not use.
+
+        `size`: about how many bytes it takes; the texts of its key, which a client may have chosen,
+        count besides.
+        """
+        size += _texts(key)
         old = self._entries.pop(key, None)
         self.size -= 0 if old is None else old.size
         while self.size + size > self._most and self._entries:
@@ -55,3 +61,10 @@ class Keeping(Generic[K, V]):
         if size <= self._most:
             self._entries[key] = _Entry(version, value, size, self._question)
             self.size += size
+
+
+def _texts(key: object) -> int:
+    """Return how many bytes the texts of a key take."""
+    if isinstance(key, str):
+        return sys.getsizeof(key)
+    return sum(map(_texts, key)) if isinstance(key, tuple) else 0

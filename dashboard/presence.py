@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import compress
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from dashboard import packed, selects
 from dashboard.asking import EPOCH, Row
 from dashboard.together import together
 
 BLOCK = 8192  # users in one row of a set
+MOST_UNPACKED = 8  # days whose users of a model are looked for one by one
 ONE = ord("1")
 MILLENNIUM = datetime(2000, 1, 1, tzinfo=UTC)  # of packed moments
 MICROSECOND = timedelta(microseconds=1)
@@ -24,8 +25,7 @@ Fetch = Callable[..., Awaitable[Sequence[Row]]]
 Present = Callable[..., Awaitable[Sequence[Row]]]  # who was there on open days, as `opened` tells
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A day of the report's zone, as far as it lies in a range; None: to its own end."""
 
     day: date
@@ -58,12 +58,12 @@ class Roster:
 
     numbered: Mapping[str | None, int] = field(default_factory=dict)
     nameless: Mapping[str | None, frozenset[str]] = field(default_factory=dict)
-    known: bool = True  # False: the first and last calls do not tell
+    known: bool = True  # False: the first and last calls do not tell, or too little is packed
 
     @property
     def size(self) -> int:
         """Return about how many bytes it takes."""
-        return 200 + sum(100 + bits.bit_length() // 8 for bits in self.numbered.values())
+        return 600 + sum(100 + bits.bit_length() // 8 for bits in self.numbered.values())
 
     def with_(self, other: "Roster") -> "Roster":
         """Return it with other endpoints."""
@@ -137,7 +137,9 @@ async def _of_alike(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
     missing = [part for part in parts if part not in found]
     if not missing:
         return found
-    by_endpoint = parts[0].by_endpoint
+    if len(missing) > MOST_UNPACKED and parts[0].of_models:
+        return found | dict.fromkeys(missing, Roster(known=False))
+    by_endpoint = parts[0].by_endpoint or parts[0].of_models
     statement = selects.ROSTERS_OF_DAYS if by_endpoint else selects.ROSTERS_OF_SPANS
     return found | await _read(fetch, statement, missing)
 
@@ -160,7 +162,7 @@ async def _of_packed(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
         [part.day for part in parts],
         [part.since for part in parts],
         [part.past for part in parts],
-        parts[0].by_endpoint,
+        parts[0].by_endpoint or parts[0].of_models,
         list(parts[0].only) or None,
         *_models(parts),
     )

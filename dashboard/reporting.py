@@ -21,6 +21,9 @@ CALLS_OF_USER = 100
 NEWEST_CALLS = 5
 
 
+_USERS_OF_SHORTER = "; users only for shorter ranges"
+
+
 class Reporter:
     """Answers questions out of one snapshot of the ledger."""
 
@@ -72,8 +75,9 @@ class Reporter:
 
     async def endpoints(self, wanted: Filter) -> Report:
         """Return the sums of each endpoint."""
+        title = "Endpoints" if knows_users(wanted) else f"Endpoints{_USERS_OF_SHORTER}"
         table = await self._sums(
-            "endpoints", "Endpoints", wanted, ("endpoint",), search_in="endpoint", users=True
+            "endpoints", title, wanted, ("endpoint",), search_in="endpoint", users=True
         )
         return self._report("endpoints", "Endpoints", wanted, table)
 
@@ -117,7 +121,7 @@ class Reporter:
         """Return the sums of each day."""
         title = "By day"
         if not knows_users_of_days(wanted):
-            title += "; users of each only for shorter ranges"
+            title += _USERS_OF_SHORTER
             title += f", or in {wanted.report_zone.key}" if knows_users(wanted) else ""
         previous = wanted.previous(self._now)
         table = await self._sums("days", title, wanted, ("day",), users=True, previous=previous)

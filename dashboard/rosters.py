@@ -8,9 +8,8 @@ one of them lies there; where they do not, nothing is said, and whoever asks cou
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime
-from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,7 +19,7 @@ from dashboard.cells import Key
 from dashboard.filters import Filter, midnight
 from dashboard.keeping import Keeping
 from dashboard.presence import Fetch, Part, Present, Roster
-from dashboard.stretches import MOST_REMEMBERED, is_torn
+from dashboard.stretches import is_torn
 from dashboard.together import together
 
 NEAR = 3 * DAY  # of whole days lie the parts of others
@@ -120,6 +119,8 @@ class Rosters:
         for read in await together(*(read(ask, some) for some, read, ask in kinds if some)):
             found |= read
         for part in folded:
+            if part.whole and not found[part].known:
+                continue  # until it is packed
             self._kept.keep(part, moment.versions[part.day], found[part], found[part].size)
         moment.opened.update({part: found[part] for part in opened})
         return [found[part] for part in parts]
@@ -129,14 +130,14 @@ def parts_of(wanted: Filter, days: Iterable[date], *, by_endpoint: bool) -> list
     """Return the days that have calls in the range of a filter, whole or in part."""
     start, end, zone = wanted.start, wanted.end, wanted.report_zone
     only = wanted.endpoints if by_endpoint else ()
-    models = wanted.models, "model" in wanted.without
+    without_model = "model" in wanted.without
     first, last = wanted.report_days
     if wanted.whole_report_days:
         first, last = wanted.first or date.min, wanted.last
     parts = []
     for day in days:
         if first <= day <= last:
-            parts.append(_all_of(day, *models))
+            parts.append(Part(day, models=wanted.models, without_model=without_model))
             continue
         if wanted.whole_report_days or day + NEAR < first or day - NEAR > last:
             continue
@@ -144,13 +145,9 @@ def parts_of(wanted: Filter, days: Iterable[date], *, by_endpoint: bool) -> list
         if past <= (start or begin) or begin >= end:
             continue
         since = None if start is None or begin >= start else start
-        parts.append(Part(day, since, None if past <= end else end, by_endpoint, only, *models))
+        until = None if past <= end else end
+        parts.append(Part(day, since, until, by_endpoint, only, wanted.models, without_model))
     return parts
-
-
-@lru_cache(maxsize=MOST_REMEMBERED)
-def _all_of(day: date, models: tuple[str, ...], without_model: bool) -> Part:  # noqa: FBT001
-    return Part(day, models=models, without_model=without_model)
 
 
 def _has_set(part: Part) -> bool:
@@ -170,15 +167,14 @@ def _groups(
 ) -> dict[date | None, list[Part]] | None:
     """Return the parts of days to put together: of all, or of each day; None: days overlap."""
     by_endpoint = keys == ("endpoint",) or "endpoint" in wanted.without or bool(wanted.endpoints)
-    of_models = "model" in wanted.without or bool(wanted.models)
 
     def parts(wanted: Filter, days: Iterable[date]) -> list[Part]:
         """Return its parts; open days are read without endpoints that nobody asks for."""
-        found = parts_of(wanted, days, by_endpoint=by_endpoint or of_models)
+        found = parts_of(wanted, days, by_endpoint=by_endpoint)
         return [
             part
             if versions[part.day]
-            else replace(part, by_endpoint=by_endpoint, only=wanted.endpoints)
+            else part._replace(by_endpoint=by_endpoint, only=wanted.endpoints)
             for part in found
         ]
 

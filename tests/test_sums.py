@@ -308,13 +308,23 @@ async def test_rows_that_anybody_inserts_are_counted(connection: asyncpg.Connect
         assert await table(connection, query) == [(1, Decimal("0.3"))], view
 
 
+@pytest.mark.parametrize("batch", [20, 500])
 async def test_sums_of_days_that_are_over_lie_in_the_order_of_users(
-    database: str, connection: asyncpg.Connection
+    database: str, connection: asyncpg.Connection, batch: int
 ) -> None:
-    """They are the same; and one that comes late is not worth laying all of them anew."""
-    rows = calls(date(2025, 3, 3), 1, each=60)
-    for first in range(0, len(rows), 6):
-        await fill(database, rows[first : first + 6])
+    """However many came at once; and a few that come late are not worth laying all of them anew."""
+    begin = datetime(2025, 3, 3, tzinfo=UTC)
+    rows = [
+        ledger_row(
+            number,
+            created_at=begin + timedelta(seconds=40 * number),
+            user_id=f"u{number * 7919 % 251:03d}",
+            endpoint=f"e{number * 31 % 9}",
+        )
+        for number in range(2000)
+    ]
+    for first in range(0, len(rows), batch):
+        await fill(database, rows[first : first + batch])
     as_they_lie = "SELECT * FROM usage_by_user_day ORDER BY ctid"
     by_user = "SELECT * FROM usage_by_user_day ORDER BY user_id, endpoint, model"
     sums = await table(connection, by_user)
@@ -326,11 +336,26 @@ async def test_sums_of_days_that_are_over_lie_in_the_order_of_users(
     assert await table(connection, f"{span} ORDER BY ctid") == await table(connection, in_order)
     places = """
         SELECT user_id, endpoint, model, ctid FROM usage_by_user_day
-        WHERE user_id LIKE 'u%' ORDER BY 1, 2, 3
+        WHERE endpoint <> 'late' ORDER BY 1, 2, 3
     """
     before = await table(connection, places)
-    noon = datetime(2025, 3, 3, 12, tzinfo=UTC)
-    for number, user in enumerate(("b", "a")):
-        await fill(database, [ledger_row(900 + number, created_at=noon, user_id=user)])
+    late = [
+        ledger_row(9000 + number, created_at=begin, user_id=f"u{number:03d}", endpoint="late")
+        for number in range(9)
+    ]
+    await fill(database, late)
     assert await fold(connection) > 0
     assert await table(connection, places) == before
+
+
+async def test_sums_that_are_made_anew_lie_in_the_order_of_users(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """As those that were folded."""
+    for first in range(0, 60, 6):
+        await fill(database, calls(date(2025, 3, 3), 1, each=60)[first : first + 6])
+    as_they_lie = "SELECT * FROM usage_by_user_day ORDER BY ctid"
+    by_user = "SELECT * FROM usage_by_user_day ORDER BY user_id, endpoint, model"
+    assert await table(connection, as_they_lie) != await table(connection, by_user)
+    await connection.execute("SELECT rebuild_rollups()")
+    assert await table(connection, as_they_lie) == await table(connection, by_user)

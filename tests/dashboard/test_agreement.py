@@ -52,14 +52,14 @@ _costs = st.integers(0, 10**9).map(lambda units: Decimal(units).scaleb(-12))
 
 @dataclass(frozen=True)
 class Question:
-    """Days of a zone, and perhaps one user, one endpoint or one model ("": calls without one)."""
+    """Days of a zone, and perhaps one user, one endpoint, or models ("": calls without one)."""
 
     zone: str
     first: date
     length: int
     user: str | None
     endpoint: str | None
-    model: str | None
+    models: tuple[str, ...]
 
     def filter(self, report_zone: str) -> Filter:
         """Return it as the dashboard asks it."""
@@ -71,8 +71,8 @@ class Question:
             report_zone=ZoneInfo(report_zone),
             users=() if self.user is None else (self.user,),
             endpoints=() if self.endpoint is None else (self.endpoint,),
-            models=(self.model,) if self.model else (),
-            without=("model",) if self.model == "" else (),
+            models=() if self.models == ("",) else self.models,
+            without=("model",) if self.models == ("",) else (),
         )
 
     def wants(self, row: LedgerRow) -> bool:
@@ -84,7 +84,7 @@ class Question:
             begin <= row.created_at < end
             and self.user in {None, row.user_id}
             and self.endpoint in {None, row.endpoint}
-            and self.model in {None, row.model or ""}
+            and (not self.models or (row.model or "") in self.models)
         )
 
 
@@ -97,7 +97,7 @@ _questions = st.builds(
     length=st.integers(0, 40),
     user=st.sampled_from((None, None, "ada", "=cmd()")),
     endpoint=st.sampled_from((None, None, "hint")),
-    model=st.sampled_from((None, None, "gpt-a", "gpt-none", "")),
+    models=st.sampled_from(((), (), ("gpt-a",), ("gpt-none", "gpt-b"), ("gpt-a", "gpt-b"), ("",))),
 )
 
 

@@ -92,9 +92,11 @@ def test_sets_know_endpoints_and_days(
         (ELSEWHERE | {"first": date(2026, 8, 1)}, True),
         (ELSEWHERE | {"first": date(2026, 7, 31)}, False),
         (ELSEWHERE | {"first": date(2026, 8, 1), "endpoints": ("hint",)}, False),
+        (ELSEWHERE | {"first": date(2026, 8, 1), "models": ("gpt-a",)}, False),
         ({"first": date(2026, 10, 1), "last": date(2026, 10, 31), "tiers": ("flex",)}, True),
         ({"first": date(2026, 10, 1), "last": date(2026, 11, 1), "tiers": ("flex",)}, False),
         ({"first": None, "tiers": ("flex",)}, False),
+        ({"first": None, "tiers": ("flex",), "users": ("ada",)}, True),
     ],
 )
 def test_users_of_single_days_are_counted_where_that_is_quick(

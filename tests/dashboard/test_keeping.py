@@ -3,24 +3,24 @@ from dashboard.keeping import Keeping
 
 def test_one_version_is_kept_of_each() -> None:
     """What was folded again is read again."""
-    kept: Keeping[str, str] = Keeping(most_bytes=100)
-    kept.keep("monday", 1, "sums", 10)
-    assert kept.get("monday", 1) == "sums"
-    assert kept.get("monday", 2) is None
-    kept.keep("monday", 2, "other sums", 20)
-    assert kept.get("monday", 2) == "other sums"
+    kept: Keeping[int, str] = Keeping(most_bytes=100)
+    kept.keep(1, 1, "sums", 10)
+    assert kept.get(1, 1) == "sums"
+    assert kept.get(1, 2) is None
+    kept.keep(1, 2, "other sums", 20)
+    assert kept.get(1, 2) == "other sums"
     assert kept.size == 20
 
 
 def test_what_was_used_last_stays() -> None:
     """Whatever was kept first."""
-    kept: Keeping[str, int] = Keeping(most_bytes=20)
-    kept.keep("monday", 1, 1, 10)
-    kept.keep("tuesday", 1, 2, 10)
+    kept: Keeping[int, int] = Keeping(most_bytes=20)
+    kept.keep(1, 1, 1, 10)
+    kept.keep(2, 1, 2, 10)
     kept.begin()
-    assert kept.get("monday", 1) == 1
-    kept.keep("wednesday", 1, 3, 10)
-    assert [kept.get(day, 1) for day in ("monday", "tuesday", "wednesday")] == [1, None, 3]
+    assert kept.get(1, 1) == 1
+    kept.keep(3, 1, 3, 10)
+    assert [kept.get(day, 1) for day in (1, 2, 3)] == [1, None, 3]
     assert kept.size == 20
 
 
@@ -39,6 +39,14 @@ def test_a_question_throws_out_nothing_that_it_has_used() -> None:
 
 def test_what_is_too_large_is_not_kept() -> None:
     """Nor is anything else kept for it."""
-    kept: Keeping[str, int] = Keeping(most_bytes=5)
-    kept.keep("monday", 1, 1, 10)
-    assert (kept.get("monday", 1), kept.size) == (None, 0)
+    kept: Keeping[int, int] = Keeping(most_bytes=5)
+    kept.keep(1, 1, 1, 10)
+    assert (kept.get(1, 1), kept.size) == (None, 0)
+
+
+def test_the_texts_of_a_key_count() -> None:
+    """A client may have chosen long ones, and many."""
+    kept: Keeping[tuple[object, ...], int] = Keeping(most_bytes=10_000)
+    for number in range(9):
+        kept.keep((number, ("x" * 3000, None)), 1, number, 10)
+    assert 6000 < kept.size < 10_000

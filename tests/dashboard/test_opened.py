@@ -20,15 +20,16 @@ from tests.fakes.rows import ledger_row
 FIRST, SECOND = date(2026, 10, 20), date(2026, 10, 21)
 MIDNIGHT = datetime(2026, 10, 20, tzinfo=UTC)
 NOON = MIDNIGHT + timedelta(hours=12)
-CALLS = (  # who, where, at which hour of the first day
-    ("ada", "hint", 6), ("ada", "chat", 7), ("bob", "hint", 13), (None, "hint", 9),
-    (None, "hint", 15), ("cyd", "chat", 30),
+MODEL = "gpt-5.4"
+CALLS = (  # who, where, at which hour of the first day, and of which model
+    ("ada", "hint", 6, MODEL), ("ada", "chat", 7, MODEL), ("bob", "hint", 13, MODEL),
+    (None, "hint", 9, MODEL), (None, "hint", 15, MODEL), ("cyd", "chat", 30, None),
 )  # fmt: skip
 ALL = Filter(
     range="all", first=None, last=SECOND, zone=ZoneInfo("UTC"), report_zone=ZoneInfo("UTC")
 )
 OF_HINT = ALL.with_(endpoints=("hint",))
-OF_MODEL = ALL.with_(models=("gpt-4o-mini-2024-07-18",))
+OF_MODEL = ALL.with_(models=(MODEL,))
 
 
 class Asking:
@@ -48,9 +49,14 @@ class Asking:
 async def asking(database: str) -> AsyncIterator[Asking]:
     """Yield a ledger in which one user has a number."""
     rows = [
-        ledger_row(number, user_id=user, endpoint=endpoint, created_at=MIDNIGHT + at)
-        for number, (user, endpoint, hour) in enumerate(CALLS)
-        for at in [timedelta(hours=hour)]
+        ledger_row(
+            number,
+            user_id=user,
+            endpoint=endpoint,
+            created_at=MIDNIGHT + timedelta(hours=hour),
+            model=model,
+        )
+        for number, (user, endpoint, hour, model) in enumerate(CALLS)
     ]
     await record(database, rows)
     connection = await asyncpg.connect(database)
@@ -160,3 +166,13 @@ async def test_patience_with_ranks_has_an_end(asking: Asking) -> None:
     with days.expecting_ranks(ALL):
         rows = await days.present([FIRST], by_endpoint=False, only=(), in_parts=False)
     assert [row["day"] for row in rows] == [FIRST]
+
+
+async def test_ranks_of_all_do_not_tell_who_named_no_model(asking: Asking) -> None:
+    """They are asked for by themselves."""
+    days = OpenDays(asking.fetch)
+    with days.expecting_ranks(ALL):
+        await days.sums(ALL, "cost_usd", [FIRST])
+        rows = await days.present([FIRST], by_endpoint=False, without_model=True, in_parts=False)
+    assert rows == []
+    assert asking.asked[1:] == [selects.OPEN_ROSTERS]

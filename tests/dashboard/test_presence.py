@@ -56,12 +56,13 @@ async def _named(asking: Asking, roster: Roster) -> set[str]:
         (Part(DAY, models=("gpt-none",)), set()),
         (Part(DAY, without_model=True), {"cyd"}),
         (Part(DAY, EIGHT, None, models=("gpt-a",)), {"bob"}),
+        (Part(DAY, EIGHT, None, by_endpoint=False, models=("gpt-a",)), {"bob"}),
         (Part(DAY, EIGHT, NOON, models=("gpt-b", "gpt-c")), {"ada"}),
         (Part(DAY, EIGHT, NOON, without_model=True), set()),
     ],
     ids=[
         "late", "early", "between", "late-hint", "late-chat", "early-chat", "model", "rare-model",
-        "no-model", "late-model", "models-between", "no-model-between",
+        "no-model", "late-model", "late-model-anywhere", "models-between", "no-model-between",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("folds", [0, 2, 1000], ids=["open", "folded", "packed"])
@@ -125,6 +126,29 @@ async def test_of_somebody_before_and_after_nothing_is_said(database: str, folds
     assert not any(found.numbered.values()) or not found.known
 
 
+async def test_users_of_a_model_on_many_days_that_are_not_packed_are_unknown(
+    database: str,
+) -> None:
+    """To look through the sums of all of them takes longer than whoever asks instead."""
+    days = [DAY + timedelta(days=number) for number in range(presence.MOST_UNPACKED + 1)]
+    await record(
+        database,
+        [
+            ledger_row(number, created_at=MIDNIGHT + timedelta(days=number), model="gpt-a")
+            for number in range(len(days))
+        ],
+    )
+    await fold(database, 2 * len(days))
+    connection = await asyncpg.connect(database)
+    asking = Asking(connection)
+    parts = [Part(day, models=("gpt-a",)) for day in days]
+    few = await presence.of_folded_parts(asking.fetch, parts[1:])
+    many = await presence.of_folded_parts(asking.fetch, parts)
+    await connection.close()
+    assert [roster.known for roster in few.values()] == [True] * presence.MOST_UNPACKED
+    assert not any(roster.known for roster in many.values())
+
+
 def test_a_roster_knows_about_how_large_it_is() -> None:
     """So that many of them can be kept within a bound."""
-    assert Roster({"hint": 1 << 8191}).size == 1324
+    assert Roster({"hint": 1 << 8191}).size == 1724

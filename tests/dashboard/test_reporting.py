@@ -278,6 +278,44 @@ async def test_users_of_a_tier_are_unknown_over_long_ranges(database: str) -> No
             assert [row["users"] for row in table.records()] == [users]
             assert table.total()["users"] == users
             assert table.total()["calls"] == 1
+            assert table.title.endswith("; users only for shorter ranges") is (users is None)
+
+
+async def test_a_total_is_that_of_the_endpoints_found(database: str) -> None:
+    """Also of one user, whose name the search is not for."""
+    await record(database, [ledger_row(0, user_id="bob", endpoint="hint")])
+    for search, calls in (("hin", 1), ("bob", 0)):
+        pairs = {"user": "bob", "search": search, "range": "all"}
+        table = (await _ask(database, "endpoints", **pairs)).tables[0]
+        assert [row["calls"] for row in table.records()] == [1] * calls
+        assert (table.total()["calls"], table.total()["users"]) == (calls, calls)
+
+
+@pytest.mark.parametrize("folds", [0, 3, 1000], ids=["open", "folded", "packed"])
+async def test_users_of_several_models_count_once(database: str, folds: int) -> None:
+    """By day, by endpoint and in all; who used another one, or none, does not."""
+    day = timedelta(days=1)
+    used = (("ada", "a", 9), ("bob", "a", 8), ("bob", "b", 8), ("cyd", "c", 8), ("dan", None, 8))
+    rows = [
+        ledger_row(n, user_id=user, model=model, created_at=MOMENT - days_ago * day)
+        for n, (user, model, days_ago) in enumerate(used)
+    ]
+    await record(database, rows)
+    await fold(database, folds)
+    ledger = Ledger(database)
+    async with ledger.snapshot() as snapshot:
+        wanted = _filter(range="all").with_(models=("b", "a"))
+        assert await snapshot.active_users(wanted) == {(): 2}
+        assert await snapshot.active_users(wanted, ("endpoint",)) == {("analyze_homework",): 2}
+        first = (MOMENT - 9 * day).date()
+        counted = {(first,): 1, (first + day,): 1}
+        assert await snapshot.active_users(wanted, ("day",)) == counted
+        elsewhere = wanted.with_(zone=ZoneInfo("Asia/Kathmandu"), first=first)
+        assert await snapshot.active_users(elsewhere.with_(last=first)) == {(): 1}
+        assert await snapshot.active_users(elsewhere.with_(last=first + day)) == {(): 2}
+        without = wanted.with_(models=(), without=("model",))
+        assert await snapshot.active_users(without) == {(): 1}
+    await ledger.close()
 
 
 async def test_calls_that_do_not_exist_are_not_looked_for(database: str) -> None:

@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -9,7 +9,7 @@ from dashboard import selects
 from dashboard.asking import Row
 from dashboard.filters import Filter
 from dashboard.opened import OpenDays
-from dashboard.presence import Part
+from dashboard.presence import MOST_UNPACKED, Part
 from dashboard.rosters import Moment, Rosters, parts_of
 from dashboard.stretches import Versions
 
@@ -107,6 +107,16 @@ async def test_what_is_kept_is_bounded() -> None:
     await rosters.count(told.fetch, moment, DAYS.with_(first=SECOND), ())  # about 2,300 bytes
     await rosters.count(told.fetch, moment, DAYS.with_(last=FIRST), ())
     assert len(told.asked) == 3
+
+
+async def test_what_is_not_packed_yet_is_asked_for_again() -> None:
+    """The day will not be folded again when it is."""
+    told, rosters = Told(), Rosters()
+    days = {FIRST + timedelta(days=number): FOLDED for number in range(MOST_UNPACKED + 1)}
+    wanted = DAYS.with_(last=max(days), models=("gpt-a",))
+    for asked in (1, 2):
+        assert await rosters.count(told.fetch, _seen(told, days), wanted, ()) is None
+        assert told.asked == [selects.ROSTERS_PACKED] * asked
 
 
 async def test_only_the_endpoints_asked_for_count() -> None:
