@@ -23,7 +23,7 @@ from dashboard.stretches import is_torn
 from dashboard.together import together
 
 NEAR = 3 * DAY  # of whole days lie the parts of others
-MOST_BYTES = 16_000_000  # of kept sets
+MOST_BYTES = 12_000_000  # of kept sets
 AT_ONCE = 64  # days that are read with one statement
 
 
