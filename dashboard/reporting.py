@@ -20,7 +20,6 @@ USERS_OF_ENDPOINT = 50
 CALLS_OF_USER = 100
 NEWEST_CALLS = 5
 
-
 _USERS_OF_SHORTER = "; users only for shorter ranges"
 
 

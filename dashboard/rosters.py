@@ -29,7 +29,7 @@ AT_ONCE = 64  # days that are read with one statement
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What a snapshot sees: which version of each day, None if it is open; and the open ones."""
+    """What a snapshot sees: which version of each day, None if it is open; and what may change."""
 
     versions: Mapping[date, datetime | None]
     present: Present
@@ -119,8 +119,9 @@ class Rosters:
         for read in await together(*(read(ask, some) for some, read, ask in kinds if some)):
             found |= read
         for part in folded:
-            if part.whole and not found[part].known:
-                continue  # until it is packed
+            if part.of_models and not found[part].known:
+                moment.opened[part] = found[part]  # until it is packed, which is no new version
+                continue
             self._kept.keep(part, moment.versions[part.day], found[part], found[part].size)
         moment.opened.update({part: found[part] for part in opened})
         return [found[part] for part in parts]

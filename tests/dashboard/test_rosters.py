@@ -114,9 +114,11 @@ async def test_what_is_not_packed_yet_is_asked_for_again() -> None:
     told, rosters = Told(), Rosters()
     days = {FIRST + timedelta(days=number): FOLDED for number in range(MOST_UNPACKED + 1)}
     wanted = DAYS.with_(last=max(days), models=("gpt-a",))
+    elsewhere = wanted.with_(zone=IN_KOLKATA.zone)
     for asked in (1, 2):
         assert await rosters.count(told.fetch, _seen(told, days), wanted, ()) is None
-        assert told.asked == [selects.ROSTERS_PACKED] * asked
+        assert await rosters.count(told.fetch, _seen(told, days), elsewhere, ("day",)) is None
+        assert told.asked.count(selects.ROSTERS_PACKED) == 2 * asked
 
 
 async def test_only_the_endpoints_asked_for_count() -> None:
