@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 
 from dashboard.app import create_app
+from dashboard.asking import Row
 from dashboard.settings import Settings
 from proxy.core.model import LedgerRow
 from proxy.ledger import Ledger as Writer
@@ -34,6 +35,36 @@ async def record(dsn: str, rows: Sequence[LedgerRow], *, report_timezone: str = 
     writer = Writer(dsn, report_timezone=report_timezone)
     await writer.insert(rows)
     await writer.close()
+
+
+Called = tuple[str | None, str, int, str | None]
+
+
+def calls_of_day(midnight: datetime, calls: Sequence[Called]) -> list[LedgerRow]:
+    """Return rows of calls: who made them, where, at which hour, and of which model."""
+    return [
+        ledger_row(
+            number,
+            user_id=user,
+            endpoint=endpoint,
+            created_at=midnight + timedelta(hours=hour),
+            model=model,
+        )
+        for number, (user, endpoint, hour, model) in enumerate(calls)
+    ]
+
+
+class Asking:
+    """A database, and what it was asked for."""
+
+    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._connection = connection
+        self.asked: list[str] = []
+
+    async def fetch(self, statement: str, *values: object) -> list[Row]:
+        """Answer, and note it."""
+        self.asked.append(statement)
+        return [dict(row) for row in await self._connection.fetch(statement, *values)]
 
 
 async def fold(dsn: str, most: int) -> None:

@@ -2,20 +2,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
 
 from dashboard import placing, presence, selects
-from dashboard.asking import Row
 from dashboard.filters import Filter
 from dashboard.opened import OpenDays
 from dashboard.presence import Part
 from dashboard.together import both
-from tests.dashboard.conftest import record
-from tests.fakes.rows import ledger_row
+from tests.dashboard.conftest import Asking, calls_of_day, record
 
 FIRST, SECOND = date(2026, 10, 20), date(2026, 10, 21)
 MIDNIGHT = datetime(2026, 10, 20, tzinfo=UTC)
@@ -32,33 +29,10 @@ OF_HINT = ALL.with_(endpoints=("hint",))
 OF_MODEL = ALL.with_(models=(MODEL,))
 
 
-class Asking:
-    """A database, and what it was asked for."""
-
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        self._connection = connection
-        self.asked: list[str] = []
-
-    async def fetch(self, statement: str, *values: Any) -> list[Row]:
-        """Answer, and note it."""
-        self.asked.append(statement)
-        return [dict(row) for row in await self._connection.fetch(statement, *values)]
-
-
 @pytest.fixture
 async def asking(database: str) -> AsyncIterator[Asking]:
     """Yield a ledger in which one user has a number."""
-    rows = [
-        ledger_row(
-            number,
-            user_id=user,
-            endpoint=endpoint,
-            created_at=MIDNIGHT + timedelta(hours=hour),
-            model=model,
-        )
-        for number, (user, endpoint, hour, model) in enumerate(CALLS)
-    ]
-    await record(database, rows)
+    await record(database, calls_of_day(MIDNIGHT, CALLS))
     connection = await asyncpg.connect(database)
     await connection.execute("INSERT INTO usage_user (number, user_id) VALUES (8200, 'ada')")
     yield Asking(connection)

@@ -6,10 +6,9 @@ import asyncpg
 import pytest
 
 from dashboard import presence
-from dashboard.asking import Row
 from dashboard.opened import OpenDays
 from dashboard.presence import Part, Roster
-from tests.dashboard.conftest import fold, record
+from tests.dashboard.conftest import Asking, calls_of_day, fold, record
 from tests.fakes.rows import ledger_row
 
 DAY = date(2026, 10, 20)
@@ -19,19 +18,6 @@ CALLS = (  # who, where, at which hour, and of which model
     ("ada", "hint", 6, "gpt-a"), ("ada", "chat", 9, "gpt-b"), ("bob", "hint", 10, "gpt-a"),
     ("cyd", "chat", 12, None), (None, "hint", 9, "gpt-a"),
 )  # fmt: skip
-
-
-class Asking:
-    """A database, and what it was asked for."""
-
-    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        self._connection = connection
-        self.asked = 0
-
-    async def fetch(self, statement: str, *values: object) -> list[Row]:
-        """Answer one question."""
-        self.asked += 1
-        return [dict(row) for row in await self._connection.fetch(statement, *values)]
 
 
 async def _named(asking: Asking, roster: Roster) -> set[str]:
@@ -70,24 +56,12 @@ async def test_who_was_there_in_a_part_of_a_day(
     database: str, part: Part, expected: set[str], folds: int
 ) -> None:
     """Noon belongs to what comes after it."""
-    await record(
-        database,
-        [
-            ledger_row(
-                number,
-                user_id=user,
-                endpoint=endpoint,
-                created_at=MIDNIGHT + timedelta(hours=hour),
-                model=model,
-            )
-            for number, (user, endpoint, hour, model) in enumerate(CALLS)
-        ],
-    )
+    await record(database, calls_of_day(MIDNIGHT, CALLS))
     await fold(database, folds)
     connection = await asyncpg.connect(database)
     asking = Asking(connection)
     found = await _read(asking, part, folds)
-    asked = asking.asked
+    asked = len(asking.asked)
     names = await _named(asking, _only(found, part))
     await connection.close()
     assert names == expected

@@ -51,11 +51,11 @@ class Reader:
 
     def switched(self, head: bytes, rest: bytes) -> bytes:
         """Never asked for a tunnel."""
-        raise NotImplementedError
+        raise AssertionError(f"nobody asked for a tunnel, and {head + rest!r} came")
 
     def tunnelled(self, data: bytes) -> bytes:
         """Never asked for a tunnel."""
-        raise NotImplementedError
+        raise AssertionError(f"there is no tunnel, and {data!r} came through it")
 
     def answer(self, head: AnswerHead | None, raw: bytes, body: bytes, *, done: bool) -> None:
         """Keep the body."""
