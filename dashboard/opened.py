@@ -13,7 +13,7 @@ from datetime import date
 from dashboard import placing, selects
 from dashboard.asking import Row, cells_of
 from dashboard.filters import Filter
-from dashboard.presence import Fetch
+from dashboard.presence import ALL_CALLS, Calls, Fetch
 
 PATIENCE_SECONDS = 10.0  # with ranks, which are at most as long under way
 
@@ -55,40 +55,26 @@ class OpenDays:
     async def present(
         self,
         days: Sequence[date],
+        calls: Calls = ALL_CALLS,
         *,
         by_endpoint: bool,
-        only: tuple[str, ...] = (),
-        models: tuple[str, ...] = (),
-        without_model: bool = False,
         in_parts: bool,
     ) -> Sequence[Row]:
-        """Return who was there, as `OPEN_ROSTERS` tells it.
-
-        `only`: at these endpoints, if any; `models`: at these, likewise; or in calls without one.
-        """
+        """Return who was there, as `OPEN_ROSTERS` tells it."""
         found: list[Row] = []
         ranked = self._expected
-        if (
-            ranked is not None
-            and (only, models) == (ranked.endpoints, ranked.models)
-            and not without_model
-            and (only or not by_endpoint)
-        ):
+        is_ranked = ranked is not None and calls == Calls(ranked.endpoints, ranked.models)
+        if is_ranked and (calls.endpoints or not by_endpoint):
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):
                     await self._settled.wait()
             rows = [row for day in days if (row := self._ranked.get(day)) is not None]
-            found = [{**row, "endpoint": only[0] if only else None} for row in rows]
+            endpoint = calls.endpoints[0] if calls.endpoints else None
+            found = [{**row, "endpoint": endpoint} for row in rows]
             days = [day for day in days if day not in self._ranked]
         if not days:
             return found
         rest = await self._fetch(
-            selects.OPEN_ROSTERS,
-            days,
-            by_endpoint,
-            in_parts,
-            list(only) or None,
-            list(models) or None,
-            without_model,
+            selects.OPEN_ROSTERS, days, by_endpoint, in_parts, *calls.parameters
         )
         return [*found, *rest]

@@ -15,7 +15,7 @@ from dashboard.asking import EPOCH, Row
 from dashboard.together import together
 
 BLOCK = 8192  # users in one row of a set
-MOST_UNPACKED = 8  # days whose users of a model are looked for one by one
+MOST_UNPACKED = 8  # days whose sums are read one by one; with more of them longer spans are sooner
 ONE = ord("1")
 MILLENNIUM = datetime(2000, 1, 1, tzinfo=UTC)  # of packed moments
 MICROSECOND = timedelta(microseconds=1)
@@ -25,6 +25,30 @@ Fetch = Callable[..., Awaitable[Sequence[Row]]]
 Present = Callable[..., Awaitable[Sequence[Row]]]  # who was there on open days, as `opened` tells
 
 
+class Calls(NamedTuple):
+    """The calls in which somebody has to be named; of these endpoints, or of these models, if any.
+
+    `without_model`: of those that name none.
+    """
+
+    endpoints: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    without_model: bool = False
+
+    @property
+    def of_models(self) -> bool:
+        """Whether the model matters, which the sets of days do not know."""
+        return self.without_model or bool(self.models)
+
+    @property
+    def parameters(self) -> tuple[list[str] | None, list[str] | None, bool]:
+        """Return them as statements take them."""
+        return list(self.endpoints) or None, list(self.models) or None, self.without_model
+
+
+ALL_CALLS = Calls()
+
+
 class Part(NamedTuple):
     """A day of the report's zone, as far as it lies in a range; None: to its own end."""
 
@@ -32,24 +56,27 @@ class Part(NamedTuple):
     since: datetime | None = None
     past: datetime | None = None
     by_endpoint: bool = True
-    only: tuple[str, ...] = ()  # of these endpoints alone, where not all are needed
-    models: tuple[str, ...] = ()  # of these models alone
-    without_model: bool = False  # of calls that name no model
+    calls: Calls = ALL_CALLS
 
     @property
-    def calls(self) -> tuple[object, ...]:
-        """Which calls are meant: parts of the same ones are read together."""
-        return self.only, self.models, self.without_model
-
-    @property
-    def of_models(self) -> bool:
-        """Whether who was there depends on the model, which the sets of days do not know."""
-        return self.without_model or bool(self.models)
+    def by_cell(self) -> bool:
+        """Whether only sums by endpoint and model tell it."""
+        return self.by_endpoint or self.calls.of_models
 
     @property
     def whole(self) -> bool:
         """Whether all of the day is meant."""
         return self.since is None and self.past is None
+
+    @property
+    def has_set(self) -> bool:
+        """Whether a set of the ledger tells it: of all of a day that is over, of any model."""
+        return self.whole and not self.calls.of_models
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether its day has begun before it and goes on after it."""
+        return self.since is not None and self.past is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +114,12 @@ async def of_folded_days(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Rost
 async def of_open_days(present: Present, parts: Sequence[Part]) -> dict[Part, Roster]:
     """Read who was there on days that are not folded yet, or in parts of them, all at once."""
     found: dict[Part, Roster] = {part: Roster() for part in parts}
-    for alike in _groups(parts, lambda part: part.calls):
+    for alike in _alike(parts, lambda part: part.calls):
         by_endpoint = any(part.by_endpoint for part in alike)
         in_parts = not all(part.whole for part in alike)
         days = list({part.day for part in alike})
-        for row in await present(
-            days,
-            by_endpoint=by_endpoint,
-            only=alike[0].only,
-            models=alike[0].models,
-            without_model=alike[0].without_model,
-            in_parts=in_parts,
-        ):
+        calls = alike[0].calls
+        for row in await present(days, calls, by_endpoint=by_endpoint, in_parts=in_parts):
             for part in alike:
                 if part.day == row["day"]:
                     found[part] = found[part].with_(_of_open_day(row, part))
@@ -124,36 +145,30 @@ def _of_open_day(row: Row, part: Part) -> Roster:
 
 async def of_folded_parts(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
     """Read who was there in parts of folded days, or at some models, which needs as much."""
-    kinds = _groups(parts, lambda part: (_is_inside(part), part.by_endpoint, part.calls))
+    kinds = _alike(parts, lambda part: (part.is_inside, part.by_cell, part.calls))
     found: dict[Part, Roster] = {}
-    for read in await together(*(_of_alike(fetch, some) for some in kinds)):
+    for read in await together(*(_of_folded(fetch, some) for some in kinds)):
         found |= read
     return found
 
 
-async def _of_alike(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
-    """Read it from packed sums, or user by user where there are none."""
+async def _of_folded(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
+    """Read parts that are alike from packed sums, or user by user where there are none."""
     found = await _of_packed(fetch, parts)
     missing = [part for part in parts if part not in found]
     if not missing:
         return found
-    if len(missing) > MOST_UNPACKED and parts[0].of_models:
+    if len(missing) > MOST_UNPACKED and parts[0].calls.of_models:
         return found | dict.fromkeys(missing, Roster(known=False))
-    by_endpoint = parts[0].by_endpoint or parts[0].of_models
-    statement = selects.ROSTERS_OF_DAYS if by_endpoint else selects.ROSTERS_OF_SPANS
+    statement = selects.ROSTERS_OF_DAYS if parts[0].by_cell else selects.ROSTERS_OF_SPANS
     return found | await _read(fetch, statement, missing)
 
 
-def _groups(parts: Iterable[Part], kind: Callable[[Part], object]) -> list[list[Part]]:
+def _alike(parts: Iterable[Part], kind: Callable[[Part], object]) -> list[list[Part]]:
     groups: dict[object, list[Part]] = {}
     for part in parts:
         groups.setdefault(kind(part), []).append(part)
     return [*groups.values()]
-
-
-def _is_inside(part: Part) -> bool:
-    """Whether its day has begun before it and goes on after it."""
-    return part.since is not None and part.past is not None
 
 
 async def _of_packed(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
@@ -162,11 +177,10 @@ async def _of_packed(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
         [part.day for part in parts],
         [part.since for part in parts],
         [part.past for part in parts],
-        parts[0].by_endpoint or parts[0].of_models,
-        list(parts[0].only) or None,
-        *_models(parts),
+        parts[0].by_cell,
+        *parts[0].calls.parameters,
     )
-    statement = selects.ROSTERS_OF_HOURS if _is_inside(parts[0]) else selects.ROSTERS_PACKED
+    statement = selects.ROSTERS_OF_HOURS if parts[0].is_inside else selects.ROSTERS_PACKED
     numbered: dict[int, dict[str | None, int]] = {}
     unknown: set[int] = set()
     for row in await fetch(statement, *values):
@@ -182,16 +196,14 @@ async def _of_packed(fetch: Fetch, parts: Sequence[Part]) -> dict[Part, Roster]:
     }
 
 
-def _models(parts: Sequence[Part]) -> tuple[list[str] | None, bool]:
-    return list(parts[0].models) or None, parts[0].without_model
-
-
 async def _read(fetch: Fetch, statement: str, parts: Sequence[Part]) -> dict[Part, Roster]:
+    _, models, without_model = parts[0].calls.parameters
     values = (
         [part.day for part in parts],
         [part.since for part in parts],
         [part.past for part in parts],
-        *_models(parts),
+        models,
+        without_model,
     )
     numbered: list[dict[str | None, int]] = [{} for _ in parts]
     nameless: list[dict[str | None, frozenset[str]]] = [{} for _ in parts]

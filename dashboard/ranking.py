@@ -18,10 +18,10 @@ from dashboard.filters import Filter
 from dashboard.opened import OpenDays
 from dashboard.packed import BLOCK, NOBODY, Block, Way
 from dashboard.places import SCALE, Order, Places
+from dashboard.presence import MOST_UNPACKED
 from dashboard.tallies import Tallies, Tally, added
 from dashboard.together import together
 
-MOST_OPEN_DAYS = 8  # that are not packed; with more of them longer spans are read sooner
 MOST_PARTS = 6  # of days that are read row by row
 MOST_NAMES = 1000  # of equals who are asked for all of their names
 MOST_PASSED = 10_000  # rows that are passed over by their number: the names of all are asked for
@@ -68,7 +68,7 @@ def is_packed(wanted: Filter) -> bool:
 
 def _are_few(parts: Sequence[Row]) -> bool:
     kinds = [part["kind"] for part in parts]
-    return kinds.count("open") <= MOST_OPEN_DAYS and kinds.count("rows") <= MOST_PARTS
+    return kinds.count("open") <= MOST_UNPACKED and kinds.count("rows") <= MOST_PARTS
 
 
 class _Ranked:

@@ -18,7 +18,7 @@ from dashboard.asking import DAY, around
 from dashboard.cells import Key
 from dashboard.filters import Filter, midnight
 from dashboard.keeping import Keeping
-from dashboard.presence import Fetch, Part, Present, Roster
+from dashboard.presence import Calls, Fetch, Part, Present, Roster
 from dashboard.stretches import is_torn
 from dashboard.together import together
 
@@ -112,14 +112,14 @@ class Rosters:
         folded = [part for part in missing if moment.versions[part.day] is not None]
         opened = [part for part in missing if moment.versions[part.day] is None]
         kinds = (
-            ([part for part in folded if _has_set(part)], presence.of_folded_days, fetch),
-            ([part for part in folded if not _has_set(part)], presence.of_folded_parts, fetch),
+            ([part for part in folded if part.has_set], presence.of_folded_days, fetch),
+            ([part for part in folded if not part.has_set], presence.of_folded_parts, fetch),
             (opened, presence.of_open_days, moment.present),
         )
         for read in await together(*(read(ask, some) for some, read, ask in kinds if some)):
             found |= read
         for part in folded:
-            if part.of_models and not found[part].known:
+            if part.calls.of_models and not found[part].known:
                 moment.opened[part] = found[part]  # until it is packed, which is no new version
                 continue
             self._kept.keep(part, moment.versions[part.day], found[part], found[part].size)
@@ -130,15 +130,15 @@ class Rosters:
 def parts_of(wanted: Filter, days: Iterable[date], *, by_endpoint: bool) -> list[Part]:
     """Return the days that have calls in the range of a filter, whole or in part."""
     start, end, zone = wanted.start, wanted.end, wanted.report_zone
-    only = wanted.endpoints if by_endpoint else ()
-    without_model = "model" in wanted.without
+    calls = Calls((), wanted.models, "model" in wanted.without)
+    of_endpoints = calls._replace(endpoints=wanted.endpoints) if by_endpoint else calls
     first, last = wanted.report_days
     if wanted.whole_report_days:
         first, last = wanted.first or date.min, wanted.last
     parts = []
     for day in days:
         if first <= day <= last:
-            parts.append(Part(day, models=wanted.models, without_model=without_model))
+            parts.append(Part(day, calls=calls))
             continue
         if wanted.whole_report_days or day + NEAR < first or day - NEAR > last:
             continue
@@ -147,13 +147,8 @@ def parts_of(wanted: Filter, days: Iterable[date], *, by_endpoint: bool) -> list
             continue
         since = None if start is None or begin >= start else start
         until = None if past <= end else end
-        parts.append(Part(day, since, until, by_endpoint, only, wanted.models, without_model))
+        parts.append(Part(day, since, until, by_endpoint, of_endpoints))
     return parts
-
-
-def _has_set(part: Part) -> bool:
-    """Whether a set of the ledger tells it: of all of a day that is over, whatever the model."""
-    return part.whole and not part.of_models
 
 
 def _bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
@@ -175,7 +170,9 @@ def _groups(
         return [
             part
             if versions[part.day]
-            else part._replace(by_endpoint=by_endpoint, only=wanted.endpoints)
+            else part._replace(
+                by_endpoint=by_endpoint, calls=part.calls._replace(endpoints=wanted.endpoints)
+            )
             for part in found
         ]
 

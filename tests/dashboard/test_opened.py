@@ -10,7 +10,7 @@ import pytest
 from dashboard import placing, presence, selects
 from dashboard.filters import Filter
 from dashboard.opened import OpenDays
-from dashboard.presence import Part
+from dashboard.presence import Calls, Part
 from dashboard.together import both
 from tests.dashboard.conftest import Asking, calls_of_day, record
 
@@ -39,13 +39,13 @@ async def asking(database: str) -> AsyncIterator[Asking]:
     await connection.close()
 
 
-def _parts(only: tuple[str, ...], models: tuple[str, ...]) -> list[Part]:
+def _parts(calls: Calls) -> list[Part]:
     """Return parts of both days; nobody with a name came before and after the one in the middle."""
     ends = (
         (FIRST, None, None), (FIRST, None, NOON), (FIRST, NOON, None), (SECOND, None, None),
         (FIRST, NOON - timedelta(hours=2), NOON),
     )  # fmt: skip
-    return [Part(day, since, past, bool(only), only, models) for day, since, past in ends]
+    return [Part(day, since, past, bool(calls.endpoints), calls) for day, since, past in ends]
 
 
 async def _rank(days: OpenDays, wanted: Filter, ranked: list[date]) -> None:
@@ -64,7 +64,7 @@ async def test_who_was_there_is_told_by_what_ranks_have_read(
     asking: Asking, wanted: Filter, ranked: list[date]
 ) -> None:
     """The same as when it is asked for by itself; days that no rank needs are asked for."""
-    parts = _parts(wanted.endpoints, wanted.models)
+    parts = _parts(Calls(wanted.endpoints, wanted.models))
     expected = await presence.of_open_days(OpenDays(asking.fetch).present, parts)
     asking.asked.clear()
     days = OpenDays(asking.fetch)
@@ -103,7 +103,7 @@ async def test_ranks_of_other_calls_tell_nothing(asking: Asking, wanted: Filter)
     """So who was there is asked for at once, and does not wait for them."""
     days = OpenDays(asking.fetch)
     with days.expecting_ranks(wanted):
-        rows = await days.present([FIRST], by_endpoint=False, only=(), in_parts=False)
+        rows = await days.present([FIRST], by_endpoint=False, in_parts=False)
     assert sorted(rows[0]["names"], key=str) == [None, "bob"]
     assert asking.asked == [selects.OPEN_ROSTERS]
 
@@ -115,7 +115,7 @@ async def test_of_several_ranks_those_tell_that_were_expected(asking: Asking) ->
         await days.sums(ALL.with_(models=("none",)), "cost_usd", [FIRST])
         await days.sums(ALL, "cost_usd", [FIRST])
         await days.sums(OF_HINT.with_(endpoints=("none",)), "cost_usd", [FIRST])
-        rows = await days.present([FIRST], by_endpoint=False, only=(), in_parts=False)
+        rows = await days.present([FIRST], by_endpoint=False, in_parts=False)
     assert sorted(map(str, rows[0]["names"])) == ["None", "None", "bob"]  # and a nameless one
     assert rows[0]["endpoint"] is None
 
@@ -129,7 +129,7 @@ async def test_ranks_that_fail_are_not_waited_for(asking: Asking) -> None:
             await asyncio.sleep(0)
             raise ArithmeticError
 
-    _, rows = await both(fail(), days.present([FIRST], by_endpoint=False, only=(), in_parts=False))
+    _, rows = await both(fail(), days.present([FIRST], by_endpoint=False, in_parts=False))
     assert [row["day"] for row in rows] == [FIRST]
     assert asking.asked == [selects.OPEN_ROSTERS]
 
@@ -138,7 +138,7 @@ async def test_patience_with_ranks_has_an_end(asking: Asking) -> None:
     """Whoever waits asks by itself then."""
     days = OpenDays(asking.fetch, patience=0.01)
     with days.expecting_ranks(ALL):
-        rows = await days.present([FIRST], by_endpoint=False, only=(), in_parts=False)
+        rows = await days.present([FIRST], by_endpoint=False, in_parts=False)
     assert [row["day"] for row in rows] == [FIRST]
 
 
@@ -147,6 +147,8 @@ async def test_ranks_of_all_do_not_tell_who_named_no_model(asking: Asking) -> No
     days = OpenDays(asking.fetch)
     with days.expecting_ranks(ALL):
         await days.sums(ALL, "cost_usd", [FIRST])
-        rows = await days.present([FIRST], by_endpoint=False, without_model=True, in_parts=False)
+        rows = await days.present(
+            [FIRST], Calls(without_model=True), by_endpoint=False, in_parts=False
+        )
     assert rows == []
     assert asking.asked[1:] == [selects.OPEN_ROSTERS]

@@ -7,7 +7,7 @@ import pytest
 
 from dashboard import presence
 from dashboard.opened import OpenDays
-from dashboard.presence import Part, Roster
+from dashboard.presence import Calls, Part, Roster
 from tests.dashboard.conftest import Asking, calls_of_day, fold, record
 from tests.fakes.rows import ledger_row
 
@@ -35,16 +35,16 @@ async def _named(asking: Asking, roster: Roster) -> set[str]:
         (Part(DAY, EIGHT, None, by_endpoint=False), {"ada", "bob", "cyd"}),
         (Part(DAY, None, EIGHT, by_endpoint=False), {"ada"}),
         (Part(DAY, EIGHT, NOON, by_endpoint=False), {"ada", "bob"}),
-        (Part(DAY, EIGHT, None, by_endpoint=True, only=("hint",)), {"bob"}),
-        (Part(DAY, NOON, None, by_endpoint=True, only=("chat",)), {"cyd"}),
-        (Part(DAY, None, EIGHT, by_endpoint=True, only=("chat",)), set()),
-        (Part(DAY, models=("gpt-a",)), {"ada", "bob"}),
-        (Part(DAY, models=("gpt-none",)), set()),
-        (Part(DAY, without_model=True), {"cyd"}),
-        (Part(DAY, EIGHT, None, models=("gpt-a",)), {"bob"}),
-        (Part(DAY, EIGHT, None, by_endpoint=False, models=("gpt-a",)), {"bob"}),
-        (Part(DAY, EIGHT, NOON, models=("gpt-b", "gpt-c")), {"ada"}),
-        (Part(DAY, EIGHT, NOON, without_model=True), set()),
+        (Part(DAY, EIGHT, None, calls=Calls(("hint",))), {"bob"}),
+        (Part(DAY, NOON, None, calls=Calls(("chat",))), {"cyd"}),
+        (Part(DAY, None, EIGHT, calls=Calls(("chat",))), set()),
+        (Part(DAY, calls=Calls(models=("gpt-a",))), {"ada", "bob"}),
+        (Part(DAY, calls=Calls(models=("gpt-none",))), set()),
+        (Part(DAY, calls=Calls(without_model=True)), {"cyd"}),
+        (Part(DAY, EIGHT, None, calls=Calls(models=("gpt-a",))), {"bob"}),
+        (Part(DAY, EIGHT, None, by_endpoint=False, calls=Calls(models=("gpt-a",))), {"bob"}),
+        (Part(DAY, EIGHT, NOON, calls=Calls(models=("gpt-b", "gpt-c"))), {"ada"}),
+        (Part(DAY, EIGHT, NOON, calls=Calls(without_model=True)), set()),
     ],
     ids=[
         "late", "early", "between", "late-hint", "late-chat", "early-chat", "model", "rare-model",
@@ -78,8 +78,8 @@ async def _read(asking: Asking, part: Part, folds: int) -> Roster:
 def _only(roster: Roster, part: Part) -> Roster:
     """Return what whoever asks looks at: the endpoints asked for."""
     wanted = {*roster.numbered, *roster.nameless}
-    if part.only:
-        wanted &= {*part.only}
+    if part.calls.endpoints:
+        wanted &= {*part.calls.endpoints}
     return Roster(
         {name: bits for name, bits in roster.numbered.items() if name in wanted},
         {name: names for name, names in roster.nameless.items() if name in wanted},
@@ -115,7 +115,7 @@ async def test_users_of_a_model_on_many_days_that_are_not_packed_are_unknown(
     await fold(database, 2 * len(days))
     connection = await asyncpg.connect(database)
     asking = Asking(connection)
-    parts = [Part(day, models=("gpt-a",)) for day in days]
+    parts = [Part(day, calls=Calls(models=("gpt-a",))) for day in days]
     few = await presence.of_folded_parts(asking.fetch, parts[1:])
     many = await presence.of_folded_parts(asking.fetch, parts)
     await connection.close()
