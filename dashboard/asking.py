@@ -1,5 +1,6 @@
 """Which cells can answer a filter, and with which parameters they are asked. Pure."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -79,24 +80,20 @@ def in_rosters(wanted: Filter, keys: tuple[Key, ...]) -> bool:
     return "user" not in wanted.without and keys in {(), ("endpoint",), ("day",)}
 
 
-def knows_users(wanted: Filter) -> bool:
-    """Whether users are counted: of a service tier, which rows alone know, only of so many days."""
-    if not wanted.tiers or wanted.users:
-        return True
-    return wanted.first is not None and (wanted.last - wanted.first).days < MANY_DAYS_OF_ROWS
+def knows_users(wanted: Filter, keys: tuple[Key, ...] = ()) -> bool:
+    """Whether users are counted, by keys.
 
-
-def knows_users_of_days(wanted: Filter) -> bool:
-    """Whether the users of single days are counted: in another zone only of so many days."""
-    if not knows_users(wanted):
+    Only of so many days they are of a service tier, which rows alone know, and of single days in
+    another zone.
+    """
+    days = math.inf if wanted.first is None else (wanted.last - wanted.first).days
+    if wanted.tiers and not wanted.users and days >= MANY_DAYS_OF_ROWS:
         return False
-    if wanted.whole_report_days:
+    if keys != ("day",) or wanted.whole_report_days:
         return True
-    if wanted.first is None:
-        return False
     narrow = bool(wanted.endpoints or wanted.models or wanted.without)
-    narrow = narrow or not in_rosters(wanted, ("day",))
-    return (wanted.last - wanted.first).days < (FEW_NARROW_DAYS if narrow else MANY_DAYS)
+    narrow = narrow or not in_rosters(wanted, keys)
+    return days < (FEW_NARROW_DAYS if narrow else MANY_DAYS)
 
 
 def _source_of_users(wanted: Filter, keys: tuple[Key, ...], search_in: str) -> Source:

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from dashboard import projecting, tables
-from dashboard.asking import Row, added, knows_users, knows_users_of_days
+from dashboard.asking import Row, added, knows_users
 from dashboard.cells import Key
 from dashboard.errors import NotFoundError, ParameterError
 from dashboard.filters import Filter
@@ -119,7 +119,7 @@ class Reporter:
     async def daily(self, wanted: Filter) -> Report:
         """Return the sums of each day."""
         title = "By day"
-        if not knows_users_of_days(wanted):
+        if not knows_users(wanted, ("day",)):
             title += _USERS_OF_SHORTER
             title += f", or in {wanted.report_zone.key}" if knows_users(wanted) else ""
         previous = wanted.previous(self._now)
@@ -216,7 +216,7 @@ class Reporter:
         if previous is not None:
             before = await asked.sums(previous.with_(sort=None), keys, search_in=search_in)
         counted: Mapping[tuple[Any, ...], int | None] | None = None
-        if users and not (knows_users_of_days if keys == ("day",) else knows_users)(wanted):
+        if users and not knows_users(wanted, keys):
             counted = {tuple(row[key] for key in keys): None for row in rows}
         elif users:
             counted = await asked.active_users(wanted, keys, search_in=search_in)

@@ -9,7 +9,7 @@ from dashboard.asking import (
     added,
     in_sets,
     is_narrow,
-    knows_users_of_days,
+    knows_users,
     merged,
     on_days,
     places,
@@ -104,7 +104,7 @@ def test_users_of_single_days_are_counted_where_that_is_quick(
     known: bool,  # noqa: FBT001 - of a table
 ) -> None:
     """Elsewhere they are unknown, and the page says so."""
-    assert knows_users_of_days(MONTH.with_(**changes)) is known
+    assert knows_users(MONTH.with_(**changes), ("day",)) is known
 
 
 def test_a_filter_has_a_value_for_every_place() -> None:
