@@ -9,7 +9,7 @@ required, before its body can be asked for one).
 
 from dataclasses import dataclass
 
-from proxy import framing
+from proxy import framing, requesting
 from proxy.abandoned import Abandoned
 from proxy.accounting import Account
 from proxy.answering import Reframed, ends_with_link, reframed, with_head
@@ -18,7 +18,6 @@ from proxy.client import INVALID_FRAMING, ClientLink
 from proxy.core import headers, passage
 from proxy.core.gathering import Pieces
 from proxy.core.model import Outcome
-from proxy.core.splicing import splice_include_usage
 from proxy.errors import (
     ClientTimeoutError,
     FramingError,
@@ -94,18 +93,18 @@ class Exchange:
             self._hold(body)
         else:
             self._account.request_part(body)
-            self._forward(self._sent(None, self._framed(body)))
+            self._forward_begun(body)
 
     def request_body(self, data: bytes) -> None:
         """Take more of the body."""
         self._account.request_part(data)
         if self._held is None:
-            self._send(self._framed(data))
+            self._send(requesting.part(self._request, data))
             return
         self._held.add(data)
         if self._held.size > self._relay.limits.held_bytes:
             held, self._held = self._held, None
-            self._forward(self._sent(None, self._framed(held.joined())))
+            self._forward_begun(held.joined())
 
     def request_end(self, trailers: framing.Trailers) -> None:
         """Learn that the body is over."""
@@ -116,7 +115,7 @@ class Exchange:
             self._forward_whole(held.joined(), trailers)
             return
         if self._request.length == framing.CHUNKED:
-            self._send(self._last_chunk(trailers))
+            self._send(requesting.last_chunk(self._request, trailers))
         if self._up is not None:
             self._up.request_sent = True
 
@@ -246,41 +245,14 @@ class Exchange:
             self.request_body(body)
 
     def _forward_whole(self, body: bytes, trailers: framing.Trailers) -> None:
-        length = None
-        if self._asks_usage:
-            spliced = splice_include_usage(body)
-            if spliced is not None:
-                self._spliced = True
-                body, length = spliced, len(spliced)
-        if self._request.length == framing.CHUNKED:
-            body = self._framed(body) + self._last_chunk(trailers)
-        self._forward(self._sent(length, body))
-
-    def _framed(self, data: bytes) -> bytes:
-        if self._request.length == framing.CHUNKED:
-            return framing.chunk(data) if data else b""
-        return data
-
-    def _last_chunk(self, trailers: framing.Trailers) -> bytes:
-        if trailers:
-            trailers = passage.request_trailers(trailers, self._request.plan.destination)
-        return framing.last_chunk(trailers)
-
-    def _sent(self, spliced_length: int | None, body: bytes) -> bytes:
-        """Return the head for the upstream, and what is here of the body behind it."""
-        request, plan = self._request, self._request.plan
-        if not self._invited:
-            sent = plan.sent(request.lines, body, spliced_length=spliced_length)
-            if sent is not None:
-                return sent
-        head = passage.request_head(
-            request.head,
-            plan.line,
-            plan.destination,
-            invited=self._invited,
-            spliced_length=spliced_length,
+        sent, self._spliced = requesting.whole(
+            self._request, body, trailers, asks_usage=self._asks_usage, invited=self._invited
         )
-        return head + body
+        self._forward(sent)
+
+    def _forward_begun(self, body: bytes) -> None:
+        data = requesting.part(self._request, body)
+        self._forward(requesting.with_head(self._request, data, invited=self._invited))
 
     def _forward(self, data: bytes) -> None:
         """Open, and send the first bytes up once that is written."""
